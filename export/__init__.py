@@ -1,0 +1,1 @@
+"""How the network travels: graphs, ONNX, parity, the bundle and the sessions that run it."""

@@ -1,0 +1,1 @@
+"""How the network lives: sources, rolling audio, pipeline, overlay, sinks. No torch here."""

@@ -1,0 +1,35 @@
+"""What can go wrong for a person, and the exit code each has.
+
+StreamError
+├── UsageError     2  the command line asks for something impossible
+├── SourceError    3  a camera, microphone or file cannot be read
+└── OutputError    7  a recording or report cannot be written
+
+A bundle that cannot be used is `denseav.export.bundle.BundleError`, exit code 4.
+"""
+
+from typing import ClassVar
+
+
+class StreamError(Exception):
+    """One line: what happened and what to do."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class UsageError(StreamError):
+    """The command line asks for something impossible."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class SourceError(StreamError):
+    """A camera, microphone or file cannot be read."""
+
+    exit_code: ClassVar[int] = 3
+
+
+class OutputError(StreamError):
+    """A recording or report cannot be written."""
+
+    exit_code: ClassVar[int] = 7

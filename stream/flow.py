@@ -1,0 +1,86 @@
+"""What flows live: small, frozen, each carrying its capture time on one monotonic clock.
+
+Times are seconds of `time.monotonic()` (for a file read offline: seconds of the file).
+Axes: H W pixels, S samples, C channels, K heads.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from denseav.stream.errors import SourceError
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """One picture. `image_HW3` is uint8, blue-green-red as OpenCV has it; never written to."""
+
+    image_HW3: NDArray[np.uint8]
+    index: int
+    capture_s: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AudioBlock:
+    """Some sound. `samples_SC` is float32 in [-1, 1]; `first_sample` counts at `rate_hz` from the
+    source's start, so that a jump in it is a gap; `capture_s` is the time of the first sample.
+    """
+
+    samples_SC: NDArray[np.float32]
+    rate_hz: int
+    first_sample: int
+    capture_s: float
+
+    @property
+    def end_s(self) -> float:
+        """The time just after the last sample."""
+        return self.capture_s + len(self.samples_SC) / self.rate_hz
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Heatmap:
+    """One frame's answer: for each head, the raw similarity over the feature grid.
+
+    `heat_KHW` is float32; `valid_K` says which heads have heard enough to mean something (none
+    without sound, or in silence); `audio_start_s` and `audio_end_s` bound the token used.
+    `rms_dbfs` is the loudness of that token, and `ready_s` when the heatmap was done.
+    """
+
+    frame: Frame
+    heat_KHW: NDArray[np.float32]
+    valid_K: tuple[bool, ...]
+    audio_start_s: float
+    audio_end_s: float
+    rms_dbfs: float
+    ready_s: float
+
+
+class Receiver(Protocol):
+    """Who a source talks to. Called on the source's own threads; never blocks."""
+
+    def frame(self, frame: Frame) -> None:
+        """Take one picture."""
+
+    def audio(self, block: AudioBlock) -> None:
+        """Take some sound."""
+
+    def ended(self, error: SourceError | None) -> None:
+        """Hear that the source gives no more: at its end (None) or because it failed."""
+
+
+class Source(Protocol):
+    """Where pictures or sound enter. Opening happens in the constructor, and raises SourceError.
+
+    Attributes
+    ----------
+    name : what people read: the device or file, never a password.
+    """
+
+    name: str
+
+    def start(self, receiver: Receiver) -> None:
+        """Begin to call the receiver, on a thread of the source's own."""
+
+    def stop(self) -> None:
+        """Stop within two seconds and release the device. May be called twice."""
