@@ -11,11 +11,12 @@ BundleError          the bundle cannot be used as it is (exit code 4)
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
+
+from platformdirs import user_cache_path
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -108,6 +109,16 @@ class Bundle:
         return hashlib.sha256(joined.encode()).hexdigest()
 
 
+def demo_folder() -> Path:
+    """Return the folder of the demo bundle, which is part of the package."""
+    return Path(__file__).with_name("demo")
+
+
+def default_folder() -> Path:
+    """Return where `denseav-export` writes, and `denseav-live` looks, when no folder is named."""
+    return user_cache_path("denseav") / "bundle"
+
+
 def window_samples(tokens: int) -> int:
     """Return how many samples at 16 kHz hold exactly `tokens` audio tokens."""
     return TOKEN_SPAN_SAMPLES + TOKEN_HOP_SAMPLES * (tokens - 1)
@@ -180,6 +191,6 @@ def _parse(record: dict[str, Any]) -> Manifest:
     fields["heads"] = tuple(Head(**head) for head in fields["heads"])
     fields["image"] = ImageInput(**fields["image"])
     fields["audio"] = AudioInput(**fields["audio"])
-    if any(os.path.basename(name) != name for name in fields["files"]):
+    if any(Path(name).name != name for name in fields["files"]):
         raise ValueError("a file name leads out of the bundle")
     return Manifest(**fields)

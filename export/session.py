@@ -7,7 +7,7 @@ calls, which are the ones that run live. No torch here.
 Axes: K heads, C channels, H W the feature grid, T audio tokens, S samples.
 """
 
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray

@@ -23,8 +23,10 @@ class Frame:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AudioBlock:
-    """Some sound. `samples_SC` is float32 in [-1, 1]; `first_sample` counts at `rate_hz` from the
-    source's start, so that a jump in it is a gap; `capture_s` is the time of the first sample.
+    """Some sound.
+
+    `samples_SC` is float32 in [-1, 1]; `first_sample` counts at `rate_hz` from the source's
+    start, so that a jump in it is a gap; `capture_s` is the time of the first sample.
     """
 
     samples_SC: NDArray[np.float32]

@@ -1,0 +1,1 @@
+"""How the network learns, and the clips it is shown with."""
