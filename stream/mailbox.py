@@ -1,0 +1,44 @@
+"""One slot between a producer and a consumer: the newest item wins, so live input never queues."""
+
+import threading
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Mailbox(Generic[T]):
+    """Hold the newest item until somebody takes it.
+
+    Attributes
+    ----------
+    dropped : how many items were replaced before anybody took them.
+    """
+
+    def __init__(self) -> None:
+        self.dropped = 0
+        self._item: T | None = None
+        self._closed = False
+        self._changed = threading.Condition()
+
+    def put(self, item: T) -> None:
+        """Leave `item` for the consumer and return at once; a closed mailbox takes nothing."""
+        with self._changed:
+            if self._closed:
+                return
+            if self._item is not None:
+                self.dropped += 1
+            self._item = item
+            self._changed.notify()
+
+    def get(self, timeout_s: float) -> T | None:
+        """Take the item, waiting for one; None when none came in time or the mailbox is closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._item is not None or self._closed, timeout_s)
+            item, self._item = self._item, None
+            return item
+
+    def close(self) -> None:
+        """Take no more items and wake who waits; an item already inside can still be taken."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
