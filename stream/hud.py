@@ -1,0 +1,80 @@
+"""The figures of the last seconds enter; a small panel at the canvas's top left leaves."""
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+
+from denseav.stream.paint import GREY, WHITE, Canvas, panel, text, text_width, type_size
+from denseav.stream.stats import Snapshot
+
+
+class Hud:
+    """Draws how the run is doing.
+
+    Parameters
+    ----------
+    backend, precision : what computes, as the session says.
+    sources : the names of the camera, microphone or file.
+    """
+
+    def __init__(self, backend: str, precision: str, sources: Sequence[str]) -> None:
+        self._fixed = [("runs on", f"{backend}, {precision}")]
+        for i, name in enumerate(sources):
+            readable = name.encode(errors="replace").decode()  # a path need not be Unicode
+            self._fixed.append(("source" if i == 0 else "", readable))
+
+    def draw(self, canvas: Canvas, snapshot: Snapshot) -> None:
+        """Draw on the canvas, in place; nothing where it is too small for type."""
+        size = type_size(canvas)
+        if not size:
+            return
+        rows = [*hud_rows(snapshot), *self._fixed]
+        gap, line = size, round(1.5 * size)
+        rows = rows[: int(0.45 * canvas.shape[0] / line)]  # the lower half is the picture's
+        labels = max(text_width(label, size) for label, _ in rows) + gap
+        space = canvas.shape[1] - 4 * gap - labels
+        rows = [(label, _fitted(value, size, space)) for label, value in rows]
+        values = max(text_width(value, size) for _, value in rows)
+        values += -values % (4 * size)  # in steps, so that the panel does not quiver
+        width = min(labels + values + 2 * gap, canvas.shape[1] - 2 * gap)
+        panel(canvas, gap, gap, width, line * len(rows) + gap, radius=size // 2)
+        for i, (label, value) in enumerate(rows):
+            baseline = gap + gap // 2 + line * i + round(1.1 * size)
+            text(canvas, 2 * gap, baseline, label, size, GREY)
+            text(canvas, 2 * gap + labels, baseline, value, size, WHITE)
+
+
+def hud_rows(snapshot: Snapshot) -> list[tuple[str, str]]:
+    """Return the labels and values that change, top to bottom."""
+    p50, p95 = _ms(snapshot.latency_p50_ms), _ms(snapshot.latency_p95_ms)
+    age_ms = snapshot.audio_age_ms
+    return [
+        ("frames", f"{snapshot.fps_out:.1f} of {snapshot.fps_in:.1f} fps"),
+        ("latency", f"{p50}, p95 {p95}"),
+        ("sound", "none yet" if age_ms is None else f"{age_ms:.0f} ms old"),
+        ("dropped", _drops(snapshot.drops)),
+    ]
+
+
+def _ms(value_ms: float | None) -> str:
+    return "-" if value_ms is None else f"{value_ms:.0f} ms"
+
+
+def _drops(drops: Mapping[str, int]) -> str:
+    causes = {cause: count for cause, count in sorted(drops.items()) if count}
+    if not causes:
+        return "none"
+    listed = ", ".join(f"{count} {cause}" for cause, count in causes.items())
+    return listed if len(causes) == 1 else f"{sum(causes.values())}: {listed}"
+
+
+@lru_cache(maxsize=64)
+def _fitted(value: str, size: int, space: int) -> str:
+    """Leave out the middle of a value that is more than `space` pixels wide."""
+    if text_width(value, size) <= space:
+        return value
+    for kept in range(len(value) - 1, 1, -1):
+        end = kept // 2
+        short = f"{value[: kept - end]}...{value[len(value) - end :]}"
+        if text_width(short, size) <= space:
+            return short
+    return "..."
