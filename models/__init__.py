@@ -1,1 +1,7 @@
 """What the network is: encoders, aligners, similarity, checkpoints."""
+
+from denseav.models.checkpoint import load, save
+from denseav.models.config import CheckpointError, ModelConfig
+from denseav.models.denseav import DenseAV
+
+__all__ = ["CheckpointError", "DenseAV", "ModelConfig", "load", "save"]

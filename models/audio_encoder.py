@@ -1,0 +1,69 @@
+"""The audio encoder: a HuBERT, waveform in, one feature for every 20 ms out.
+
+It knows nothing of heads or of images. B clips, S samples at 16 kHz, L stem frames, D hidden.
+
+Hsu et al., "HuBERT" (2021), in its "stable layer norm" form with a layer-normed stem; epsilons
+are the released DenseAV's: 1e-5 in the stem, 1e-4 elsewhere.
+"""
+
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from transformers import HubertConfig, HubertModel
+
+from denseav.models.config import STEM_KERNELS, STEM_STRIDES, AudioConfig
+from denseav.models.image_encoder import LAYER_NORM_EPS
+
+SAMPLE_RATE_HZ = 16_000
+
+
+class AudioEncoder(nn.Module):
+    """A HuBERT without attention mask: padding is heard as silence."""
+
+    def __init__(self, config: AudioConfig) -> None:
+        super().__init__()
+        self.hubert = HubertModel(_hubert_config(config))
+
+    def forward(self, wave_BS: Tensor) -> Tensor:
+        """Encode float32 waveforms [B, S] at 16 kHz into features [B, D, L]."""
+        hidden_BLD: Tensor = self.hubert(wave_BS).last_hidden_state
+        return hidden_BLD.transpose(1, 2)
+
+    def fold_weight_norm(self) -> None:
+        """Replace the weight-normed position convolution by the plain one it equals."""
+        convolution = self.hubert.encoder.pos_conv_embed.conv
+        if parametrize.is_parametrized(convolution, "weight"):
+            parametrize.remove_parametrizations(convolution, "weight")
+
+
+def normalize_wave(wave_BS: Tensor) -> Tensor:
+    """Give each waveform [B, S] zero mean and unit variance over all its S samples."""
+    centred_BS = wave_BS - wave_BS.mean(dim=-1, keepdim=True)
+    variance_B1 = centred_BS.square().mean(dim=-1, keepdim=True)
+    return centred_BS / (variance_B1 + 1e-7).sqrt()
+
+
+def _hubert_config(config: AudioConfig) -> HubertConfig:
+    return HubertConfig(
+        hidden_size=config.hidden,
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.heads,
+        intermediate_size=4 * config.hidden,
+        conv_dim=(config.stem_channels,) * len(STEM_KERNELS),
+        conv_kernel=STEM_KERNELS,
+        conv_stride=STEM_STRIDES,
+        conv_bias=True,
+        feat_extract_norm="layer",
+        do_stable_layer_norm=True,
+        num_conv_pos_embeddings=config.position_kernel,
+        num_conv_pos_embedding_groups=config.position_groups,
+        layer_norm_eps=LAYER_NORM_EPS,
+        hidden_dropout=config.dropout,
+        attention_dropout=config.dropout,
+        activation_dropout=config.dropout,
+        feat_proj_dropout=config.dropout,
+        layerdrop=config.layer_drop,
+        # The masking vector is part of released weights, used or not.
+        mask_time_prob=0.05 if config.time_mask == 0 else config.time_mask,
+        apply_spec_augment=config.time_mask > 0,
+        attn_implementation="sdpa",
+    )

@@ -1,0 +1,213 @@
+"""Checkpoints: a source enters, a `DenseAV` in evaluation mode leaves; and back to a folder.
+
+Our form is a folder with `config.json` and `model.safetensors`. What another program wrote
+goes through `released`. Nothing here ever runs code that a file brings along.
+"""
+
+import json
+import pickle
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from denseav.models import lora as low_rank
+from denseav.models import released
+from denseav.models.config import FORMAT, CheckpointError, ModelConfig
+from denseav.models.denseav import DenseAV
+from denseav.models.keys import check_keys, expected_shapes
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+HUB = "hf:"
+SEED = 0
+
+LoraUse = Literal["merged", "separate"]
+Weights = dict[str, Tensor]
+
+
+def load(source: str | Path, *, lora: LoraUse = "merged") -> DenseAV:
+    """Open a model.
+
+    Parameters
+    ----------
+    source
+        One of: a folder of ours (`config.json` with `model.safetensors`); a folder in the
+        released Hugging Face form; a released Lightning `.ckpt`; a hub id such as
+        `hf:mhamilton723/DenseAV-sound-language`, optionally with `@revision`; or a bare
+        configuration `.json`, which gives random weights, always the same, marked untrained.
+    lora
+        `merged` adds LoRA weights to those they stand beside, to run and to export; `separate`
+        keeps them apart, to train on. The outputs are the same.
+
+    Returns
+    -------
+    DenseAV
+        In evaluation mode, on the CPU, in float32.
+
+    Raises
+    ------
+    CheckpointError
+        When there is no model at `source`, or it cannot be used: damaged, for another model,
+        bringing code along, or with keys that do not fit, all of which are listed.
+    """
+    config, weights = _read(str(source))
+    if lora == "merged":
+        config, weights = _merge(config, weights)
+    model = _random(config) if weights is None else _filled(config, weights)
+    return model.eval()
+
+
+def save(model: DenseAV, folder: Path) -> None:
+    """Write a model to `folder` as `config.json` and `model.safetensors`.
+
+    Each file appears whole or not at all; an older model in the folder is replaced.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {key: tensor.detach().contiguous() for key, tensor in model.state_dict().items()}
+    partial = folder / f".{WEIGHTS}.partial"
+    save_file(weights, partial, metadata={"format": "pt"})
+    partial.replace(folder / WEIGHTS)
+    partial = folder / f".{CONFIG}.partial"
+    partial.write_text(model.config.to_json())
+    partial.replace(folder / CONFIG)
+
+
+def _read(source: str) -> tuple[ModelConfig, Weights | None]:
+    path = Path(source)
+    if source.startswith(HUB):
+        return _read_folder(_download(source), source)
+    if path.is_dir():
+        return _read_folder(path, source)
+    if not path.exists():
+        raise CheckpointError(
+            f"{source} does not exist; give a model's folder, a .ckpt, a configuration .json or "
+            "a hub id such as hf:mhamilton723/DenseAV-sound-language"
+        )
+    if path.suffix == ".json":
+        return replace(_config(path), trained=False), None
+    if path.suffix == ".ckpt":
+        return released.adopt(*_read_lightning(path), source=source)
+    raise CheckpointError(
+        f"{source} is no model; give the folder that holds {CONFIG} and {WEIGHTS}, or a .ckpt"
+    )
+
+
+def _read_folder(folder: Path, source: str) -> tuple[ModelConfig, Weights]:
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise CheckpointError(f"{source} is no model's folder: it holds no {name}")
+    record = _json(folder / CONFIG)
+    weights = _tensors(folder / WEIGHTS)
+    if released.is_released(record):
+        return released.adopt(record, weights, source=source)
+    config = _config(folder / CONFIG)
+    shapes = {key: tuple(tensor.shape) for key, tensor in weights.items()}
+    check_keys(expected_shapes(config), shapes, source)
+    return config, {key: tensor.float() for key, tensor in weights.items()}
+
+
+def _config(path: Path) -> ModelConfig:
+    record = _json(path)
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path} describes another model, not a DenseAV; give one of configs/models/ "
+            "or a folder that denseav-train wrote"
+        )
+    try:
+        return ModelConfig.from_json(path.read_text())
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read as JSON ({error})") from None
+
+
+def _tensors(path: Path) -> Weights:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{path} is damaged or not whole ({error}); copy or download it again"
+        ) from None
+
+
+def _read_lightning(path: Path) -> tuple[Any, Weights]:
+    try:
+        record = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(_why_refused(path, str(error))) from None
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"{path} is damaged or not whole ({reason}); copy or download it again"
+        ) from None
+    weights = record.get("state_dict") if isinstance(record, dict) else None
+    if not isinstance(weights, dict) or not all(
+        isinstance(tensor, Tensor) for tensor in weights.values()
+    ):
+        raise CheckpointError(f"{path} is no Lightning checkpoint: it holds no state_dict")
+    return record.get("hyper_parameters"), weights
+
+
+def _why_refused(path: Path, error: str) -> str:
+    _, found, rest = error.partition("GLOBAL ")
+    if not found:
+        return f"{path} is damaged or no checkpoint; copy or download it again"
+    return (
+        f"{path} wants to run code ({rest.split()[0]}) and was not opened; get the model as "
+        "safetensors instead, such as hf:mhamilton723/DenseAV-sound-language"
+    )
+
+
+def _download(source: str) -> Path:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
+
+    repository, _, revision = source.removeprefix(HUB).partition("@")
+    try:
+        hf_hub_download(repository, CONFIG, revision=revision or None)
+        return Path(hf_hub_download(repository, WEIGHTS, revision=revision or None)).parent
+    except HFValidationError:
+        raise CheckpointError(
+            f"{source} is no hub id; it looks like hf:owner/name or hf:owner/name@revision"
+        ) from None
+    except (EntryNotFoundError, HfHubHTTPError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"{source} is neither in the cache nor to be had from the hub ({reason}); connect to "
+            "the network, or download the model elsewhere and give its folder"
+        ) from None
+
+
+def _merge(config: ModelConfig, weights: Weights | None) -> tuple[ModelConfig, Weights | None]:
+    image, audio = config.image.lora, config.audio.lora
+    if weights is not None and image is not None:
+        weights = low_rank.merged(weights, "image_encoder.", image)
+    if weights is not None and audio is not None:
+        weights = low_rank.merged(weights, "audio_encoder.", audio)
+    plain = replace(
+        config, image=replace(config.image, lora=None), audio=replace(config.audio, lora=None)
+    )
+    return plain, weights
+
+
+def _random(config: ModelConfig) -> DenseAV:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        return DenseAV(config)
+
+
+def _filled(config: ModelConfig, weights: Weights) -> DenseAV:
+    with torch.device("meta"):
+        model = DenseAV(config)
+    model.load_state_dict(weights, assign=True)
+    return model

@@ -1,0 +1,263 @@
+"""What one network is, as a checked, frozen record that travels as JSON beside the weights.
+
+JSON enters, a `ModelConfig` leaves, and back. This file knows sizes, kinds and head names;
+it knows nothing of weights and imports no torch.
+
+Errors
+------
+CheckpointError      a configuration or checkpoint cannot be used as it is (exit code 4)
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, get_args
+
+FORMAT = "denseav-model"
+SCHEMA = 1
+
+STEM_KERNELS = (10, 3, 3, 3, 3, 2, 2)
+STEM_STRIDES = (5, 2, 2, 2, 2, 2, 2)
+STEM_HOP_SAMPLES = 320
+
+AudioAlignerKind = Literal["pool", "project_pool", "project"]
+Clips = Literal["misa", "mima", "sisa", "paired"]
+HeadUnion = Literal["max_elementwise", "max", "sum"]
+
+
+class CheckpointError(ValueError):
+    """A configuration or checkpoint cannot be used as it is; the message says what to do."""
+
+    exit_code: ClassVar[int] = 4
+
+
+def _positive(config: object, *names: str) -> None:
+    for name in names:
+        if getattr(config, name) < 1:
+            raise CheckpointError(f"{name} must be at least 1, not {getattr(config, name)}")
+
+
+def _fraction(config: object, *names: str) -> None:
+    for name in names:
+        if not 0 <= getattr(config, name) < 1:
+            raise CheckpointError(f"{name} must be in [0, 1), not {getattr(config, name)}")
+
+
+def _divides(config: object, divisor: str, whole: str) -> None:
+    if getattr(config, whole) % getattr(config, divisor):
+        raise CheckpointError(
+            f"{whole} {getattr(config, whole)} is no multiple of "
+            f"{divisor} {getattr(config, divisor)}"
+        )
+
+
+def _one_of(config: object, name: str, kinds: object) -> None:
+    if getattr(config, name) not in get_args(kinds):
+        raise CheckpointError(
+            f"{name} must be one of {', '.join(get_args(kinds))}, not {getattr(config, name)!r}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraConfig:
+    """Low-rank adapters beside the query, key and value projections of one encoder."""
+
+    rank: int = 8
+    alpha: int = 32
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        _positive(self, "rank", "alpha")
+        _fraction(self, "dropout")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageConfig:
+    """A DINO vision transformer and its aligner.
+
+    `size` is the side, in pixels, of the square image the position table was made for; other
+    sizes interpolate it. `pool_width` averages the aligned grid in training mode only.
+    """
+
+    size: int = 224
+    patch: int = 8
+    hidden: int = 384
+    layers: int = 12
+    heads: int = 6
+    pool_width: int = 2
+    lora: LoraConfig | None = None
+
+    def __post_init__(self) -> None:
+        _positive(self, "size", "patch", "hidden", "layers", "heads", "pool_width")
+        _divides(self, "heads", "hidden")
+        _divides(self, "patch", "size")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioConfig:
+    """A HuBERT encoder and its aligner.
+
+    `aligner` is `pool` (norm, two stride-3 convolutions, a transformer block: the released
+    one), `project_pool` (a 1x1 projection before two normed stride-3 convolutions) or `project`
+    (no pooling: one token for every 20 ms). `learned_cls` gives the block a learned CLS token.
+    `dropout`, `layer_drop` and `time_mask` act in training mode only; `pool_width` too.
+    """
+
+    stem_channels: int = 512
+    hidden: int = 1024
+    layers: int = 24
+    heads: int = 16
+    position_kernel: int = 128
+    position_groups: int = 16
+    aligner: AudioAlignerKind = "pool"
+    aligner_heads: int = 6
+    learned_cls: bool = True
+    pool_width: int = 1
+    dropout: float = 0.1
+    layer_drop: float = 0.1
+    time_mask: float = 0.05
+    lora: LoraConfig | None = None
+
+    def __post_init__(self) -> None:
+        _positive(self, "stem_channels", "hidden", "layers", "heads", "position_kernel")
+        _positive(self, "position_groups", "aligner_heads", "pool_width")
+        _divides(self, "heads", "hidden")
+        _divides(self, "position_groups", "hidden")
+        _one_of(self, "aligner", AudioAlignerKind)
+        _fraction(self, "dropout", "layer_drop", "time_mask")
+
+    @property
+    def token_hop_samples(self) -> int:
+        """Return the distance between two audio tokens, in samples at 16 kHz."""
+        return STEM_HOP_SAMPLES * (1 if self.aligner == "project" else 9)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Aggregation:
+    """How a whole volume becomes one similarity.
+
+    `clips` names the reduction: `misa` (max over the image, mean over time), `mima` (max, max),
+    `sisa` (mean, mean) or `paired` (the half sum of misa and of the image mean of the time
+    max). `heads` joins the heads: element by element before it, or `max` or `sum` after it.
+    """
+
+    clips: Clips = "misa"
+    heads: HeadUnion = "max_elementwise"
+    nonnegative: bool = False
+    mask_silence: bool = True
+
+    def __post_init__(self) -> None:
+        _one_of(self, "clips", Clips)
+        _one_of(self, "heads", HeadUnion)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """One network: its encoders, the `code_dim` channels of all its heads, and their names.
+
+    `cls_similarity` adds the inner product of the CLS features to the whole volume.
+    `calibrator_bias` is there when the loss is not InfoNCE, which would not see it.
+    `trained` is false for random weights; nothing that is untrained may look trained.
+    """
+
+    name: str
+    trained: bool = False
+    heads: tuple[str, ...] = ("speech", "sound")
+    code_dim: int = 384
+    cls_similarity: bool = False
+    unit_vectors: bool = False
+    calibrator_bias: bool = False
+    image: ImageConfig = ImageConfig()
+    audio: AudioConfig = AudioConfig()
+    aggregation: Aggregation = Aggregation()
+
+    def __post_init__(self) -> None:
+        _positive(self, "code_dim")
+        if not self.heads or len(set(self.heads)) != len(self.heads) or "" in self.heads:
+            raise CheckpointError(f"heads must be different names, not {list(self.heads)}")
+        if self.code_dim % len(self.heads):
+            raise CheckpointError(
+                f"code_dim {self.code_dim} does not divide among {len(self.heads)} heads"
+            )
+        if self.cls_similarity and not self.audio.learned_cls:
+            raise CheckpointError("cls_similarity needs audio.learned_cls: audio has no other CLS")
+
+    @property
+    def channels(self) -> int:
+        """Return the channels C of one head's features, the CLS channels included."""
+        return self.code_dim // len(self.heads) * (2 if self.cls_similarity else 1)
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """Return height and width, in pixels, of a 4:3 frame with the trained short side."""
+        return self.image.size, self.image.size * 4 // 3 // self.image.patch * self.image.patch
+
+    @classmethod
+    def from_json(cls, text: str) -> "ModelConfig":
+        """Read a configuration.
+
+        Raises
+        ------
+        CheckpointError
+            When the text is no denseav configuration, is newer than this program, or a field
+            is unknown, missing, of the wrong type or out of range.
+        """
+        try:
+            record = json.loads(text)
+        except ValueError as error:
+            raise CheckpointError(f"the configuration is not JSON ({error})") from None
+        if not isinstance(record, dict) or record.get("format") != FORMAT:
+            raise CheckpointError("this is not a denseav configuration")
+        schema = record.get("schema")
+        if not isinstance(schema, int) or not 1 <= schema <= SCHEMA:
+            raise CheckpointError(
+                f"the configuration has schema {schema!r}, this denseav reads up to {SCHEMA}; "
+                "upgrade with: pip install -U denseav"
+            )
+        return _parse(cls, record.get("model"), "model")
+
+    def to_json(self) -> str:
+        """Return the configuration as indented JSON."""
+        record = {"format": FORMAT, "schema": SCHEMA, "model": dataclasses.asdict(self)}
+        return json.dumps(record, indent=2) + "\n"
+
+
+_NESTED: Mapping[str, type] = {
+    "image": ImageConfig,
+    "audio": AudioConfig,
+    "aggregation": Aggregation,
+    "lora": LoraConfig,
+}
+
+
+def _parse(kind: type, record: object, where: str) -> Any:
+    if not isinstance(record, dict):
+        raise CheckpointError(f"configuration: {where} must be an object")
+    known = {field.name: field for field in dataclasses.fields(kind)}
+    unknown = sorted(set(record) - set(known))
+    if unknown:
+        raise CheckpointError(f"configuration: {where} has unknown fields: {', '.join(unknown)}")
+    values = {
+        name: _value(known[name].type, value, f"{where}.{name}") for name, value in record.items()
+    }
+    try:
+        return kind(**values)
+    except TypeError:
+        raise CheckpointError(f"configuration: {where} needs a name") from None
+
+
+def _value(kind: Any, value: Any, where: str) -> Any:
+    name = where.rsplit(".", 1)[-1]
+    if name in _NESTED:
+        return None if value is None and name == "lora" else _parse(_NESTED[name], value, where)
+    if kind is float and type(value) is int:
+        value = float(value)
+    if kind == tuple[str, ...]:
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise CheckpointError(f"configuration: {where} must be a list of names")
+        return tuple(value)
+    expected = kind if isinstance(kind, type) else str
+    if type(value) is not expected:
+        raise CheckpointError(f"configuration: {where} must be {expected.__name__}, not {value!r}")
+    return value
