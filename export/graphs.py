@@ -1,55 +1,128 @@
 """The three graphs of a bundle as torch modules: preprocessing, network and similarity.
 
-A trained `DenseAV` enters; `ImageGraph`, `AudioGraph` and `HeatmapGraph` leave, which take what
-sensors give. ONNX and TensorRT are both made from these modules, so a precision means the same
-numbers in both. Axes: K heads, C channels, H W pixels or grid, T tokens, S samples.
+A trained `DenseAV` enters; modules that take what sensors give leave. ONNX and TensorRT are
+both made from these, so that one precision means the same numbers in both.
+Axes: K heads, C channels, H W pixels or grid, T tokens, S samples.
 """
 
-import copy
+from dataclasses import dataclass
+from typing import ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
-from transformers import AttentionInterface
 
-from denseav.models import DenseAV
-from denseav.models.similarity import slice_KHW
-
-IMAGE_MEAN = (0.485, 0.456, 0.406)
-IMAGE_STD = (0.229, 0.224, 0.225)
-_WAVE_EPSILON = 1e-7  # as in the Wav2Vec2 feature extractor
+from denseav.models.denseav import DenseAV
+from denseav.models.audio_encoder import normalize_wave
+from denseav.models.image_encoder import IMAGE_MEAN, IMAGE_STD
+from denseav.models.similarity import volume
 
 
-class ImageGraph(nn.Module):
-    """`image` uint8 [H, W, 3] RGB -> `image_features` [K, C, H/8, W/8]."""
+class Graph(nn.Module):
+    """A module with the names that its inputs and its output have in a bundle."""
 
-    def __init__(self, model: DenseAV) -> None:
-        super().__init__()
-        self.model = model
-        self.register_buffer("mean", torch.tensor(IMAGE_MEAN)[:, None, None] * 255)
-        self.register_buffer("std", torch.tensor(IMAGE_STD)[:, None, None] * 255)
-
-    def forward(self, image: Tensor) -> Tensor:
-        pixels_3HW = (image.permute(2, 0, 1).float() - self.mean.float()) / self.std.float()
-        return self.model.encode_image(pixels_3HW[None].to(dtype_of(self.model)))[0]
+    inputs: ClassVar[tuple[str, ...]]
+    output: ClassVar[str]
 
 
-class AudioGraph(nn.Module):
-    """`wave` float32 [S] at 16 kHz -> `audio_features` [K, C, T], normalised per window."""
+class ImageGraph(Graph):
+    """The picture's way: scaled, normalised as in training, encoded."""
+
+    inputs = ("image",)
+    output = "image_features"
 
     def __init__(self, model: DenseAV) -> None:
         super().__init__()
         self.model = model
+        self.eval()
 
-    def forward(self, wave: Tensor) -> Tensor:
-        centred_S = wave - wave.mean()
-        normed_S = centred_S / torch.sqrt(centred_S.square().mean() + _WAVE_EPSILON)
-        return self.model.encode_audio(normed_S[None].to(dtype_of(self.model)))[0]
+    def forward(self, image_HW3: Tensor) -> Tensor:
+        """Encode a uint8 RGB picture into features [K, C, H, W] over the grid."""
+        mean_311 = torch.tensor(IMAGE_MEAN)[:, None, None]
+        std_311 = torch.tensor(IMAGE_STD)[:, None, None]
+        pixels_3HW = (image_HW3.permute(2, 0, 1).float() / 255 - mean_311) / std_311
+        return self.model.encode_image(pixels_3HW[None].to(_dtype(self.model)))[0]
 
 
-class HeatmapGraph(nn.Module):
-    """`image_features`, `audio_features`, `token` int64 [1] -> `heat` float32 [K, H, W]."""
+class AudioGraph(Graph):
+    """The sound's way: normalised over its window as in training, encoded."""
 
-    def forward(self, image_features: Tensor, audio_features: Tensor, token: Tensor) -> Tensor:
-        token_KC = audio_features.float().index_select(2, token).squeeze(2)
-        return slice_KHW(image_features.float(), token_KC)
+    inputs = ("wave",)
+    output = "audio_features"
+
+    def __init__(self, model: DenseAV) -> None:
+        super().__init__()
+        self.model = model
+        self.eval()
+
+    def forward(self, wave_S: Tensor) -> Tensor:
+        """Encode a float32 waveform at 16 kHz into features [K, C, T]."""
+        normed_1S = normalize_wave(wave_S[None]).to(_dtype(self.model))
+        return self.model.encode_audio(normed_1S)[0]
+
+
+class HeatmapGraph(Graph):
+    """Both features and the token in question: the similarity slice, in float32."""
+
+    inputs = ("image_features", "audio_features", "token")
+    output = "heat"
+
+    def forward(self, image_KCHW: Tensor, audio_KCT: Tensor, token_1: Tensor) -> Tensor:
+        """Return the heat [K, H, W] of audio token `token_1`, int64 [1]."""
+        token_1KC1 = audio_KCT.index_select(2, token_1)[None]
+        return volume(image_KCHW[None], token_1KC1)[0, :, 0]
+
+
+@dataclass(frozen=True, eq=False)
+class Graphs:
+    """The three modules, run by PyTorch: the slow session that every other is compared with."""
+
+    image_graph: ImageGraph
+    audio_graph: AudioGraph
+    heatmap_graph: HeatmapGraph
+    backend: str = "torch-cpu"
+    precision: str = "fp32"
+
+    def image(self, image_HW3: NDArray[np.uint8]) -> Tensor:
+        """As `Session.image`."""
+        return _run(self.image_graph, torch.from_numpy(image_HW3))
+
+    def audio(self, wave_S: NDArray[np.float32]) -> Tensor:
+        """As `Session.audio`."""
+        return _run(self.audio_graph, torch.from_numpy(wave_S))
+
+    def heatmap(self, image: Tensor, audio: Tensor, token: int) -> NDArray[np.float32]:
+        """As `Session.heatmap`."""
+        heat_KHW = _run(self.heatmap_graph, image, audio, torch.tensor([token]))
+        return np.asarray(heat_KHW.numpy(), dtype=np.float32)
+
+    def named(self) -> dict[str, Graph]:
+        """Return the modules by their names in a bundle."""
+        return {"image": self.image_graph, "audio": self.audio_graph, "heatmap": self.heatmap_graph}
+
+    def examples(self, height: int, width: int, samples: int) -> dict[str, tuple[Tensor, ...]]:
+        """Return inputs for each module by name, for an exporter to trace with."""
+        image_HW3 = torch.zeros(height, width, 3, dtype=torch.uint8)
+        wave_S = torch.zeros(samples)
+        features = _run(self.image_graph, image_HW3), _run(self.audio_graph, wave_S)
+        return {
+            "image": (image_HW3,),
+            "audio": (wave_S,),
+            "heatmap": (*features, torch.tensor([0])),
+        }
+
+
+def make_graphs(model: DenseAV) -> Graphs:
+    """Wrap a model that `prepare_export` has made ready."""
+    return Graphs(ImageGraph(model), AudioGraph(model), HeatmapGraph())
+
+
+@torch.no_grad()
+def _run(graph: Graph, *inputs: Tensor) -> Tensor:
+    output: Tensor = graph(*inputs)
+    return output
+
+
+def _dtype(model: nn.Module) -> torch.dtype:
+    return next(model.parameters()).dtype

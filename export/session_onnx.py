@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from denseav.export.bundle import GRAPHS, Bundle, BundleError
 from denseav.export.session import Features
 
-Device = Literal["cpu", "cuda"]
+OnnxDevice = Literal["cpu", "cuda"]
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _CUDA_REMEDY = "install the CUDA libraries with: pip install 'denseav[cuda]', or use --device cpu"
@@ -34,7 +34,7 @@ class OnnxSession:
         When ONNX Runtime cannot open a graph, or CUDA was asked for and cannot be had.
     """
 
-    def __init__(self, bundle: Bundle, device: Device = "cpu", threads: int = 1) -> None:
+    def __init__(self, bundle: Bundle, device: OnnxDevice = "cpu", threads: int = 1) -> None:
         if device == "cuda":
             _require_cuda()
         self.backend = f"onnxruntime-{device}"
@@ -63,7 +63,7 @@ class OnnxSession:
     def _put(self, array: NDArray[Any]) -> Any:
         return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), self._device, 0)
 
-    def _run(self, graph: str, inputs: dict[str, Any], output_device: Device) -> Any:
+    def _run(self, graph: str, inputs: dict[str, Any], output_device: OnnxDevice) -> Any:
         session = self._graphs[graph]
         binding = session.io_binding()
         for name, value in inputs.items():
@@ -93,7 +93,7 @@ def _require_cuda() -> None:
     ort.preload_dlls(directory="")
 
 
-def _open(path: Path, device: Device, threads: int) -> Any:
+def _open(path: Path, device: OnnxDevice, threads: int) -> Any:
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = min(threads, os.cpu_count() or 1)

@@ -7,28 +7,25 @@ T = TypeVar("T")
 
 
 class Mailbox(Generic[T]):
-    """Hold the newest item until somebody takes it.
-
-    Attributes
-    ----------
-    dropped : how many items were replaced before anybody took them.
-    """
+    """Hold the newest item until somebody takes it."""
 
     def __init__(self) -> None:
-        self.dropped = 0
         self._item: T | None = None
         self._closed = False
         self._changed = threading.Condition()
 
-    def put(self, item: T) -> None:
-        """Leave `item` for the consumer and return at once; a closed mailbox takes nothing."""
+    def put(self, item: T) -> bool:
+        """Leave `item` for the consumer and return at once; a closed mailbox takes nothing.
+
+        Returns whether it replaced one that nobody had taken: the caller counts those.
+        """
         with self._changed:
             if self._closed:
-                return
-            if self._item is not None:
-                self.dropped += 1
+                return False
+            replaced = self._item is not None
             self._item = item
             self._changed.notify()
+            return replaced
 
     def get(self, timeout_s: float) -> T | None:
         """Take the item, waiting for one; None when none came in time or the mailbox is closed."""

@@ -1,0 +1,192 @@
+"""Checkpoint to bundle: graphs made, calibrated, compared with PyTorch, and only then kept.
+
+A model enters, a folder that `open_bundle` accepts leaves, or nothing: everything is written
+beside the target and renamed at the very end.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from denseav.export import probe
+from denseav.export.bundle import (
+    SAMPLE_RATE_HZ,
+    TOKEN_HOP_SAMPLES,
+    TOKEN_SPAN_SAMPLES,
+    AudioInput,
+    Bundle,
+    BundleError,
+    ImageInput,
+    Manifest,
+    file_sha256,
+    window_samples,
+    write_manifest,
+)
+from denseav.export.graphs import Graph, Graphs, make_graphs
+from denseav.export.parity import TOLERANCES, Heats, calibrate, failures, measure
+from denseav.export.precision import half
+from denseav.export.session import Session, open_session
+from denseav.export.workshop import written_beside
+from denseav.models.config import ModelConfig
+from denseav.models.denseav import DenseAV
+
+Precision = Literal["fp32", "fp16"]
+Step = Callable[[str], None]
+
+OPSET = 20
+ENERGY_FLOOR_DBFS = -60.0  # quieter than this is silence, whatever the model would say
+PICTURES = 4
+SOUNDS = 4
+ASPECT = 4 / 3  # the picture's, where nobody says: what most cameras give when not asked
+
+_ONE_FILE_BYTES = 1_900_000_000  # protobuf ends at 2 GB; beyond, weights go beside the graph
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is to be built.
+
+    `frame_size` is (height, width), multiples of the patch; `tokens` how many a window holds.
+    """
+
+    source: str
+    precision: Precision
+    frame_size: tuple[int, int]
+    tokens: int
+
+
+def make_plan(
+    config: ModelConfig,
+    source: str,
+    precision: Precision,
+    frame_size: tuple[int, int] | None,
+    window_s: float,
+) -> Plan:
+    """Decide what to build for a model: the frame's size if none is asked for, whole tokens.
+
+    Raises
+    ------
+    BundleError
+        When the model has another token rate than live windows, or a side of the frame is no
+        multiple of the patch.
+    """
+    if config.audio.token_hop_samples != TOKEN_HOP_SAMPLES:
+        raise BundleError(
+            f"{source} gives a token every {config.audio.token_hop_samples} samples, and a live "
+            f"window moves by {TOKEN_HOP_SAMPLES}; export a model whose aligner pools by nine"
+        )
+    patch = config.image.patch
+    width = int(config.image.size * ASPECT) // patch * patch
+    height, width = frame_size or (config.image.size, width)
+    if height % patch or width % patch:
+        raise BundleError(f"--frame-size {height}x{width}: both must be multiples of {patch}")
+    beyond = window_s * SAMPLE_RATE_HZ - TOKEN_SPAN_SAMPLES
+    tokens = max(1, round(beyond / TOKEN_HOP_SAMPLES) + 1)
+    return Plan(source=source, precision=precision, frame_size=(height, width), tokens=tokens)
+
+
+def build(model: DenseAV, plan: Plan, out: Path, step: Step) -> Manifest:
+    """Export `model` as planned into the new folder `out`; the model itself is changed.
+
+    Parameters
+    ----------
+    step : called with the name of each step as it begins.
+
+    Raises
+    ------
+    BundleError
+        When `out` exists or cannot be written, or the exported graphs differ from PyTorch by
+        more than the precision's tolerance. Nothing is left behind then.
+    """
+    with written_beside(out) as folder:
+        step("reference heatmaps from PyTorch")
+        model.prepare_export(*plan.frame_size)
+        reference = _probe_heatmaps(make_graphs(model), plan)
+        graphs = make_graphs(half(model) if plan.precision == "fp16" else model)
+        examples = graphs.examples(*plan.frame_size, window_samples(plan.tokens))
+        for name, graph in graphs.named().items():
+            step(f"the {name} graph")
+            _export(graph, examples[name], folder / f"{name}.onnx")
+        manifest = _manifest(model.config, plan, reference, folder)
+        step("parity through the session that runs live")
+        session = open_session(Bundle(folder=folder, manifest=manifest), "cpu", threads=2)
+        parity = _parity(session, plan, model.config.heads, reference)
+        manifest = dataclasses.replace(manifest, parity=parity)
+        write_manifest(folder, manifest)
+    return manifest
+
+
+@dataclass(frozen=True, eq=False)
+class _Reference:
+    """PyTorch's heatmaps `[N, K, H, W]` in float32: of sounds, and of silence and noise."""
+
+    sounding: Heats
+    negative: Heats
+
+
+def _probe_heatmaps(session: Session, plan: Plan) -> _Reference:
+    pictures = [session.image(p) for p in probe.frames(PICTURES, *plan.frame_size)]
+    samples = window_samples(plan.tokens)
+
+    def heatmaps(waves_NS: NDArray[np.float32]) -> Heats:
+        sounds = [session.audio(wave_S) for wave_S in waves_NS]
+        newest = plan.tokens - 1
+        return np.stack([session.heatmap(p, s, newest) for p in pictures for s in sounds])
+
+    return _Reference(heatmaps(probe.sounds(SOUNDS, samples)), heatmaps(probe.negatives(samples)))
+
+
+def _export(graph: Graph, example: tuple[Tensor, ...], path: Path) -> None:
+    weights_bytes = sum(tensor.nbytes for tensor in graph.state_dict().values())
+    torch.onnx.export(
+        graph,
+        example,
+        path,
+        input_names=list(graph.inputs),
+        output_names=[graph.output],
+        opset_version=OPSET,
+        dynamo=True,
+        external_data=weights_bytes > _ONE_FILE_BYTES,
+        verbose=False,
+    )
+
+
+def _manifest(config: ModelConfig, plan: Plan, reference: _Reference, folder: Path) -> Manifest:
+    (height, width), (grid_height, grid_width) = plan.frame_size, reference.sounding.shape[2:]
+    return Manifest(
+        model=config.name,
+        trained=config.trained,
+        source=plan.source,
+        precision=plan.precision,
+        opset=OPSET,
+        heads=calibrate(config.heads, reference.sounding, reference.negative),
+        image=ImageInput(
+            height=height, width=width, grid_height=grid_height, grid_width=grid_width
+        ),
+        audio=AudioInput(
+            window_samples=window_samples(plan.tokens),
+            tokens=plan.tokens,
+            energy_floor_dbfs=ENERGY_FLOOR_DBFS,
+        ),
+        parity={},
+        files={path.name: file_sha256(path) for path in sorted(folder.iterdir())},
+    )
+
+
+def _parity(
+    session: Session, plan: Plan, heads: tuple[str, ...], reference: _Reference
+) -> dict[str, dict[str, float]]:
+    parity = measure(reference.sounding, _probe_heatmaps(session, plan).sounding, heads)
+    if failed := failures(parity, TOLERANCES[plan.precision]):
+        raise BundleError(
+            f"the {plan.precision} graphs differ too much from PyTorch ({'; '.join(failed)}); "
+            "nothing was written"
+        )
+    return {name: asdict(figures) for name, figures in parity.items()}

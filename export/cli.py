@@ -1,0 +1,112 @@
+"""`denseav-export`: parse, load, build, say what to run next."""
+
+import argparse
+import logging
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from denseav.export.build import build, make_plan
+from denseav.export.bundle import (
+    SAMPLE_RATE_HZ,
+    BundleError,
+    Manifest,
+    default_folder,
+    window_samples,
+)
+from denseav.models import CheckpointError, load
+
+_SOURCES = """\
+SOURCE is a checkpoint folder of ours, a released .ckpt file, a folder in Hugging Face form, a hub
+id (hf:mhamilton723/DenseAV-sound-language), or a configuration .json (random weights, and the
+bundle says so). Exit codes: 0 done, 2 usage, 4 the model or the bundle is not usable."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
+    options = _parser().parse_args(arguments)
+    console = Console(stderr=True)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    warnings.simplefilter("ignore")
+    try:
+        _export(options, console)
+    except (CheckpointError, BundleError) as error:
+        console.print(f"denseav-export: error: {error}", style="red", soft_wrap=True, markup=False)
+        return 4
+    except KeyboardInterrupt:
+        console.print("denseav-export: interrupted; nothing was written")
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="denseav-export",
+        description="Make the bundle that denseav-live runs, and check it against PyTorch.",
+        epilog=_SOURCES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("source", metavar="SOURCE", help="a checkpoint, see below")
+    parser.add_argument(
+        "--out", type=Path, default=default_folder(), metavar="DIR", help="default: %(default)s"
+    )
+    parser.add_argument("--precision", choices=("fp32", "fp16"), default="fp32")
+    parser.add_argument(
+        "--frame-size",
+        type=_frame_size,
+        metavar="HxW",
+        help="what the image graph takes: short side as trained (224), the camera's aspect ratio, "
+        "multiples of the patch (8); default: 4:3",
+    )
+    parser.add_argument(
+        "--window",
+        type=float,
+        default=10.0,
+        metavar="SECONDS",
+        help="how much sound one audio pass hears, rounded to tokens; default: %(default)s",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="say what would be built, and end")
+    return parser
+
+
+def _export(options: argparse.Namespace, console: Console) -> None:
+    with console.status(f"loading {options.source}"):
+        model = load(options.source)
+    plan = make_plan(
+        model.config, options.source, options.precision, options.frame_size, options.window
+    )
+    height, width = plan.frame_size
+    window_s = window_samples(plan.tokens) / SAMPLE_RATE_HZ
+    console.print(
+        f"{model.config.name}: {'' if model.config.trained else 'UNTRAINED, '}"
+        f"heads {', '.join(model.config.heads)}; {plan.precision}, frames {height}x{width}, "
+        f"windows of {window_s:.2f} s ({plan.tokens} tokens) -> {options.out}",
+        highlight=False,
+    )
+    if options.dry_run:
+        return
+    with console.status("") as status:
+        manifest = build(model, plan, options.out, lambda step: status.update(f"{step} …"))
+    console.print(_parity_table(manifest))
+    console.print(f"run it with: denseav-live --camera 0 --model {options.out}", highlight=False)
+
+
+def _parity_table(manifest: Manifest) -> Table:
+    table = Table(title="heatmaps against PyTorch float32")
+    table.add_column("head")
+    for figure in ("cosine", "max_abs", "argmax_agreement", "rank_correlation"):
+        table.add_column(figure.replace("_", " "), justify="right")
+    for head, figures in manifest.parity.items():
+        table.add_row(head, *(f"{value:.6f}" for value in figures.values()))
+    return table
+
+
+def _frame_size(text: str) -> tuple[int, int]:
+    height, _, width = text.lower().partition("x")
+    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not HEIGHTxWIDTH, as in 224x296")
+    return int(height), int(width)

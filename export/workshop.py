@@ -1,0 +1,43 @@
+"""A folder that appears whole or not at all."""
+
+import errno
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from denseav.export.bundle import BundleError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def written_beside(out: Path) -> Iterator[Path]:
+    """Give a folder beside `out` that becomes `out` when all went well, and vanishes if not.
+
+    Raises
+    ------
+    BundleError
+        When `out` exists already, or it or its parent cannot be written, or the disk is full.
+    """
+    if out.exists():
+        raise BundleError(f"{out} exists already; name another folder with --out, or remove it")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    except OSError as error:
+        raise _unwritable(out, error) from None
+    try:
+        yield folder
+        folder.chmod(0o755)
+        folder.rename(out)
+    except OSError as error:
+        raise _unwritable(out, error) from None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _unwritable(out: Path, error: OSError) -> BundleError:
+    remedy = "make room" if error.errno in _FULL else "name another folder with --out"
+    return BundleError(f"{out} cannot be written ({error.strerror or error}); {remedy}")

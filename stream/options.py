@@ -1,0 +1,99 @@
+"""The command line of `denseav-live`: what it takes, and which asks do not go together."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from denseav.stream.errors import UsageError
+
+_CODES = """\
+keys in the window: q quit, space pause, h heads, r record, s snapshot
+exit codes: 0 ended as asked (also by q or Ctrl-C), 2 usage, 3 a source cannot be read,
+            4 the model or the device cannot be used, 7 an output cannot be written"""
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return the checked options; usage errors of the parser itself exit with code 2.
+
+    Raises
+    ------
+    UsageError
+        When two options contradict each other, or nothing was named to look at.
+    """
+    options = _parser().parse_args(arguments)
+    if not options.list_devices:
+        _check(options)
+    return options
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="denseav-live",
+        description="Show on live video where the sound comes from and what the speech is about.",
+        epilog=_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    _add_sources(parser.add_argument_group("what to look at and listen to"))
+    model = parser.add_argument_group("the model and where it runs")
+    model.add_argument("--model", type=Path, metavar="DIR", help="a bundle from denseav-export")
+    model.add_argument(
+        "--device", default="auto", choices=("auto", "cpu", "cuda", "trt"), help="default: auto"
+    )
+    model.add_argument(
+        "--threads", type=_count, default=1, metavar="N", help="for each pass on a CPU; default: 1"
+    )
+    output = parser.add_argument_group("where it goes")
+    output.add_argument("--headless", action="store_true", help="open no window")
+    output.add_argument("--record", type=Path, metavar="FILE.mp4", help="overlay with its sound")
+    output.add_argument("--seconds", type=_positive, metavar="N", help="end after N seconds")
+    output.add_argument("--stats-json", metavar="PATH|-", help="write figures as JSON at exit")
+    return parser
+
+
+def _add_sources(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--camera", metavar="SPEC", help="0, /dev/video2, rtsp://…, http://…")
+    group.add_argument("--camera-size", type=_size, metavar="WxH", help="ask the camera for it")
+    group.add_argument("--camera-fps", type=_positive, metavar="N", help="ask the camera for it")
+    group.add_argument("--mic", metavar="SPEC", help="default, a number, a name, or none")
+    group.add_argument("--source", type=Path, metavar="FILE", help="a file with picture and sound")
+    group.add_argument(
+        "--offline", action="store_true", help="run FILE as fast as it goes and drop nothing"
+    )
+    group.add_argument("--demo", action="store_true", help="the clip in the package, looped")
+    group.add_argument("--list-devices", action="store_true", help="cameras and microphones")
+
+
+def _check(options: argparse.Namespace) -> None:
+    named = [options.camera is not None, options.source is not None, options.demo]
+    if sum(named) != 1:
+        raise UsageError("name one thing to look at: --camera 0, --source FILE, or --demo")
+    if options.camera is None:
+        for option in ("camera_size", "camera_fps", "mic"):
+            if getattr(options, option) is not None:
+                raise UsageError(f"--{option.replace('_', '-')} goes with --camera only")
+    if options.offline and options.source is None:
+        raise UsageError("--offline goes with --source FILE only")
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, cross, height = text.lower().partition("x")
+    if not cross:
+        raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT, as in 640x480")
+    return _count(width), _count(height)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value

@@ -1,0 +1,165 @@
+"""The threads of a live run, and the plain loop of an offline one.
+
+Live: the sources call in on their own threads, one thread hears, one sees, and the caller's
+thread draws (windows belong to it). Between them are one-slot mailboxes: the newest wins, what
+it replaced is counted. Offline: everything in turn, nothing dropped.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from time import monotonic
+
+from denseav.stream.clip import Clip
+from denseav.stream.errors import SourceError
+from denseav.stream.flow import AudioBlock, Frame, Heatmap, Source
+from denseav.stream.mailbox import Mailbox
+from denseav.stream.pipeline import Pipeline
+from denseav.stream.stats import Stats
+from denseav.stream.view import View
+
+_POLL_S = 0.05  # how long a thread sleeps at most before it looks whether the run is over
+
+
+class LiveRun:
+    """One live run: a `Receiver` for its sources, and the loop that shows what they give.
+
+    Parameters
+    ----------
+    sources : opened, not yet started.
+    pipeline, view, stats : as their modules say.
+    stop : set from anywhere to end the run.
+    seconds : how long to run; None until the source ends or a person quits.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        pipeline: Pipeline,
+        view: View,
+        stats: Stats,
+        stop: threading.Event,
+        seconds: float | None = None,
+    ) -> None:
+        self._sources = sources
+        self._pipeline = pipeline
+        self._view = view
+        self._stats = stats
+        self._seconds = seconds
+        self._frames: Mailbox[Frame] = Mailbox()
+        self._heatmaps: Mailbox[Heatmap] = Mailbox()
+        self._stop = stop
+        self._ended = threading.Event()
+        self._failure: BaseException | None = None
+
+    def frame(self, frame: Frame) -> None:
+        """Take one picture from a source."""
+        self._stats.frame_in()
+        if self._frames.put(frame):
+            self._stats.drop("model_busy")
+
+    def audio(self, block: AudioBlock) -> None:
+        """Take some sound from a source."""
+        self._pipeline.listen(block)
+        self._view.audio(block)
+
+    def ended(self, error: SourceError | None) -> None:
+        """Hear that a source gives no more."""
+        if error is not None:
+            self._failure = error
+        self._ended.set()
+
+    def run(self) -> None:
+        """Run until stopped, ended, or failed.
+
+        Raises
+        ------
+        StreamError
+            What a source, the model or a sink failed with, after everything has been closed.
+        """
+        workers = [
+            threading.Thread(target=self._guarded, args=(step,), name=step.__name__)
+            for step in (self._hear, self._see)
+        ]
+        for worker in workers:
+            worker.start()
+        try:
+            for source in self._sources:
+                source.start(self)
+            self._show()
+        finally:
+            self._stop.set()
+            for source in self._sources:
+                source.stop()
+            for worker in workers:
+                worker.join()
+        if self._failure is not None:
+            raise self._failure
+
+    def _show(self) -> None:
+        end_s = None if self._seconds is None else monotonic() + self._seconds
+        while not self._stop.is_set():
+            heatmap = self._heatmaps.get(_POLL_S)
+            if heatmap is not None:
+                self._view.show(heatmap)
+                self._stats.sink(heatmap.frame.capture_s, monotonic())
+            elif self._ended.is_set():
+                return
+            else:
+                self._view.poll()
+            if self._view.quit_asked or (end_s is not None and monotonic() >= end_s):
+                return
+
+    def _hear(self) -> None:
+        while not self._stop.is_set():
+            if self._pipeline.hear(_POLL_S):
+                self._stats.audio_hop()
+
+    def _see(self) -> None:
+        while not self._stop.is_set():
+            frame = self._frames.get(_POLL_S)
+            if frame is None:
+                continue
+            heatmap = self._pipeline.see(frame)
+            self._stats.heatmap(frame.capture_s, heatmap.ready_s, heatmap.audio_end_s)
+            if self._heatmaps.put(heatmap):
+                self._stats.drop("sink_busy")
+
+    def _guarded(self, step: Callable[[], None]) -> None:
+        """Let a failure on a worker end the run and be raised by it."""
+        try:
+            step()
+        except BaseException as error:  # noqa: BLE001
+            self._failure = error
+            self._stop.set()
+
+
+def run_offline(
+    clip: Clip,
+    pipeline: Pipeline,
+    view: View,
+    stats: Stats,
+    stop: threading.Event,
+    seconds: float | None = None,
+) -> None:
+    """Run a clip as fast as it goes: every frame, against the sound that ends just before it.
+
+    Times are the clip's own, so the recording plays as the clip does. `stop` ends it after
+    the frame in hand; `seconds` are seconds of the clip.
+    """
+    for item in clip:
+        if isinstance(item, AudioBlock):
+            pipeline.listen(item)
+            view.audio(item)
+            continue
+        if stop.is_set() or view.quit_asked or (seconds is not None and item.capture_s >= seconds):
+            return
+        stats.frame_in()
+        started_s = monotonic()
+        if pipeline.hear():
+            stats.audio_hop()
+        heatmap = pipeline.see(item)
+        # The clip's clock says nothing about speed: latency here is the time of the passes.
+        age_s = item.capture_s - heatmap.audio_end_s
+        stats.heatmap(started_s, heatmap.ready_s, heatmap.ready_s - age_s)
+        view.show(heatmap)
+        stats.sink(started_s, monotonic())

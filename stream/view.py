@@ -1,0 +1,121 @@
+"""Where heatmaps leave: drawn on their pictures, shown in a window, recorded with their sound.
+
+One thread shows; sound comes in from the sources' threads and waits, bounded, until the next
+picture takes it along. Without a window and a recording nothing is drawn at all.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+from denseav.stream.flow import AudioBlock, Heatmap
+from denseav.stream.hud import Hud
+from denseav.stream.overlay import Overlay
+from denseav.stream.paint import Canvas
+from denseav.stream.record import Recorder, snapshot
+from denseav.stream.screen import Screen
+from denseav.stream.stats import Stats
+
+_SOUND_BLOCKS = 2_000  # 20 s of 10 ms blocks: far more than ever waits for a picture
+
+
+class View:
+    """The sinks of a run.
+
+    Parameters
+    ----------
+    overlay, hud, stats : what is drawn, and where its figures come from.
+    screen : the window, or None to show nothing.
+    record : a file to record from the start on, or None.
+    say : called with one line for people.
+    """
+
+    def __init__(
+        self,
+        overlay: Overlay,
+        hud: Hud,
+        stats: Stats,
+        screen: Screen | None,
+        record: Path | None,
+        say: Callable[[str], None],
+    ) -> None:
+        self.quit_asked = False
+        self._overlay = overlay
+        self._hud = hud
+        self._stats = stats
+        self._screen = screen
+        self._record = record
+        self._recorder: Recorder | None = None
+        self._say = say
+        self._sound: deque[AudioBlock] = deque(maxlen=_SOUND_BLOCKS)
+        self._canvas: Canvas | None = None
+        self._paused = False
+
+    def audio(self, block: AudioBlock) -> None:
+        """Keep some sound for the recording. Callable from any thread."""
+        self._sound.append(block)
+
+    def show(self, heatmap: Heatmap) -> None:
+        """Draw one heatmap and give it to the window and the recording.
+
+        Raises
+        ------
+        OutputError
+            When the recording cannot be written.
+        """
+        if self._screen is None and self._record is None:
+            self._sound.clear()
+            return
+        canvas = self._overlay.draw(heatmap)
+        self._hud.draw(canvas, self._stats.snapshot())
+        self._write(canvas, heatmap.frame.capture_s)
+        if not self._paused:
+            self._canvas = canvas
+        self.poll()
+
+    def poll(self) -> None:
+        """Keep the window alive and do what the keys say; called also when nothing is new."""
+        if self._screen is not None and self._canvas is not None:
+            key = self._screen.show(self._canvas)
+            if key is not None:
+                self._press(key, self._canvas)
+
+    def close(self) -> None:
+        """Finish the recording and close the window."""
+        if self._screen is not None:
+            self._screen.close()
+        self._finish()
+
+    def _press(self, key: str, canvas: Canvas) -> None:
+        if key == "q":
+            self.quit_asked = True
+        elif key == " ":
+            self._paused = not self._paused
+        elif key == "h":
+            self._overlay.cycle()
+        elif key == "s":
+            self._say(f"picture kept: {snapshot(canvas, Path.cwd())}")
+        elif key == "r" and self._record is None:
+            self._record = Path(f"denseav-{datetime.now():%Y%m%d-%H%M%S}.mp4")
+            self._say(f"recording: {self._record}; r ends it")
+        elif key == "r":
+            self._finish()
+
+    def _write(self, canvas: Canvas, capture_s: float) -> None:
+        if self._record is None:
+            self._sound.clear()
+            return
+        if self._recorder is None:
+            height, width = canvas.shape[:2]
+            self._recorder = Recorder(self._record, width, height)
+        while self._sound:
+            self._recorder.audio(self._sound.popleft())
+        self._recorder.frame(canvas, capture_s)
+
+    def _finish(self) -> None:
+        recorder, self._recorder = self._recorder, None
+        if recorder is not None:
+            recorder.close()
+            self._say(f"recorded: {self._record}")
+        self._record = None
