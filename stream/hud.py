@@ -63,7 +63,7 @@ def _drops(drops: Mapping[str, int]) -> str:
     causes = {cause: count for cause, count in sorted(drops.items()) if count}
     if not causes:
         return "none"
-    listed = ", ".join(f"{count} {cause}" for cause, count in causes.items())
+    listed = ", ".join(f"{count} {cause.replace('_', ' ')}" for cause, count in causes.items())
     return listed if len(causes) == 1 else f"{sum(causes.values())}: {listed}"
 
 

@@ -1,0 +1,184 @@
+import ctypes
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+needs_xvfb = pytest.mark.skipif(
+    not all(map(shutil.which, ("Xvfb", "xdotool", "import"))),
+    reason="needs Xvfb, xdotool and ImageMagick",
+)
+
+SHOW = """
+import sys, time
+import numpy as np
+from denseav.stream.screen import Screen, display_available
+
+assert display_available()
+canvas = np.zeros((240, 320, 3), np.uint8)
+canvas[:, 160:] = (0, 159, 230)
+screen = Screen("a window")
+assert screen.poll() is None
+end_s = time.monotonic() + 20
+key = None
+while key != "q" and time.monotonic() < end_s:
+    key = screen.show(canvas) or screen.poll()
+    if key:
+        print(repr(key), flush=True)
+    time.sleep(0.01)
+again = screen.show(canvas)
+screen.close()
+screen.close()
+print("closed", repr(again), repr(screen.poll()), flush=True)
+"""
+
+LOOK = "from denseav.stream.screen import display_available; print(display_available())"
+
+
+@pytest.fixture(scope="module")
+def display() -> Iterator[str]:
+    """An X server of our own on a number that nobody uses."""
+    read_fd, write_fd = os.pipe()
+    command = [
+        "Xvfb",
+        "-displayfd",
+        str(write_fd),
+        "-screen",
+        "0",
+        "800x600x24",
+        "-nolisten",
+        "tcp",
+    ]
+    server = subprocess.Popen(command, pass_fds=[write_fd], stderr=subprocess.DEVNULL)
+    os.close(write_fd)
+    with os.fdopen(read_fd) as ready:
+        number = ready.readline().strip()
+    yield f":{number}"
+    server.terminate()
+    server.wait(timeout=10)
+
+
+@pytest.fixture
+def window(display: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A process that shows a window, and the window's id."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", SHOW],
+        env={**os.environ, "DISPLAY": display, "QT_QPA_PLATFORM": "wayland"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    find = ["xdotool", "search", "--sync", "--onlyvisible", "--name", "^a window$"]
+    found = subprocess.run(
+        find, env={**os.environ, "DISPLAY": display}, capture_output=True, text=True, timeout=20
+    )
+    yield process, found.stdout.split()[-1]
+    process.kill()
+    process.communicate()
+
+
+def press(display: str, window_id: str, key: str) -> None:
+    command = ["xdotool", "key", "--window", window_id, key]
+    subprocess.run(
+        command, env={**os.environ, "DISPLAY": display}, capture_output=True, check=True, timeout=10
+    )
+    time.sleep(0.15)
+
+
+def screenshot(display: str, path: Path) -> "cv2.typing.MatLike":
+    command = ["import", "-window", "root", str(path)]
+    subprocess.run(command, env={**os.environ, "DISPLAY": display}, check=True, timeout=20)
+    image_HW3 = cv2.imread(str(path))
+    assert image_HW3 is not None
+    return image_HW3
+
+
+def ask_to_close(display: str, window_id: int) -> None:
+    """Do what a desktop does when someone clicks on the X of a window."""
+
+    class ClientMessage(ctypes.Structure):
+        _fields_ = [
+            ("type", ctypes.c_int),
+            ("serial", ctypes.c_ulong),
+            ("send_event", ctypes.c_int),
+            ("display", ctypes.c_void_p),
+            ("window", ctypes.c_ulong),
+            ("message_type", ctypes.c_ulong),
+            ("format", ctypes.c_int),
+            ("data", ctypes.c_long * 5),
+            ("room", ctypes.c_char * 192),
+        ]
+
+    x11 = ctypes.CDLL("libX11.so.6")
+    x11.XOpenDisplay.restype = ctypes.c_void_p
+    x11.XInternAtom.restype = ctypes.c_ulong
+    server = ctypes.c_void_p(x11.XOpenDisplay(display.encode()))
+    protocols = x11.XInternAtom(server, b"WM_PROTOCOLS", 0)
+    delete = x11.XInternAtom(server, b"WM_DELETE_WINDOW", 0)
+    event = ClientMessage(
+        type=33, window=window_id, message_type=protocols, format=32, data=(delete, 0, 0, 0, 0)
+    )
+    assert x11.XSendEvent(
+        server, ctypes.c_ulong(window_id), 0, ctypes.c_long(0), ctypes.byref(event)
+    )
+    x11.XSync(server, 0)
+    x11.XCloseDisplay(server)
+
+
+def test_without_a_display_looking_says_no_and_nothing_aborts():
+    env = {name: value for name, value in os.environ.items() if name != "DISPLAY"}
+    for display in ({}, {"DISPLAY": ""}, {"DISPLAY": ":7391"}, {"DISPLAY": "nonsense"}):
+        seen = subprocess.run(
+            [sys.executable, "-c", LOOK],
+            env={**env, **display},
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+        assert (seen.returncode, seen.stdout, seen.stderr) == (0, "False\n", "")
+
+
+@needs_xvfb
+def test_a_picture_is_on_the_screen_and_keys_come_back(
+    display: str, window: tuple[subprocess.Popen[str], str], tmp_path: Path
+):
+    process, window_id = window
+    end_s = time.monotonic() + 10
+    while time.monotonic() < end_s:
+        seen_HW3 = screenshot(display, tmp_path / "screen.png")
+        orange_HW = np.all(np.abs(seen_HW3.astype(int) - (0, 159, 230)) < 3, axis=-1)
+        if orange_HW.sum() == 160 * 240:
+            break
+    assert orange_HW.sum() == 160 * 240
+    for key in ("h", "R", "x", "space", "s", "q"):
+        press(display, window_id, key)
+    out, err = process.communicate(timeout=20)
+    keys = out.splitlines()
+    assert keys == ["'h'", "'r'", "' '", "'s'", "'q'", "closed None None"], err
+    assert process.returncode == 0
+
+
+@needs_xvfb
+def test_escape_quits(display: str, window: tuple[subprocess.Popen[str], str]):
+    process, window_id = window
+    press(display, window_id, "Escape")
+    out, err = process.communicate(timeout=20)
+    assert out.splitlines()[0] == "'q'", err
+
+
+@needs_xvfb
+def test_closing_the_window_quits_and_it_does_not_come_back(
+    display: str, window: tuple[subprocess.Popen[str], str]
+):
+    process, window_id = window
+    ask_to_close(display, int(window_id))
+    out, err = process.communicate(timeout=20)
+    assert out.splitlines() == ["'q'", "closed 'q' None"], err
+    assert process.returncode == 0
