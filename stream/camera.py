@@ -1,0 +1,153 @@
+"""A live camera in, frames out: a device on this machine or a stream on the network, by OpenCV.
+
+Every frame is stamped when it is grabbed, before it is decoded. A camera that stops or freezes
+ends with an error; to open it again is somebody else's decision. Passwords in a URL are used and
+never shown.
+"""
+
+import os
+import re
+import sys
+import threading
+import time
+
+# OpenCV reads these when it is loaded or first used: open cameras at once on Windows, notice a
+# frozen one within two seconds on Linux, and leave FFmpeg's errors, with their URLs, unprinted.
+os.environ.setdefault("OPENCV_VIDEOIO_MSMF_ENABLE_HW_TRANSFORMS", "0")
+os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", "2")
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+
+import cv2
+
+from denseav.stream.errors import SourceError
+from denseav.stream.flow import Frame, Receiver
+
+OPEN_TIMEOUT_MS = 3000
+READ_TIMEOUT_MS = 2000
+FROZEN_S = 2.0  # a camera that grabs but gives no picture for so long has failed
+STOP_TIMEOUT_S = 2.0
+
+BACKENDS = {"linux": cv2.CAP_V4L2, "darwin": cv2.CAP_AVFOUNDATION, "win32": cv2.CAP_MSMF}
+BACKEND = BACKENDS.get(sys.platform, cv2.CAP_ANY)
+
+
+class Camera:
+    """A camera: a `Source` of frames.
+
+    Parameters
+    ----------
+    spec : `0`, `/dev/video2`, `rtsp://…` or `http://…`.
+    size : width and height in pixels to ask a device for; it gives the nearest it has.
+    fps : frames per second to ask a device for.
+
+    Attributes
+    ----------
+    name : the device, or the URL without user, password and query.
+    width, height : pixels of the first frame.
+
+    Raises
+    ------
+    SourceError
+        When there is no such camera, or it gives no picture.
+    """
+
+    def __init__(
+        self, spec: str, size: tuple[int, int] | None = None, fps: float | None = None
+    ) -> None:
+        self.name = public_name(spec)
+        self._capture = _open(spec, self.name, size, fps)
+        opened, image_HW3 = self._capture.read()
+        if not opened:
+            self._capture.release()
+            raise SourceError(f"camera {self.name} gives no picture; {_advice(spec)}")
+        self.height, self.width = image_HW3.shape[:2]
+        self._receiver: Receiver | None = None
+        self._begun = threading.Event()
+        self._stopping = threading.Event()
+        # It reads from now on, so that no old pictures wait in a buffer when it is started.
+        self._thread = threading.Thread(target=self._read, name="camera", daemon=True)
+        self._thread.start()
+
+    def start(self, receiver: Receiver) -> None:
+        """Begin to call the receiver."""
+        self._receiver = receiver
+        self._begun.set()
+
+    def stop(self) -> None:
+        """Stop and release the camera. May be called twice."""
+        self._stopping.set()
+        self._begun.set()
+        if self._thread is not threading.current_thread():
+            self._thread.join(STOP_TIMEOUT_S)
+
+    def _read(self) -> None:
+        index, seen_s = 0, time.monotonic()
+        while not self._stopping.is_set() and time.monotonic() - seen_s < FROZEN_S:
+            if not self._capture.grab():
+                break
+            captured_s = time.monotonic()
+            decoded, image_HW3 = self._capture.retrieve()
+            if not decoded:
+                continue
+            seen_s = captured_s
+            if self._receiver is not None and not self._stopping.is_set():
+                self._receiver.frame(Frame(image_HW3, index, captured_s))  # type: ignore[arg-type]
+                index += 1
+        self._capture.release()
+        self._begun.wait()
+        if self._receiver is not None and not self._stopping.is_set():
+            self._receiver.ended(
+                SourceError(
+                    f"camera {self.name} stopped giving pictures; check its cable or network "
+                    "and start again"
+                )
+            )
+
+
+def public_name(spec: str) -> str:
+    """Return what of a camera's name may be shown: no user, password or query.
+
+    All up to the last `@` goes, because a password may itself hold `@`, `/`, `?` or `#`.
+    """
+    scheme, mark, rest = spec.partition("://")
+    return scheme + mark + re.split(r"[?#]", rest.rpartition("@")[2])[0] if mark else spec
+
+
+def _open(
+    spec: str, name: str, size: tuple[int, int] | None, fps: float | None
+) -> cv2.VideoCapture:
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    if "://" in spec:
+        timeouts = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, OPEN_TIMEOUT_MS]
+        timeouts += [cv2.CAP_PROP_READ_TIMEOUT_MSEC, READ_TIMEOUT_MS]
+        capture = cv2.VideoCapture(spec, cv2.CAP_FFMPEG, timeouts)
+    elif spec.isdecimal():
+        capture = cv2.VideoCapture(int(spec), BACKEND)
+    else:
+        capture = cv2.VideoCapture(spec, BACKEND)
+    if not capture.isOpened():
+        raise SourceError(f"camera {name} cannot be opened; {_advice(spec)}")
+    if "://" not in spec:
+        _set_up(capture, size, fps)
+    return capture
+
+
+def _set_up(capture: cv2.VideoCapture, size: tuple[int, int] | None, fps: float | None) -> None:
+    """Ask for size and rate, then for MJPG: Windows forgets the format unless it comes last."""
+    if size is not None:
+        capture.set(cv2.CAP_PROP_FRAME_WIDTH, size[0])
+        capture.set(cv2.CAP_PROP_FRAME_HEIGHT, size[1])
+    if fps is not None:
+        capture.set(cv2.CAP_PROP_FPS, fps)
+    capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
+
+
+def _advice(spec: str) -> str:
+    if "://" in spec:
+        return "check its address and password, and that it is switched on"
+    if sys.platform == "darwin":
+        return (
+            "allow the camera for this terminal in System Settings > Privacy & Security, "
+            "and see: denseav-live --list-devices"
+        )
+    return "it is absent, in use or not permitted; see: denseav-live --list-devices"

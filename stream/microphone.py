@@ -1,0 +1,225 @@
+"""A live microphone in, blocks of sound out, by PortAudio.
+
+PortAudio's callback only stamps and hands over; all else happens on a thread of our own. The time
+of a sample is its count at the device's rate, plus an offset: stamps of single callbacks jitter,
+and PortAudio's own times are wrong on several systems. To open a lost microphone again is
+somebody else's decision.
+"""
+
+import queue
+import threading
+import time
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from denseav.stream.errors import SourceError
+from denseav.stream.flow import AudioBlock, Receiver
+
+BLOCKS_PER_SECOND = 100
+WAITING_BLOCKS = 500  # five seconds may wait for our thread; what comes then is lost, and a gap
+SETTLING_S = 1.0  # how long the least delay of a callback is sought
+CEASED_S = 2.0
+POLL_S = 0.1
+STOP_TIMEOUT_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """What one callback brought: samples, their count since the start, and when it came."""
+
+    samples_SC: NDArray[np.float32]
+    first_sample: int
+    came_s: float
+    overflowed: bool
+
+
+class SampleClock:
+    """Tells the time of a sample from its count: an offset plus count over rate.
+
+    The offset is fixed in the first second, from the callback that came with the least delay.
+    """
+
+    def __init__(self, rate_hz: int) -> None:
+        self._rate_hz = rate_hz
+        self._offset_s = np.inf
+
+    def observe(self, end_sample: int, came_s: float) -> float:
+        """Learn that the samples before `end_sample` had come by `came_s`.
+
+        Returns
+        -------
+        How much later than by the clock they came, in seconds.
+        """
+        offset_s = came_s - end_sample / self._rate_hz
+        if end_sample <= SETTLING_S * self._rate_hz or self._offset_s == np.inf:
+            self._offset_s = min(self._offset_s, offset_s)
+        return offset_s - self._offset_s
+
+    def time_of(self, sample: int) -> float:
+        """Return when the sample was captured, in seconds of `time.monotonic()`."""
+        return float(self._offset_s + sample / self._rate_hz)
+
+
+class Microphone:
+    """A microphone: a `Source` of sound, at the device's own rate and with at most two channels.
+
+    Sound that PortAudio reports lost becomes a jump of `first_sample`, by as much as the sound
+    after it came late.
+
+    Parameters
+    ----------
+    spec : `default`, a device's number, or part of its name.
+
+    Attributes
+    ----------
+    name : the device's name.
+    rate_hz, channels : of its sound.
+    overflows : how often sound was lost.
+    not_finite : how many samples were not numbers; they became zeros.
+
+    Raises
+    ------
+    SourceError
+        When PortAudio is missing, or there is no such microphone or it cannot be opened.
+    """
+
+    def __init__(self, spec: str) -> None:
+        sounddevice = load_sounddevice()
+        device = _find(sounddevice, spec)
+        self.name = str(device["name"])
+        self.rate_hz = int(device["default_samplerate"])
+        self.channels = min(2, int(device["max_input_channels"]))
+        self.overflows = 0
+        self.not_finite = 0
+        self._failure: type[Exception] = sounddevice.PortAudioError
+        self._packets: queue.Queue[Packet] = queue.Queue(WAITING_BLOCKS)
+        self._given = 0  # samples that callbacks have brought, lost ones too
+        self._gap = 0  # samples missing before that, by our estimate
+        self._clock = SampleClock(self.rate_hz)
+        self._finished = threading.Event()
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        try:
+            self._stream: Any = sounddevice.InputStream(
+                device=device["index"],
+                samplerate=self.rate_hz,
+                channels=self.channels,
+                dtype="float32",
+                blocksize=self.rate_hz // BLOCKS_PER_SECOND,
+                latency="low",
+                callback=self._take,
+                finished_callback=self._finished.set,
+            )
+        except self._failure as error:
+            raise self._cannot_open(error) from None
+
+    def start(self, receiver: Receiver) -> None:
+        """Begin to record, and to call the receiver on a thread of its own."""
+        self._thread = threading.Thread(
+            target=self._run, args=(receiver,), name="microphone", daemon=True
+        )
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop and release the device. May be called twice."""
+        self._stopping.set()
+        if self._thread is None:
+            self._stream.close()
+        elif self._thread is not threading.current_thread():
+            self._thread.join(STOP_TIMEOUT_S)
+
+    def _take(self, samples_SC: Any, count: int, _times: Any, status: Any) -> None:
+        packet = Packet(samples_SC.copy(), self._given, time.monotonic(), status.input_overflow)
+        self._given += count
+        try:
+            self._packets.put_nowait(packet)
+        except queue.Full:
+            self.overflows += 1
+
+    def _run(self, receiver: Receiver) -> None:
+        try:
+            self._stream.start()
+            error = self._listen(receiver)
+        except self._failure as failure:
+            error = self._cannot_open(failure)
+        self._stream.abort()
+        self._stream.close()
+        if error is not None and not self._stopping.is_set():
+            receiver.ended(error)
+
+    def _listen(self, receiver: Receiver) -> SourceError | None:
+        """Hand sound on until told to stop; return why it ceased, if it did."""
+        heard_s = time.monotonic()
+        while not self._stopping.is_set():
+            try:
+                packet = self._packets.get(timeout=POLL_S)
+            except queue.Empty:
+                if self._finished.is_set() or time.monotonic() - heard_s > CEASED_S:
+                    return SourceError(
+                        f"microphone {self.name} stopped giving sound; check that it is plugged "
+                        "in and start again"
+                    )
+                continue
+            heard_s = packet.came_s
+            receiver.audio(self._block(packet))
+        return None
+
+    def _block(self, packet: Packet) -> AudioBlock:
+        first = packet.first_sample + self._gap
+        late_s = self._clock.observe(first + len(packet.samples_SC), packet.came_s)
+        if packet.overflowed:
+            self.overflows += 1
+            missing = max(0, round(late_s * self.rate_hz))
+            self._gap += missing
+            first += missing
+        samples_SC = self._only_numbers(packet.samples_SC)
+        return AudioBlock(samples_SC, self.rate_hz, first, self._clock.time_of(first))
+
+    def _only_numbers(self, samples_SC: NDArray[np.float32]) -> NDArray[np.float32]:
+        finite_SC = np.isfinite(samples_SC)
+        if finite_SC.all():
+            return samples_SC
+        self.not_finite += int(np.count_nonzero(~finite_SC))
+        return np.where(finite_SC, samples_SC, np.float32(0))
+
+    def _cannot_open(self, error: Exception) -> SourceError:
+        reason = str(error).splitlines()[0]
+        return SourceError(
+            f"microphone {self.name} cannot be opened ({reason}); it may be in use or not "
+            "permitted; see: denseav-live --list-devices"
+        )
+
+
+def load_sounddevice() -> ModuleType:
+    """Import sounddevice, which needs PortAudio, only where sound is recorded.
+
+    Raises
+    ------
+    SourceError
+        When PortAudio is not installed.
+    """
+    try:
+        import sounddevice
+    except OSError:
+        raise SourceError(
+            "microphones need PortAudio, which is not installed; on Debian or Ubuntu: "
+            "apt install libportaudio2"
+        ) from None
+    module: ModuleType = sounddevice
+    return module
+
+
+def _find(sounddevice: ModuleType, spec: str) -> dict[str, Any]:
+    device = None if spec == "default" else int(spec) if spec.isdecimal() else spec
+    try:
+        found: dict[str, Any] = sounddevice.query_devices(device, "input")
+    except (ValueError, sounddevice.PortAudioError) as error:
+        fault = "this machine has no microphone" if device is None else f"no microphone {spec}"
+        if str(error).startswith("Multiple"):
+            fault = f"the name {spec} fits several microphones"
+        raise SourceError(f"{fault}; see: denseav-live --list-devices") from None
+    return found
