@@ -71,9 +71,9 @@ class TokenMixer(nn.Module):
                 num_attention_heads=heads,
                 intermediate_size=4 * (channels + self.padding),
                 layer_norm_eps=LAYER_NORM_EPS,
-                attn_implementation="sdpa",
             )
         )
+        self.set_attention("sdpa")
 
     def set_attention(self, kind: str) -> None:
         """Choose how attention is computed: `sdpa` or `eager`."""

@@ -65,5 +65,4 @@ def _hubert_config(config: AudioConfig) -> HubertConfig:
         # The masking vector is part of released weights, used or not.
         mask_time_prob=0.05 if config.time_mask == 0 else config.time_mask,
         apply_spec_augment=config.time_mask > 0,
-        attn_implementation="sdpa",
     )

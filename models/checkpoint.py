@@ -15,11 +15,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from denseav.models import lora as low_rank
 from denseav.models import released
 from denseav.models.config import FORMAT, CheckpointError, ModelConfig
 from denseav.models.denseav import DenseAV
 from denseav.models.keys import check_keys, expected_shapes
+from denseav.models.lora import merge
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -42,7 +42,7 @@ def load(source: str | Path, *, lora: LoraUse = "merged") -> DenseAV:
         configuration `.json`, which gives random weights, always the same, marked untrained.
     lora
         `merged` adds LoRA weights to those they stand beside, to run and to export; `separate`
-        keeps them apart, to train on. The outputs are the same.
+        keeps them apart, to train on. The outputs are the same. A model without LoRA stays so.
 
     Returns
     -------
@@ -56,10 +56,11 @@ def load(source: str | Path, *, lora: LoraUse = "merged") -> DenseAV:
         bringing code along, or with keys that do not fit, all of which are listed.
     """
     config, weights = _read(str(source))
+    if weights is None:
+        return _random(config.without_lora() if lora == "merged" else config).eval()
     if lora == "merged":
-        config, weights = _merge(config, weights)
-    model = _random(config) if weights is None else _filled(config, weights)
-    return model.eval()
+        config, weights = merge(config, weights)
+    return fill(config, weights).eval()
 
 
 def save(model: DenseAV, folder: Path) -> None:
@@ -75,6 +76,14 @@ def save(model: DenseAV, folder: Path) -> None:
     partial = folder / f".{CONFIG}.partial"
     partial.write_text(model.config.to_json())
     partial.replace(folder / CONFIG)
+
+
+def fill(config: ModelConfig, weights: Weights) -> DenseAV:
+    """Return the network with these very tensors as its weights, in training mode."""
+    with torch.device("meta"):
+        model = DenseAV(config)
+    model.load_state_dict(weights, assign=True)
+    return model
 
 
 def _read(source: str) -> tuple[ModelConfig, Weights | None]:
@@ -146,9 +155,8 @@ def _read_lightning(path: Path) -> tuple[Any, Weights]:
     except pickle.UnpicklingError as error:
         raise CheckpointError(_why_refused(path, str(error))) from None
     except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
-            f"{path} is damaged or not whole ({reason}); copy or download it again"
+            f"{path} is damaged or not whole ({_first_line(error)}); copy or download it again"
         ) from None
     weights = record.get("state_dict") if isinstance(record, dict) else None
     if not isinstance(weights, dict) or not all(
@@ -156,6 +164,10 @@ def _read_lightning(path: Path) -> tuple[Any, Weights]:
     ):
         raise CheckpointError(f"{path} is no Lightning checkpoint: it holds no state_dict")
     return record.get("hyper_parameters"), weights
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def _why_refused(path: Path, error: str) -> str:
@@ -170,7 +182,12 @@ def _why_refused(path: Path, error: str) -> str:
 
 def _download(source: str) -> Path:
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+    )
 
     repository, _, revision = source.removeprefix(HUB).partition("@")
     try:
@@ -180,34 +197,19 @@ def _download(source: str) -> Path:
         raise CheckpointError(
             f"{source} is no hub id; it looks like hf:owner/name or hf:owner/name@revision"
         ) from None
-    except (EntryNotFoundError, HfHubHTTPError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except LocalEntryNotFoundError:
         raise CheckpointError(
-            f"{source} is neither in the cache nor to be had from the hub ({reason}); connect to "
-            "the network, or download the model elsewhere and give its folder"
+            f"{source} is not in the cache and the hub cannot be reached; connect to the "
+            "network, or copy the model's folder here and give its path"
         ) from None
-
-
-def _merge(config: ModelConfig, weights: Weights | None) -> tuple[ModelConfig, Weights | None]:
-    image, audio = config.image.lora, config.audio.lora
-    if weights is not None and image is not None:
-        weights = low_rank.merged(weights, "image_encoder.", image)
-    if weights is not None and audio is not None:
-        weights = low_rank.merged(weights, "audio_encoder.", audio)
-    plain = replace(
-        config, image=replace(config.image, lora=None), audio=replace(config.audio, lora=None)
-    )
-    return plain, weights
+    except (EntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise CheckpointError(
+            f"{source} cannot be downloaded ({_first_line(error)}); check the id, your access "
+            "to it and the free space on disk"
+        ) from None
 
 
 def _random(config: ModelConfig) -> DenseAV:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         return DenseAV(config)
-
-
-def _filled(config: ModelConfig, weights: Weights) -> DenseAV:
-    with torch.device("meta"):
-        model = DenseAV(config)
-    model.load_state_dict(weights, assign=True)
-    return model

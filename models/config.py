@@ -20,6 +20,7 @@ SCHEMA = 1
 STEM_KERNELS = (10, 3, 3, 3, 3, 2, 2)
 STEM_STRIDES = (5, 2, 2, 2, 2, 2, 2)
 STEM_HOP_SAMPLES = 320
+STEM_SPAN_SAMPLES = 400
 
 AudioAlignerKind = Literal["pool", "project_pool", "project"]
 Clips = Literal["misa", "mima", "sisa", "paired"]
@@ -132,6 +133,11 @@ class AudioConfig:
         """Return the distance between two audio tokens, in samples at 16 kHz."""
         return STEM_HOP_SAMPLES * (1 if self.aligner == "project" else 9)
 
+    @property
+    def token_span_samples(self) -> int:
+        """Return how many samples one token's convolutions hear, the least there can be."""
+        return self.token_hop_samples + STEM_SPAN_SAMPLES - STEM_HOP_SAMPLES
+
 
 @dataclass(frozen=True, kw_only=True)
 class Aggregation:
@@ -193,6 +199,13 @@ class ModelConfig:
         """Return height and width, in pixels, of a 4:3 frame with the trained short side."""
         return self.image.size, self.image.size * 4 // 3 // self.image.patch * self.image.patch
 
+    def without_lora(self) -> "ModelConfig":
+        """Return the same network with plain layers only, as it is once LoRA is merged."""
+        image = dataclasses.replace(self.image, lora=None)
+        return dataclasses.replace(
+            self, image=image, audio=dataclasses.replace(self.audio, lora=None)
+        )
+
     @classmethod
     def from_json(cls, text: str) -> "ModelConfig":
         """Read a configuration.
@@ -215,7 +228,8 @@ class ModelConfig:
                 f"the configuration has schema {schema!r}, this denseav reads up to {SCHEMA}; "
                 "upgrade with: pip install -U denseav"
             )
-        return _parse(cls, record.get("model"), "model")
+        config: ModelConfig = _parse(cls, record.get("model"), "model")
+        return config
 
     def to_json(self) -> str:
         """Return the configuration as indented JSON."""

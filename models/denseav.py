@@ -76,7 +76,17 @@ class DenseAV(nn.Module):
             float32 at 16 kHz, zero mean and unit variance as in training (the released demo
             feeds the raw waveform); at least 2,960 samples. Token i hears the samples
             `[2880 i, 2880 i + 2960)`, and through attention all others.
+
+        Raises
+        ------
+        ValueError
+            When the waveform is too short for one token.
         """
+        if wave_BS.shape[-1] < self.config.audio.token_span_samples:
+            raise ValueError(
+                f"{wave_BS.shape[-1]} samples are too few for one audio token; give at least "
+                f"{self.config.audio.token_span_samples}"
+            )
         hidden_BDL = self.audio_encoder(wave_BS)
         cls_BD = None if self.audio_cls is None else self.audio_cls.expand(len(wave_BS), -1)
         features_BET, cls_BE = self.audio_aligner(hidden_BDL, cls_BD)
@@ -115,12 +125,11 @@ class DenseAV(nn.Module):
     def _heads(self, features_BEx: Tensor, cls_BE: Tensor | None) -> Tensor:
         if self.config.unit_vectors:
             features_BEx = functional.normalize(features_BEx, dim=1)
-        heads = len(self.config.heads)
-        features_BKCx = features_BEx.unflatten(1, (heads, -1))
+        heads, (batch, _, *grid) = len(self.config.heads), features_BEx.shape
+        features_BKCx = features_BEx.reshape(batch, heads, -1, *grid)
         if not self.config.cls_similarity:
             return features_BKCx
         assert cls_BE is not None
-        cls_BKC = cls_BE.unflatten(1, (heads, -1))
-        ones = (1,) * (features_BKCx.dim() - 3)
-        cls_BKCx = cls_BKC.reshape(*cls_BKC.shape, *ones).expand_as(features_BKCx)
+        cls_BKC1 = cls_BE.reshape(batch, heads, -1, *(1 for _ in grid))
+        cls_BKCx = cls_BKC1.expand_as(features_BKCx)
         return torch.cat((features_BKCx, cls_BKCx), dim=2)

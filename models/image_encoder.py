@@ -63,7 +63,9 @@ class ImageEncoder(nn.Module):
         for layer in self.vit.layers:
             tokens_BND = layer(tokens_BND)
         tokens_BND = self.vit.layernorm(tokens_BND)
-        return tokens_BND[:, 1:].transpose(1, 2).unflatten(2, (h, w)), tokens_BND[:, 0]
+        return tokens_BND[:, 1:].transpose(1, 2).reshape(len(tokens_BND), -1, h, w), tokens_BND[
+            :, 0
+        ]
 
     def position(self, h: int, w: int) -> Tensor:
         """Return the position table [1, 1 + h*w, D] of a grid of `h` by `w` patches.
@@ -76,7 +78,7 @@ class ImageEncoder(nn.Module):
         table_1ND: Tensor = self.vit.embeddings.position_embeddings
         if h == w == self.grid:
             return table_1ND
-        patches_1Dhw = table_1ND[:, 1:].transpose(1, 2).unflatten(2, (self.grid, self.grid))
+        patches_1Dhw = table_1ND[:, 1:].transpose(1, 2).reshape(1, -1, self.grid, self.grid)
         scale = ((h + 0.1) / self.grid, (w + 0.1) / self.grid)
         resized_1Dhw = functional.interpolate(
             patches_1Dhw, scale_factor=scale, mode="bicubic", align_corners=False
@@ -99,5 +101,4 @@ def _vit_config(config: ImageConfig) -> ViTConfig:
         num_attention_heads=config.heads,
         intermediate_size=4 * config.hidden,
         layer_norm_eps=LAYER_NORM_EPS,
-        attn_implementation="sdpa",
     )

@@ -1,7 +1,6 @@
 """The keys a network needs, and one readable complaint about all that do not fit."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import torch
 
@@ -14,16 +13,13 @@ _SHOWN = 20
 
 def expected_shapes(config: ModelConfig) -> lora.Shapes:
     """Return the key and shape of every weight of the network that `config` describes."""
-    plain = replace(
-        config, image=replace(config.image, lora=None), audio=replace(config.audio, lora=None)
-    )
     with torch.device("meta"):
-        model = DenseAV(plain)
+        model = DenseAV(config.without_lora())
     shapes = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
     if config.image.lora is not None:
-        shapes = lora.adapted_shapes(shapes, "image_encoder.", config.image.lora)
+        shapes = lora.adapted_shapes(shapes, lora.IMAGE_ENCODER, config.image.lora)
     if config.audio.lora is not None:
-        shapes = lora.adapted_shapes(shapes, "audio_encoder.", config.audio.lora)
+        shapes = lora.adapted_shapes(shapes, lora.AUDIO_ENCODER, config.audio.lora)
     return shapes
 
 

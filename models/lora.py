@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from denseav.models.config import LoraConfig
+from denseav.models.config import LoraConfig, ModelConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 TARGETS = ("q_proj", "k_proj", "v_proj")
 
+IMAGE_ENCODER = "image_encoder."
+AUDIO_ENCODER = "audio_encoder."
 BASE = ".base_layer"
 DOWN = ".lora_A.default.weight"
 UP = ".lora_B.default.weight"
@@ -54,8 +56,19 @@ def adapted_shapes(shapes: Shapes, encoder: str, config: LoraConfig) -> Shapes:
     return adapted
 
 
-def merged(weights: Mapping[str, Tensor], encoder: str, config: LoraConfig) -> dict[str, Tensor]:
-    """Return `weights` with `encoder`'s LoRA products added to the weights beside them."""
+def merge(
+    config: ModelConfig, weights: Mapping[str, Tensor]
+) -> tuple[ModelConfig, dict[str, Tensor]]:
+    """Return configuration and weights with LoRA, if any, added to the weights beside it."""
+    merged = dict(weights)
+    if config.image.lora is not None:
+        merged = _merged(merged, IMAGE_ENCODER, config.image.lora)
+    if config.audio.lora is not None:
+        merged = _merged(merged, AUDIO_ENCODER, config.audio.lora)
+    return config.without_lora(), merged
+
+
+def _merged(weights: dict[str, Tensor], encoder: str, config: LoraConfig) -> dict[str, Tensor]:
     scale = config.alpha / config.rank
     plain = dict(weights)
     for key in weights:

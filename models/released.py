@@ -13,6 +13,7 @@ from torch import Tensor
 
 from denseav.models.config import (
     Aggregation,
+    AudioAlignerKind,
     AudioConfig,
     CheckpointError,
     ImageConfig,
@@ -41,7 +42,7 @@ REQUIRED = (
 )
 """Hyper-parameters that say what the network is. Others came and went between releases."""
 
-_ALIGNERS = {
+_ALIGNERS: Mapping[str, AudioAlignerKind] = {
     "audio_sa_3_3_pool_2": "pool",
     "audio_sa_3_3_pool": "project_pool",
     "audio_sa": "project",
