@@ -14,10 +14,14 @@ from typing import Any, Literal
 
 import av
 import numpy as np
+from av.container import InputContainer
+from av.stream import Disposition
 from numpy.typing import NDArray
 
 from denseav.stream.errors import SourceError
 from denseav.stream.flow import AudioBlock, Frame
+
+Kind = Literal["video", "audio"]
 
 SMALLEST_SIDE = 16
 LARGEST_SIDE = 8192
@@ -73,12 +77,12 @@ class Clip:
             raise SourceError(f"{self.path}: there is no such file; check the path")
         try:
             with av.open(str(self.path)) as container:
-                pictures = [stream for stream in container.streams.video if not _is_cover(stream)]
-                if not pictures:
+                pictures = _stream(container, "video")
+                if pictures is None:
                     raise SourceError(f"{self.name} has no picture; give a file with video")
-                if not container.streams.audio:
+                if _stream(container, "audio") is None:
                     raise SourceError(f"{self.name} has no sound; give a file with sound")
-                fps = pictures[0].average_rate or pictures[0].guessed_rate or 25
+                fps = pictures.average_rate or pictures.guessed_rate or 25
                 duration = container.duration
         except av.FFmpegError as error:
             raise SourceError(
@@ -134,7 +138,7 @@ class Clip:
             )
         return samples_SC
 
-    def _decoded(self, kind: Literal["video", "audio"]) -> Iterator[tuple[Any, float | None]]:
+    def _decoded(self, kind: Kind) -> Iterator[tuple[Any, float | None]]:
         """Yield what one stream decodes to, with its time.
 
         Each stream has its own reader, so that a file that stores the two far apart needs no
@@ -143,14 +147,12 @@ class Clip:
         reached_s = 0.0
         try:
             with av.open(str(self.path)) as container:
-                stream = getattr(container.streams, kind)[0]
-                if kind == "video":
-                    stream = next(s for s in container.streams.video if not _is_cover(s))
+                stream = _stream(container, kind)
                 stream.thread_type = "AUTO"
                 start_s = (container.start_time or 0) / av.time_base
                 for frame in container.decode(stream):
                     time_s = None if frame.time is None else frame.time - start_s
-                    span_s = float((frame.duration or 0) * frame.time_base)
+                    span_s = float((frame.duration or 0) * (frame.time_base or 0))
                     reached_s = reached_s + span_s if time_s is None else time_s + span_s
                     yield frame, time_s
                 whole_s = float(stream.duration * stream.time_base) if stream.duration else None
@@ -174,8 +176,12 @@ def ready_s(item: Frame | AudioBlock) -> float:
     return item.capture_s if isinstance(item, Frame) else item.end_s
 
 
-def _is_cover(stream: av.VideoStream) -> bool:
-    return bool(stream.disposition & av.stream.Disposition.attached_pic)
+def _stream(container: InputContainer, kind: Kind) -> Any:
+    """Return the first stream of this kind that can be decoded and is no cover, or None."""
+    streams: Any = container.streams.video if kind == "video" else container.streams.audio
+    cover = Disposition.attached_pic
+    usable = (s for s in streams if s.codec_context is not None and not s.disposition & cover)
+    return next(usable, None)
 
 
 def _upright(frame: av.VideoFrame) -> NDArray[np.uint8]:

@@ -22,6 +22,7 @@ from denseav.stream.flow import AudioBlock, Receiver
 BLOCKS_PER_SECOND = 100
 WAITING_BLOCKS = 500  # five seconds may wait for our thread; what comes then is lost, and a gap
 SETTLING_S = 1.0  # how long the least delay of a callback is sought
+FIRST_S = 5.0  # a wireless microphone takes seconds to begin
 CEASED_S = 2.0
 POLL_S = 0.1
 STOP_TIMEOUT_S = 2.0
@@ -153,7 +154,7 @@ class Microphone:
 
     def _listen(self, receiver: Receiver) -> SourceError | None:
         """Hand sound on until told to stop; return why it ceased, if it did."""
-        heard_s = time.monotonic()
+        heard_s = time.monotonic() + FIRST_S - CEASED_S
         while not self._stopping.is_set():
             try:
                 packet = self._packets.get(timeout=POLL_S)

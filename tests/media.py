@@ -15,6 +15,8 @@ Samples = NDArray[np.float32]
 
 PIXELS = {"png": "rgb24", "mjpeg": "yuvj420p"}
 
+LEVELS = [10 * index for index in range(25)]  # a second of frames, each its own grey
+
 
 def ffmpeg(*arguments: str | Path) -> None:
     """Run ffmpeg, quietly; it overwrites what it writes."""
@@ -33,7 +35,8 @@ def read_sound(path: Path, rate_hz: int) -> Samples:
     with av.open(str(path)) as container:
         frames = [*container.decode(audio=0), None]
         parts = [part.to_ndarray() for frame in frames for part in resampler.resample(frame)]
-    return np.concatenate(parts, axis=1)[0]
+    wave_S: Samples = np.concatenate(parts, axis=1)[0]
+    return wave_S
 
 
 def tone(rate_hz: int, seconds: float, hertz: float = 440.0, channels: int = 1) -> Samples:
@@ -46,6 +49,13 @@ def tone(rate_hz: int, seconds: float, hertz: float = 440.0, channels: int = 1) 
 def grey(level: int, width: int = 64, height: int = 48) -> Image:
     """Return one flat picture `[height, width, 3]`."""
     return np.full((height, width, 3), level, np.uint8)
+
+
+def cut(path: Path, to: Path, share: float) -> Path:
+    """Write the first part of a file."""
+    data = path.read_bytes()
+    to.write_bytes(data[: round(len(data) * share)])
+    return to
 
 
 def write_clip(
@@ -80,8 +90,8 @@ def write_clip(
             frame.pts = index
             container.mux(pictures.encode(frame))
         container.mux(pictures.encode(None))
-        for frame in _sound_frames(samples_SC, sound, rate_hz, gap) if sound else ():
-            container.mux(sound.encode(frame))
+        for part in _sound_frames(samples_SC, sound, rate_hz, gap) if sound else ():
+            container.mux(sound.encode(part))
     return path
 
 

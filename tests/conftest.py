@@ -1,0 +1,56 @@
+"""Real parts without hardware: files, a camera on the network, a sound server with a microphone."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from media import LEVELS, ffmpeg, grey, tone, write_clip
+from servers import MjpegServer, PulseServer, RtspServer
+
+
+@pytest.fixture(scope="session")
+def exact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One second without loss: 25 frames of known grey; a tone for 0.9 s."""
+    path = tmp_path_factory.mktemp("exact") / "exact.mov"
+    return write_clip(path, map(grey, LEVELS), tone(48_000, 0.9))
+
+
+@pytest.fixture(scope="session")
+def common(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four seconds of H.264 and AAC, as phones and cameras write them."""
+    path = tmp_path_factory.mktemp("common") / "common.mp4"
+    pictures, sound = "testsrc=s=320x240:r=25:d=4", "sine=f=440:r=44100:d=4"
+    inputs = ("-f", "lavfi", "-i", pictures, "-f", "lavfi", "-i", sound)
+    ffmpeg(*inputs, "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-movflags", "+faststart", path)
+    return path
+
+
+@pytest.fixture
+def mjpeg_server() -> Iterator[MjpegServer]:
+    """A camera that serves MJPEG over HTTP on this machine."""
+    server = MjpegServer()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="session")
+def rtsp_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RtspServer]:
+    """A camera that serves H.264 over RTSP on this machine, by GStreamer."""
+    if not RtspServer.possible():
+        pytest.skip("GStreamer's RTSP server is not installed")
+    server = RtspServer()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="module")
+def pulse_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PulseServer]:
+    """A PulseAudio of our own, whose microphone hears what is played to it."""
+    if not PulseServer.possible():
+        pytest.skip("PulseAudio is not installed")
+    server = PulseServer(tmp_path_factory.mktemp("pulse"))
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment.items():
+            patch.setenv(name, value)
+        yield server
+        server.kill()

@@ -1,0 +1,272 @@
+import itertools
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from fakes import Collector
+from media import grey
+from servers import PICTURE_S, MjpegServer, RtspServer
+
+from denseav.stream import camera as camera_module
+from denseav.stream import devices
+from denseav.stream.camera import Camera, public_name
+from denseav.stream.errors import SourceError
+
+
+def test_a_network_camera_gives_frames_stamped_when_they_came(mjpeg_server: MjpegServer) -> None:
+    collector = Collector()
+    camera = Camera(mjpeg_server.url)
+    assert (camera.width, camera.height) == (160, 120)
+    camera.start(collector)
+    collector.wait_frames(30)
+    camera.stop()
+    camera.stop()
+    frames = collector.frames
+    assert [frame.index for frame in frames] == list(range(len(frames)))
+    assert frames[0].image_HW3.shape == (120, 160, 3)
+    steps_s = np.diff([frame.capture_s for frame in frames])
+    assert steps_s.min() >= 0
+    assert np.median(steps_s) == pytest.approx(PICTURE_S, rel=0.5)
+    delays_s = [came - f.capture_s for f, came in zip(frames, collector.came_s, strict=True)]
+    assert min(delays_s) >= 0
+    assert collector.errors == []
+
+
+def test_each_picture_comes_once_and_in_order(mjpeg_server: MjpegServer) -> None:
+    collector = Collector()
+    camera = Camera(mjpeg_server.url)
+    camera.start(collector)
+    collector.wait_frames(30)
+    camera.stop()
+    levels = [round(float(frame.image_HW3.mean()) / 10) for frame in collector.frames]
+    assert {(later - level) % 24 for level, later in itertools.pairwise(levels)} == {1}
+
+
+def test_pictures_from_before_the_start_are_not_kept(mjpeg_server: MjpegServer) -> None:
+    collector = Collector()
+    camera = Camera(mjpeg_server.url)
+    time.sleep(0.5)
+    begun_s = time.monotonic()
+    camera.start(collector)
+    collector.wait_frames(10)
+    camera.stop()
+    assert all(frame.capture_s >= begun_s for frame in collector.frames)
+    assert collector.frames[9].capture_s - begun_s >= 8 * PICTURE_S * 0.5
+    assert round(float(collector.frames[0].image_HW3.mean()) / 10) > 8
+
+
+def test_a_camera_that_is_switched_off_ends_with_one_line(mjpeg_server: MjpegServer) -> None:
+    collector = Collector()
+    secret = f"http://user:s3cret@{mjpeg_server.address}/cam.mjpg?token=t0ken"
+    camera = Camera(secret)
+    camera.start(collector)
+    collector.wait_frames(3)
+    mjpeg_server.kill()
+    message = str(collector.wait_end())
+    camera.stop()
+    assert message.startswith(f"camera http://{mjpeg_server.address}/cam.mjpg stopped")
+    assert "\n" not in message
+    assert len(collector.errors) == 1
+
+
+def test_a_camera_that_freezes_ends_within_seconds(mjpeg_server: MjpegServer) -> None:
+    collector = Collector()
+    camera = Camera(mjpeg_server.url)
+    camera.start(collector)
+    collector.wait_frames(3)
+    mjpeg_server.frozen.set()
+    assert isinstance(collector.wait_end(8), SourceError)
+    camera.stop()
+
+
+def test_a_camera_lost_before_the_start_says_so_after_it(mjpeg_server: MjpegServer) -> None:
+    collector = Collector()
+    camera = Camera(mjpeg_server.url)
+    mjpeg_server.kill()
+    time.sleep(0.3)
+    camera.start(collector)
+    assert isinstance(collector.wait_end(), SourceError)
+    camera.stop()
+
+
+def test_an_rtsp_camera_gives_frames_and_its_loss_is_told(rtsp_server: RtspServer) -> None:
+    collector = Collector()
+    camera = Camera(f"rtsp://user:s3cret@{rtsp_server.address}/cam")
+    assert camera.name == f"rtsp://{rtsp_server.address}/cam"
+    assert (camera.width, camera.height) == (320, 240)
+    camera.start(collector)
+    collector.wait_frames(20)
+    rtsp_server.kill()
+    assert "s3cret" not in str(collector.wait_end())
+    camera.stop()
+
+
+def test_stop_without_start_releases_the_camera(mjpeg_server: MjpegServer) -> None:
+    before = threading.active_count()
+    camera = Camera(mjpeg_server.url)
+    camera.stop()
+    mjpeg_server.kill()
+    assert threading.active_count() < before
+
+
+@pytest.mark.parametrize("spec", ["0", "97", "/dev/video97", "nonsense"])
+def test_an_unknown_device_names_the_list(spec: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if spec == "0":
+        monkeypatch.setattr(cv2, "VideoCapture", FakeCapture.absent)
+    with pytest.raises(SourceError, match="denseav-live --list-devices") as failure:
+        Camera(spec)
+    assert f"camera {spec} " in str(failure.value)
+
+
+@pytest.mark.parametrize(
+    ("spec", "shown"),
+    [
+        ("0", "0"),
+        ("/dev/video2", "/dev/video2"),
+        ("rtsp://10.0.0.7/live", "rtsp://10.0.0.7/live"),
+        ("rtsp://admin:pw@10.0.0.7:554/live", "rtsp://10.0.0.7:554/live"),
+        ("rtsp://admin:p@w/x?y#z@10.0.0.7/live", "rtsp://10.0.0.7/live"),
+        ("http://cam/v?user=admin&password=pw", "http://cam/v"),
+        ("http://a:pw@cam/v?password=pw#pw", "http://cam/v"),
+    ],
+)
+def test_a_cameras_name_shows_no_password(spec: str, shown: str) -> None:
+    assert public_name(spec) == shown
+
+
+@pytest.mark.parametrize("scheme", ["http", "rtsp"])
+def test_an_unreachable_camera_prints_no_password(
+    scheme: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SourceError, match="check its address") as failure:
+        Camera(f"{scheme}://user:s3cret@127.0.0.1:9/live?key=s3cret")
+    printed = capfd.readouterr()
+    assert "s3cret" not in f"{failure.value}{printed.out}{printed.err}"
+    assert printed.err == ""
+
+
+class FakeCapture:
+    """A device at OpenCV's seam, with a script of what each read brings."""
+
+    def __init__(self, script: list[bool | None], *_: Any) -> None:
+        self.script = script  # True: a picture; False: one that cannot be decoded; None: no more
+        self.settings: list[tuple[int, float]] = []
+        self.released = False
+
+    @staticmethod
+    def absent(*_: Any) -> "FakeCapture":
+        return FakeCapture([])
+
+    def isOpened(self) -> bool:  # noqa: N802
+        return bool(self.script)
+
+    def set(self, key: int, value: float) -> None:
+        self.settings.append((key, value))
+
+    def grab(self) -> bool:
+        time.sleep(0.002)
+        return bool(self.script) and self.script[0] is not None
+
+    def retrieve(self) -> tuple[bool, Any]:
+        good = self.script[0] if len(self.script) == 1 else self.script.pop(0)
+        return bool(good), grey(5) if good else None
+
+    def read(self) -> tuple[bool, Any]:
+        return self.retrieve() if self.grab() else (False, None)
+
+    def release(self) -> None:
+        self.released = True
+
+
+def plug(monkeypatch: pytest.MonkeyPatch, script: list[bool | None]) -> FakeCapture:
+    capture = FakeCapture(script)
+    monkeypatch.setattr(cv2, "VideoCapture", lambda *_: capture)
+    return capture
+
+
+def test_a_device_is_asked_for_its_format_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    capture = plug(monkeypatch, [True])
+    Camera("0", size=(1280, 720), fps=30).stop()
+    assert [key for key, _ in capture.settings] == [
+        cv2.CAP_PROP_FRAME_WIDTH,
+        cv2.CAP_PROP_FRAME_HEIGHT,
+        cv2.CAP_PROP_FPS,
+        cv2.CAP_PROP_FOURCC,
+    ]
+    assert [value for _, value in capture.settings[:3]] == [1280, 720, 30]
+    assert capture.released
+
+
+def test_a_device_without_pictures_is_refused_and_released(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    capture = plug(monkeypatch, [None])
+    with pytest.raises(SourceError, match="gives no picture"):
+        Camera("0")
+    assert capture.released
+
+
+def test_single_broken_pictures_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    plug(monkeypatch, [True, *[True] * 5, False, *[True] * 500, None])
+    collector = Collector()
+    camera = Camera("0")
+    camera.start(collector)
+    collector.wait_frames(20)
+    camera.stop()
+    assert [frame.index for frame in collector.frames[:20]] == list(range(20))
+    assert collector.errors == []
+
+
+def test_a_device_that_gives_only_broken_pictures_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(camera_module, "FROZEN_S", 0.1)
+    capture = plug(monkeypatch, [True, True, False])
+    collector = Collector()
+    camera = Camera("0")
+    camera.start(collector)
+    assert isinstance(collector.wait_end(), SourceError)
+    assert capture.released
+    camera.stop()
+
+
+def test_linux_cameras_have_names_and_lasting_paths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sysfs, dev = tmp_path / "sys", tmp_path / "dev"
+    for number, name in ((10, "Capture Card"), (0, "Webcam"), (1, "Webcam")):
+        (sysfs / f"video{number}").mkdir(parents=True)
+        (sysfs / f"video{number}" / "name").write_text(name + "\n")
+        dev.mkdir(exist_ok=True)
+        (dev / f"video{number}").touch()
+    (dev / "v4l/by-id").mkdir(parents=True)
+    lasting = dev / "v4l/by-id/usb-Webcam-index0"
+    lasting.symlink_to("../../video0")
+
+    def ask(node: Any, request: int, answer: bytearray) -> None:
+        flags = 0x1 if not node.name.endswith("video1") else 0x00800000
+        answer[:] = devices.CAPABILITIES.pack(b"uvc", b"card", b"usb", 1, 0x84A00001, flags)
+
+    monkeypatch.setattr("fcntl.ioctl", ask)
+    found = devices._linux_cameras(sysfs, dev)
+    assert [(c.number, c.name, c.path) for c in found] == [
+        (0, "Webcam", str(lasting)),
+        (10, "Capture Card", str(dev / "video10")),
+    ]
+
+
+def test_a_linux_camera_that_may_not_be_opened_is_listed(tmp_path: Path) -> None:
+    (tmp_path / "video0").mkdir()
+    (tmp_path / "video0/name").write_text("Webcam\n")
+    assert [c.name for c in devices._linux_cameras(tmp_path, tmp_path / "dev")] == ["Webcam"]
+
+
+def test_other_systems_are_asked_number_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(
+        cv2, "VideoCapture", lambda number, _: FakeCapture([True] if number == 1 else [])
+    )
+    assert [camera.number for camera in devices.list_cameras()] == [1]
