@@ -1,7 +1,7 @@
 """Checkpoint to bundle: graphs made, calibrated, compared with PyTorch, and only then kept.
 
-A model enters, a folder that `open_bundle` accepts leaves, or nothing: everything is written
-beside the target and renamed at the very end.
+A model enters, a folder that `open_bundle` accepts leaves. Whether that folder then takes its
+final name is the caller's affair (`written_beside`).
 """
 
 import dataclasses
@@ -29,13 +29,11 @@ from denseav.export.bundle import (
     window_samples,
     write_manifest,
 )
-from denseav.export.graphs import Graph, Graphs, make_graphs
+from denseav.export.graphs import Graph, make_graphs
 from denseav.export.parity import TOLERANCES, Heats, calibrate, failures, measure
 from denseav.export.precision import half
 from denseav.export.session import Session, open_session
-from denseav.export.workshop import written_beside
-from denseav.models.config import ModelConfig
-from denseav.models.denseav import DenseAV
+from denseav.models import DenseAV, ModelConfig
 
 Precision = Literal["fp32", "fp16"]
 Step = Callable[[str], None]
@@ -92,8 +90,8 @@ def make_plan(
     return Plan(source=source, precision=precision, frame_size=(height, width), tokens=tokens)
 
 
-def build(model: DenseAV, plan: Plan, out: Path, step: Step) -> Manifest:
-    """Export `model` as planned into the new folder `out`; the model itself is changed.
+def build(model: DenseAV, plan: Plan, folder: Path, step: Step) -> Manifest:
+    """Export `model` as planned into the empty `folder`; the model itself is changed.
 
     Parameters
     ----------
@@ -102,24 +100,22 @@ def build(model: DenseAV, plan: Plan, out: Path, step: Step) -> Manifest:
     Raises
     ------
     BundleError
-        When `out` exists or cannot be written, or the exported graphs differ from PyTorch by
-        more than the precision's tolerance. Nothing is left behind then.
+        When the exported graphs differ from PyTorch by more than the precision's tolerance.
     """
-    with written_beside(out) as folder:
-        step("reference heatmaps from PyTorch")
-        model.prepare_export(*plan.frame_size)
-        reference = _probe_heatmaps(make_graphs(model), plan)
-        graphs = make_graphs(half(model) if plan.precision == "fp16" else model)
-        examples = graphs.examples(*plan.frame_size, window_samples(plan.tokens))
-        for name, graph in graphs.named().items():
-            step(f"the {name} graph")
-            _export(graph, examples[name], folder / f"{name}.onnx")
-        manifest = _manifest(model.config, plan, reference, folder)
-        step("parity through the session that runs live")
-        session = open_session(Bundle(folder=folder, manifest=manifest), "cpu", threads=2)
-        parity = _parity(session, plan, model.config.heads, reference)
-        manifest = dataclasses.replace(manifest, parity=parity)
-        write_manifest(folder, manifest)
+    step("reference heatmaps from PyTorch")
+    model.prepare_export(*plan.frame_size)
+    reference = _probe_heatmaps(make_graphs(model), plan)
+    graphs = make_graphs(half(model) if plan.precision == "fp16" else model)
+    examples = graphs.examples(*plan.frame_size, window_samples(plan.tokens))
+    for name, graph in graphs.named().items():
+        step(f"the {name} graph")
+        _export(graph, examples[name], folder / f"{name}.onnx")
+    step("parity through the session that runs live")
+    manifest = _manifest(model.config, plan, reference, folder)
+    session = open_session(Bundle(folder=folder, manifest=manifest), "cpu", threads=2)
+    parity = _parity(session, plan, model.config.heads, reference)
+    manifest = dataclasses.replace(manifest, parity=parity)
+    write_manifest(folder, manifest)
     return manifest
 
 

@@ -3,13 +3,14 @@
 import argparse
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from denseav.export.build import build, make_plan
+from denseav.export.build import Plan, build, make_plan
 from denseav.export.bundle import (
     SAMPLE_RATE_HZ,
     BundleError,
@@ -17,7 +18,8 @@ from denseav.export.bundle import (
     default_folder,
     window_samples,
 )
-from denseav.models import CheckpointError, load
+from denseav.export.workshop import written_beside
+from denseav.models import CheckpointError, DenseAV, load
 
 _SOURCES = """\
 SOURCE is a checkpoint folder of ours, a released .ckpt file, a folder in Hugging Face form, a hub
@@ -74,6 +76,20 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _export(options: argparse.Namespace, console: Console) -> None:
+    if options.dry_run:
+        _load(options, console)
+        return
+    with written_beside(options.out) as folder:
+        model, plan = _load(options, console)
+        with Progress(
+            SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console
+        ) as progress:
+            manifest = build(model, plan, folder, _stepper(progress))
+    console.print(_parity_table(manifest))
+    console.print(f"run it with: denseav-live --camera 0 --model {options.out}", highlight=False)
+
+
+def _load(options: argparse.Namespace, console: Console) -> tuple[DenseAV, Plan]:
     with console.status(f"loading {options.source}"):
         model = load(options.source)
     plan = make_plan(
@@ -82,17 +98,24 @@ def _export(options: argparse.Namespace, console: Console) -> None:
     height, width = plan.frame_size
     window_s = window_samples(plan.tokens) / SAMPLE_RATE_HZ
     console.print(
-        f"{model.config.name}: {'' if model.config.trained else 'UNTRAINED, '}"
-        f"heads {', '.join(model.config.heads)}; {plan.precision}, frames {height}x{width}, "
-        f"windows of {window_s:.2f} s ({plan.tokens} tokens) -> {options.out}",
+        f"{model.config.name}{'' if model.config.trained else ' (UNTRAINED: random weights)'}, "
+        f"heads {', '.join(model.config.heads)}; {plan.precision}, frames of {height}x{width}, "
+        f"windows of {window_s:.2f} s ({plan.tokens} tokens); into {options.out}",
         highlight=False,
+        soft_wrap=True,
     )
-    if options.dry_run:
-        return
-    with console.status("") as status:
-        manifest = build(model, plan, options.out, lambda step: status.update(f"{step} …"))
-    console.print(_parity_table(manifest))
-    console.print(f"run it with: denseav-live --camera 0 --model {options.out}", highlight=False)
+    return model, plan
+
+
+def _stepper(progress: Progress) -> Callable[[str], None]:
+    """Show each step with its time: a step that begins ends the one before."""
+
+    def step(name: str) -> None:
+        for task in progress.tasks:
+            progress.stop_task(task.id)
+        progress.add_task(name, total=None)
+
+    return step
 
 
 def _parity_table(manifest: Manifest) -> Table:

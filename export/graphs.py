@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from denseav.models.denseav import DenseAV
+from denseav.models import DenseAV
 from denseav.models.audio_encoder import normalize_wave
 from denseav.models.image_encoder import IMAGE_MEAN, IMAGE_STD
 from denseav.models.similarity import volume

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AttentionInterface
 
-from denseav.models.denseav import DenseAV
+from denseav.models import DenseAV
 
 _ATTENTION = "denseav_float32_softmax"
 

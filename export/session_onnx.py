@@ -102,7 +102,7 @@ def _open(path: Path, device: OnnxDevice, threads: int) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         session = ort.InferenceSession(str(path), options, providers=[_PROVIDERS[device]])
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001
         # ONNX Runtime raises its own C++ exception types, which share no base but Exception.
         reason = str(error).splitlines()[0]
         raise BundleError(f"{path} cannot be opened ({reason}); export it again") from None

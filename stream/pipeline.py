@@ -5,6 +5,7 @@ a frame and asks them what it shows. Nothing here knows threads, devices or scre
 two are called in turn, live each has a thread of its own.
 """
 
+import math
 from dataclasses import dataclass
 from time import monotonic
 
@@ -94,10 +95,11 @@ class Pipeline:
                 ready_s=monotonic(),
             )
         newest = self._manifest.audio.tokens - 1
+        loud = heard.rms_dbfs > self._manifest.audio.energy_floor_dbfs
         return Heatmap(
             frame=frame,
             heat_KHW=self._session.heatmap(image, heard.features, newest),
-            valid_K=(heard.rms_dbfs > self._manifest.audio.energy_floor_dbfs,) * heads,
+            valid_K=(loud,) * heads,
             audio_start_s=heard.start_s,
             audio_end_s=heard.end_s,
             rms_dbfs=heard.rms_dbfs,
@@ -119,4 +121,4 @@ class Pipeline:
 def loudness_dbfs(wave_S: NDArray[np.float32]) -> float:
     """Return the root mean square in decibels of full scale, at least -120."""
     rms = float(np.sqrt(np.mean(np.square(wave_S), dtype=np.float64)))
-    return max(_SILENT_DBFS, 20 * np.log10(max(rms, 1e-12)))
+    return max(_SILENT_DBFS, 20 * math.log10(max(rms, 1e-12)))

@@ -49,6 +49,7 @@ class LiveRun:
         self._heatmaps: Mailbox[Heatmap] = Mailbox()
         self._stop = stop
         self._ended = threading.Event()
+        self._all_seen = threading.Event()
         self._failure: BaseException | None = None
 
     def frame(self, frame: Frame) -> None:
@@ -102,7 +103,7 @@ class LiveRun:
             if heatmap is not None:
                 self._view.show(heatmap)
                 self._stats.sink(heatmap.frame.capture_s, monotonic())
-            elif self._ended.is_set():
+            elif self._all_seen.is_set():
                 return
             else:
                 self._view.poll()
@@ -111,13 +112,17 @@ class LiveRun:
 
     def _hear(self) -> None:
         while not self._stop.is_set():
+            skipped = self._pipeline.hops_skipped
             if self._pipeline.hear(_POLL_S):
                 self._stats.audio_hop()
+                self._stats.drop("hop_skipped", self._pipeline.hops_skipped - skipped)
 
     def _see(self) -> None:
         while not self._stop.is_set():
             frame = self._frames.get(_POLL_S)
             if frame is None:
+                if self._ended.is_set():
+                    self._all_seen.set()
                 continue
             heatmap = self._pipeline.see(frame)
             self._stats.heatmap(frame.capture_s, heatmap.ready_s, heatmap.audio_end_s)

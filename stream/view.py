@@ -70,16 +70,16 @@ class View:
         canvas = self._overlay.draw(heatmap)
         self._hud.draw(canvas, self._stats.snapshot())
         self._write(canvas, heatmap.frame.capture_s)
-        if not self._paused:
+        if self._screen is not None and not self._paused:
             self._canvas = canvas
-        self.poll()
+            self._press(self._screen.show(canvas))
+        else:
+            self.poll()
 
     def poll(self) -> None:
-        """Keep the window alive and do what the keys say; called also when nothing is new."""
-        if self._screen is not None and self._canvas is not None:
-            key = self._screen.show(self._canvas)
-            if key is not None:
-                self._press(key, self._canvas)
+        """Keep the window answering when nothing is new."""
+        if self._screen is not None:
+            self._press(self._screen.poll())
 
     def close(self) -> None:
         """Finish the recording and close the window."""
@@ -87,15 +87,15 @@ class View:
             self._screen.close()
         self._finish()
 
-    def _press(self, key: str, canvas: Canvas) -> None:
+    def _press(self, key: str | None) -> None:
         if key == "q":
             self.quit_asked = True
         elif key == " ":
             self._paused = not self._paused
         elif key == "h":
             self._overlay.cycle()
-        elif key == "s":
-            self._say(f"picture kept: {snapshot(canvas, Path.cwd())}")
+        elif key == "s" and self._canvas is not None:
+            self._say(f"picture kept: {snapshot(self._canvas, Path.cwd())}")
         elif key == "r" and self._record is None:
             self._record = Path(f"denseav-{datetime.now():%Y%m%d-%H%M%S}.mp4")
             self._say(f"recording: {self._record}; r ends it")
@@ -115,7 +115,6 @@ class View:
 
     def _finish(self) -> None:
         recorder, self._recorder = self._recorder, None
-        if recorder is not None:
-            recorder.close()
-            self._say(f"recorded: {self._record}")
         self._record = None
+        if recorder is not None and (path := recorder.close()):
+            self._say(f"recorded: {path}")

@@ -1,0 +1,62 @@
+"""A session without a network: heat that says which picture and sound it came from."""
+
+import time
+
+import numpy as np
+from numpy.typing import NDArray
+
+from denseav.export.bundle import AudioInput, Head, ImageInput, Manifest, window_samples
+
+TOKENS = 3
+
+
+def fake_manifest(energy_floor_dbfs: float = -60.0) -> Manifest:
+    """A manifest of two heads over a 2x3 grid, and windows of three tokens."""
+    return Manifest(
+        model="fake",
+        trained=True,
+        source="tests",
+        precision="fp32",
+        opset=20,
+        heads=(
+            Head(name="speech", threshold=0.0, ceiling=1.0),
+            Head(name="sound", threshold=0.0, ceiling=1.0),
+        ),
+        image=ImageInput(height=16, width=24, grid_height=2, grid_width=3),
+        audio=AudioInput(
+            window_samples=window_samples(TOKENS),
+            tokens=TOKENS,
+            energy_floor_dbfs=energy_floor_dbfs,
+        ),
+        parity={},
+        files={},
+    )
+
+
+class FakeSession:
+    """Heat is the picture's mean in head 0, the newest sample in head 1; as slow as told."""
+
+    backend = "fake"
+    precision = "fp32"
+
+    def __init__(self, image_s: float = 0.0, audio_s: float = 0.0) -> None:
+        self.image_s = image_s
+        self.audio_s = audio_s
+        self.windows: list[NDArray[np.float32]] = []
+        self.failure: Exception | None = None
+
+    def image(self, image_HW3: NDArray[np.uint8]) -> float:
+        if self.failure is not None:
+            raise self.failure
+        time.sleep(self.image_s)
+        return float(image_HW3.mean()) / 255
+
+    def audio(self, wave_S: NDArray[np.float32]) -> float:
+        time.sleep(self.audio_s)
+        self.windows.append(wave_S)
+        return float(wave_S[-1])
+
+    def heatmap(self, image: float, audio: float, token: int) -> NDArray[np.float32]:
+        assert token == TOKENS - 1
+        values_K = np.array([image, audio], dtype=np.float32)
+        return np.broadcast_to(values_K[:, None, None], (2, 2, 3)).copy()

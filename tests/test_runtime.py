@@ -1,0 +1,169 @@
+"""The live run: bounded whatever is slow, whole whatever fails."""
+
+import threading
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from fake_session import FakeSession, fake_manifest
+from fakes import FakeCamera, FakeMicrophone
+
+from denseav.export.bundle import BundleError
+from denseav.stream.errors import SourceError
+from denseav.stream.flow import AudioBlock, Heatmap
+from denseav.stream.pipeline import Pipeline
+from denseav.stream.runtime import LiveRun
+from denseav.stream.stats import Stats
+
+PICTURE = np.zeros((48, 64, 3), dtype=np.uint8)
+
+
+class Shown:
+    """A view that keeps what it is shown, as slowly as told."""
+
+    def __init__(self, show_s: float = 0.0) -> None:
+        self.quit_asked = False
+        self.heatmaps: list[Heatmap] = []
+        self.polls = 0
+        self._show_s = show_s
+
+    def audio(self, block: AudioBlock) -> None:
+        """Sound is not looked at here."""
+
+    def show(self, heatmap: Heatmap) -> None:
+        time.sleep(self._show_s)
+        self.heatmaps.append(heatmap)
+
+    def poll(self) -> None:
+        self.polls += 1
+
+
+class Rig:
+    """A live run over fakes; `feed` gives frames and sound at their times from another thread."""
+
+    def __init__(self, session: FakeSession, show_s: float = 0.0) -> None:
+        self.camera, self.microphone = FakeCamera(), FakeMicrophone()
+        self.view, self.stats, self.stop = Shown(show_s), Stats(), threading.Event()
+        self.pipeline = Pipeline(session, fake_manifest())
+        self.run = LiveRun(
+            [self.camera, self.microphone], self.pipeline, self.view, self.stats, self.stop
+        )
+
+    def feed(self, seconds: float, fps: float = 100.0) -> None:
+        start_s = time.monotonic()
+        wave_SC = np.full((round(16_000 / fps), 1), 0.5, dtype=np.float32)
+        for index in range(round(seconds * fps)):
+            due_s = start_s + index / fps
+            time.sleep(max(0.0, due_s - time.monotonic()))
+            self.camera.give(PICTURE, time.monotonic())
+            self.microphone.give(wave_SC, time.monotonic())
+
+    def go(self, act: Callable[[], None]) -> dict[str, int]:
+        """Run while `act` acts, then return the drops by cause."""
+
+        def acting() -> None:
+            while self.camera.receiver is None or self.microphone.receiver is None:
+                time.sleep(0.001)
+            act()
+            self.camera.end()
+
+        actor = threading.Thread(target=acting)
+        actor.start()
+        try:
+            self.run.run()
+        finally:
+            actor.join()
+        drops: dict[str, int] = self.report()["drops"]
+        return drops
+
+    def report(self) -> dict[str, object]:
+        return self.stats.report(backend="", precision="", model="", trained=False)
+
+
+def test_nothing_is_dropped_when_everything_is_fast() -> None:
+    rig = Rig(FakeSession())
+    drops = rig.go(lambda: rig.feed(0.5, fps=20))
+    assert [heatmap.frame.index for heatmap in rig.view.heatmaps] == list(range(10))
+    assert sum(drops.values()) == 0
+    assert rig.report()["frames_in"] == 10
+    assert rig.report()["audio_hops"] == 2
+    assert any(heatmap.valid_K == (True, True) for heatmap in rig.view.heatmaps)
+
+
+def test_a_slow_model_drops_frames_and_always_takes_the_newest() -> None:
+    rig = Rig(FakeSession(image_s=0.1))
+    drops = rig.go(lambda: rig.feed(1.5))
+    shown = len(rig.view.heatmaps)
+    assert 5 <= shown <= 20
+    assert drops["model_busy"] == 150 - shown
+    for heatmap in rig.view.heatmaps:
+        waited_s = heatmap.ready_s - heatmap.frame.capture_s
+        assert waited_s < 0.18 + 0.1 + 0.1  # one hop, one frame of the slow stage, the machine's
+
+
+def test_a_slow_sink_drops_heatmaps_and_always_takes_the_newest() -> None:
+    rig = Rig(FakeSession(), show_s=0.1)
+    drops = rig.go(lambda: rig.feed(1.5))
+    shown = [heatmap.frame.index for heatmap in rig.view.heatmaps]
+    assert shown == sorted(shown)
+    assert drops["sink_busy"] + drops.get("model_busy", 0) == 150 - len(shown)
+    assert len(shown) <= 20
+
+
+def test_a_slow_audio_pass_skips_hops_and_does_not_hold_frames_up() -> None:
+    rig = Rig(FakeSession(audio_s=0.5))
+    drops = rig.go(lambda: rig.feed(2.0, fps=50))
+    assert len(rig.view.heatmaps) >= 80
+    assert drops["hop_skipped"] == rig.pipeline.hops_skipped >= 2
+    last = rig.view.heatmaps[-1]
+    assert last.frame.capture_s - last.audio_end_s < 0.18 + 0.5 + 0.5 + 0.2
+
+
+def test_a_source_that_fails_ends_the_run_with_its_error() -> None:
+    rig = Rig(FakeSession())
+    with pytest.raises(SourceError, match="unplugged"):
+        rig.go(lambda: rig.camera.end(SourceError("camera 0 was unplugged")))
+    assert rig.camera.stops >= 1
+    assert rig.microphone.stops >= 1
+
+
+def test_a_model_that_fails_ends_the_run_with_its_error() -> None:
+    session = FakeSession()
+    session.failure = BundleError("out of memory")
+    rig = Rig(session)
+    with pytest.raises(BundleError, match="out of memory"):
+        rig.go(lambda: rig.feed(0.2))
+    assert rig.camera.stops >= 1
+
+
+def test_stop_ends_the_run_at_once_and_leaves_no_thread() -> None:
+    before = threading.active_count()
+    rig = Rig(FakeSession())
+    rig.go(lambda: (rig.feed(0.1), rig.stop.set()) and None)
+    assert threading.active_count() == before
+
+
+def test_a_person_can_quit() -> None:
+    rig = Rig(FakeSession())
+
+    def act() -> None:
+        rig.feed(0.1)
+        rig.view.quit_asked = True
+        rig.feed(0.3)
+
+    rig.go(act)
+    assert len(rig.view.heatmaps) < 40
+
+
+def test_a_run_ends_after_its_seconds() -> None:
+    rig = Rig(FakeSession())
+    rig.run._seconds = 0.2
+    rig.go(lambda: rig.feed(1.0))
+    assert 0 < len(rig.view.heatmaps) < 80
+
+
+def test_the_window_is_kept_alive_while_nothing_comes() -> None:
+    rig = Rig(FakeSession())
+    rig.go(lambda: time.sleep(0.3))
+    assert rig.view.polls >= 3
