@@ -56,10 +56,11 @@ def _clouds(rng: np.random.Generator, height: int, width: int) -> NDArray[np.flo
     horizontal = np.fft.fftfreq(width)[None, :, None]
     amplitude = 1 / np.maximum(np.hypot(vertical, horizontal), 1 / height)
     spectrum = amplitude * np.fft.fft2(rng.standard_normal((height, width, 3)), axes=(0, 1))
-    clouds: NDArray[np.float64] = np.fft.ifft2(spectrum, axes=(0, 1)).real
-    return 0.5 + 0.2 * (clouds - clouds.mean()) / clouds.std()
+    noise = np.fft.ifft2(spectrum, axes=(0, 1)).real
+    clouds: NDArray[np.float64] = 0.5 + 0.2 * (noise - noise.mean()) / noise.std()
+    return clouds
 
 
 def _at_dbfs(wave_S: NDArray[np.float64], level_dbfs: float) -> NDArray[np.float32]:
-    scaled = wave_S * (10 ** (level_dbfs / 20) / np.sqrt(np.mean(wave_S**2)))
-    return scaled.astype(np.float32)
+    gain = 10 ** (level_dbfs / 20) / np.sqrt(np.mean(wave_S**2))
+    return np.asarray(gain * wave_S, dtype=np.float32)

@@ -22,16 +22,15 @@ log = logging.getLogger(__name__)
 
 
 class Session(Protocol):
-    """What runs a bundle.
+    """What runs a bundle."""
 
-    Attributes
-    ----------
-    backend : what computes, for the screen and the log: `onnxruntime-cpu`, `onnxruntime-cuda`.
-    precision : `fp32`, `fp16` or `int8`, as the manifest says.
-    """
+    @property
+    def backend(self) -> str:
+        """What computes, for the screen and the log: `onnxruntime-cpu`, `onnxruntime-cuda`."""
 
-    backend: str
-    precision: str
+    @property
+    def precision(self) -> str:
+        """`fp32` or `fp16`, as the manifest says."""
 
     def image(self, image_HW3: NDArray[np.uint8]) -> Features:
         """Encode one RGB picture that already has the manifest's size."""

@@ -140,7 +140,12 @@ def test_a_model_that_fails_ends_the_run_with_its_error() -> None:
 def test_stop_ends_the_run_at_once_and_leaves_no_thread() -> None:
     before = threading.active_count()
     rig = Rig(FakeSession())
-    rig.go(lambda: (rig.feed(0.1), rig.stop.set()) and None)
+
+    def act() -> None:
+        rig.feed(0.1)
+        rig.stop.set()
+
+    rig.go(act)
     assert threading.active_count() == before
 
 
