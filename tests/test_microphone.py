@@ -205,6 +205,17 @@ def test_the_callback_copies_what_portaudio_will_overwrite(fake: FakeSoundDevice
     np.testing.assert_array_equal(collector.sound(), np.full((480, 2), 0.25))
 
 
+def test_a_stream_that_portaudio_finishes_ends_at_once(fake: FakeSoundDevice) -> None:
+    collector = Collector()
+    microphone = Microphone("default")
+    microphone.start(collector)
+    fake.say(np.zeros((480, 2), np.float32))
+    collector.wait_sound(0.01)
+    fake.options["finished_callback"]()
+    assert "stopped giving sound" in str(collector.wait_end(1.0))
+    assert fake.closed
+
+
 def test_samples_that_are_not_numbers_become_zeros_and_are_counted(fake: FakeSoundDevice) -> None:
     collector = Collector()
     microphone = Microphone("default")

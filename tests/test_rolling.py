@@ -191,6 +191,26 @@ def test_a_new_rate_keeps_absolute_time() -> None:
     assert error_S[away_from_seams].max() < 0.01
 
 
+def test_many_changes_of_rate_do_not_add_up() -> None:
+    rolling = RollingWindow(16_000)
+    for turn in range(200):
+        rate_hz = (44_100, 48_000)[turn % 2]
+        first, stop = (round(at * 0.0503 * rate_hz) for at in (turn, turn + 1))
+        rolling.push(AudioBlock(noise(rate_hz, 1)[: stop - first], rate_hz, first, first / rate_hz))
+    rolling.finish()
+    assert rolling._ring.end == pytest.approx(200 * 0.0503 * SAMPLE_RATE_HZ, abs=1.5)
+
+
+def test_a_jittering_clock_needs_no_more_memory_as_time_goes_on() -> None:
+    rolling = RollingWindow(16_000)
+    block_SC = noise(16_000, 0.1)
+    for index in range(600):
+        capture_s = index / 10 + 0.002 * (index % 2)
+        rolling.push(AudioBlock(block_SC, 16_000, 1_600 * index, capture_s))
+    assert len(rolling._clock) <= 1 + 5 * 10 + 1
+    assert rolling.time_of(16_000 * 58) == pytest.approx(58.0)
+
+
 def test_sound_that_goes_back_in_time_is_refused() -> None:
     rolling = RollingWindow(16_000)
     rolling.push(AudioBlock(noise(48_000, 0.1), 48_000, 0, 0.0))
