@@ -51,6 +51,11 @@ class Ring:
                 f"{self.oldest} to {self.end}"
             )
         wave_S = np.zeros(stop - start, np.float32)
-        heard = np.arange(max(start, 0), max(stop, 0)) % len(self._wave_S)
-        wave_S[len(wave_S) - len(heard) :] = self._wave_S[heard]
+        heard = max(stop, 0) - max(start, 0)
+        at = max(start, 0) % len(self._wave_S)
+        parts_S = (
+            self._wave_S[at : at + heard],
+            self._wave_S[: max(0, at + heard - len(self._wave_S))],
+        )
+        wave_S[len(wave_S) - heard :] = np.concatenate(parts_S)
         return wave_S
