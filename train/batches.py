@@ -6,7 +6,7 @@ Axes: B clips, 3 red green blue, H W pixels, S samples at 16 kHz.
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -47,21 +47,24 @@ class Batch:
         return len(self.kind_B)
 
     @property
-    def mixed_mask_BS(self) -> Tensor:
+    def mixed_mask_BS(self) -> Tensor:  # noqa: N802 - the axes are part of the name
         """Return where the mixed wave sounds: where either of its two parts does."""
         assert self.partner is not None, "only a mixed batch has a mixed mask"
         return torch.maximum(self.audio_mask_BS, self.partner.audio_mask_BS)
 
     def to(self, device: torch.device | str) -> Self:
         """Return the batch on a device; copies from pinned memory do not wait."""
-        return self._map(lambda part: part.to(device, non_blocking=True))
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> Self:
         """Return the batch in page-locked memory; the loader calls it where there is a GPU."""
-        return self._map(lambda part: part.pin_memory())
+        return self._map(Tensor.pin_memory)
 
-    def _map(self, change: Callable[["Tensor | Batch"], "Tensor | Batch"]) -> Self:
-        parts = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return dataclasses.replace(
-            self, **{name: change(part) for name, part in parts.items() if part is not None}
-        )
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Self:
+        parts: dict[str, Any] = {}
+        for field in dataclasses.fields(self):
+            part = getattr(self, field.name)
+            parts[field.name] = change(part) if isinstance(part, Tensor) else part
+        if self.partner is not None:
+            parts["partner"] = self.partner._map(change)
+        return dataclasses.replace(self, **parts)
