@@ -57,6 +57,11 @@ def weights() -> dict[str, Tensor]:
     return {key: _draw(key, shape, generator) for key, shape in shapes(small=True).items()}
 
 
+def empty(shapes: Shapes) -> dict[str, Tensor]:
+    """Return tensors of these shapes that hold one number each, in memory and on disk."""
+    return {key: torch.full((1,) * len(shape), 0.5).expand(shape) for key, shape in shapes.items()}
+
+
 def _draw(key: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     if key == "sim_cal.w":
         return torch.full(shape, math.log(1.25))
