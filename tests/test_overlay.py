@@ -102,6 +102,15 @@ def test_heads_glow_where_they_look_in_their_own_colours():
     assert elsewhere.tolist() == [60, 60, 60]
 
 
+def test_a_line_in_the_head_s_colour_runs_where_the_strength_is_a_half():
+    ramp_KHW = np.tile(np.linspace(-1, 3, 28, dtype=np.float32), (1, 28, 1))
+    canvas = Overlay([SOUND], True).draw(heatmap(picture(480, 640), ramp_KHW, valid_K=(True,)))
+    distance_W = np.abs(canvas[200].astype(int) - ORANGE).sum(axis=1)
+    assert distance_W[300:340].argmin() + 300 == pytest.approx(320, abs=8)
+    assert distance_W[300:340].min() < 100
+    assert np.median(distance_W[300:340]) > 180
+
+
 def test_colours_follow_the_names_whatever_their_order():
     turned = Overlay([SOUND, SPEECH], True)
     canvas = turned.draw(heatmap(picture(480, 640), spots((6, 20), (20, 20))))
