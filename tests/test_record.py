@@ -1,20 +1,14 @@
-import os
-import re
-import subprocess
-import sys
 import tracemalloc
 from pathlib import Path
 
 import av
-import cv2
 import numpy as np
 import psutil
 import pytest
 from numpy.typing import NDArray
 
-from denseav.stream.errors import OutputError
 from denseav.stream.flow import AudioBlock
-from denseav.stream.record import SOUND_RATE_HZ, Recorder, snapshot
+from denseav.stream.record import SOUND_RATE_HZ, Recorder
 
 START_S = 5000.125
 
@@ -225,70 +219,6 @@ def test_without_a_picture_there_is_no_file(tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_existing_file_is_not_overwritten(tmp_path: Path):
-    (tmp_path / "run.mp4").write_text("precious")
-    with pytest.raises(OutputError, match="choose another name or delete it"):
-        Recorder(tmp_path / "run.mp4", 128, 96)
-    assert (tmp_path / "run.mp4").read_text() == "precious"
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("missing/run.mp4", "No such file or directory"),
-        ("file/run.mp4", "Not a directory"),
-        ("run.avi", "name it NAME.mp4"),
-    ],
-)
-def test_where_nothing_can_be_written_one_line_says_so(tmp_path: Path, name: str, message: str):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match=message) as caught:
-        Recorder(tmp_path / name, 128, 96)
-    assert "\n" not in str(caught.value)
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
-
-
-FULL_DISK = """
-import resource, signal, sys
-from pathlib import Path
-import numpy as np
-from denseav.stream.errors import OutputError
-from denseav.stream.flow import AudioBlock
-from denseav.stream.record import Recorder
-
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-limit, frames = int(sys.argv[2]), int(sys.argv[3])
-resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-rng = np.random.default_rng(0)
-try:
-    recorder = Recorder(Path(sys.argv[1]), 320, 240)
-    for i in range(frames):
-        recorder.frame(rng.integers(0, 255, (240, 320, 3), np.uint8), i / 30)
-    print("closing")
-    recorder.close()
-except OutputError as error:
-    print(error)
-    recorder.close()
-"""
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")
-@pytest.mark.parametrize(("limit", "frames"), [(200_000, 60), (20_000, 4)])
-def test_a_full_disk_is_one_line_and_leaves_nothing_behind(tmp_path: Path, limit: int, frames: int):
-    path = tmp_path / "run.mp4"
-    done = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, str(path), str(limit), str(frames)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
-    )
-    assert done.returncode == 0, done.stderr
-    assert f"cannot write the recording {path} (" in done.stdout.splitlines()[-1]
-    assert "Traceback" not in done.stderr
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_long_recording_does_not_grow_in_memory(tmp_path: Path):
     """Ten minutes without sound: the muxer does not wait for it, and it does not come at once."""
     recorder = Recorder(tmp_path / "run.mp4", 128, 96)
@@ -308,17 +238,3 @@ def test_a_long_recording_does_not_grow_in_memory(tmp_path: Path):
     assert peak < 12e6  # ten minutes of silence in one piece are 230 MB
     assert resident[1] - resident[0] < 4e6
     assert (tmp_path / "run.mp4").stat().st_size > 8e6  # which is less than a muxer that waits
-
-
-def test_snapshots_are_lossless_and_never_overwrite(tmp_path: Path):
-    image_HW3 = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
-    paths = [snapshot(image_HW3, tmp_path) for _ in range(4)]
-    assert len(set(paths)) == 4
-    for path in paths:
-        assert re.fullmatch(r"denseav-\d{8}-\d{6}(-\d)?\.png", path.name)
-        np.testing.assert_array_equal(cv2.imread(str(path)), image_HW3)
-
-
-def test_a_snapshot_into_a_missing_folder_is_an_output_error(tmp_path: Path):
-    with pytest.raises(OutputError, match="No such file or directory"):
-        snapshot(canvas(), tmp_path / "missing")
