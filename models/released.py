@@ -54,6 +54,14 @@ _ONLY = {
     "audio_model_type": ("hubert",),
     "audio_aligner_type": tuple(_ALIGNERS),
 }
+_COUNTS = (
+    "code_dim",
+    "sim_agg_heads",
+    "image_pool_width",
+    "audio_pool_width",
+    "image_lora_rank",
+    "audio_lora_rank",
+)
 _CLIPS = ("misa", "mima", "sisa", "paired")
 _POOL = "sim_agg.pool."  # SimPool's own weights: it only ever scored whole pairs
 _SPEECH_WORDS = ("speech", "language", "places")
@@ -122,8 +130,7 @@ def _checked(hyperparameters: object, source: str) -> Mapping[str, Any]:
             raise CheckpointError(
                 f"{source} has {name} {hyperparameters[name]!r}; denseav has {', '.join(kinds)}"
             )
-    counts = ("code_dim", "sim_agg_heads", "image_pool_width")
-    wrong = [name for name in counts if type(hyperparameters[name]) is not int]
+    wrong = [name for name in _COUNTS if type(hyperparameters.get(name, 1)) is not int]
     if wrong:
         raise CheckpointError(f"{source}: {', '.join(wrong)} must be whole numbers")
     return hyperparameters

@@ -233,6 +233,7 @@ def test_simpool_weights_are_unknown_to_other_aggregations() -> None:
         ({"image_model_type": "clip"}, "image_model_type 'clip'; denseav has dino8"),
         ({"audio_aligner_type": "audio_prog"}, "audio_aligner_type 'audio_prog'"),
         ({"code_dim": "384"}, "code_dim must be whole numbers"),
+        ({"audio_pool_width": None}, "audio_pool_width must be whole numbers"),
         ({"code_dim": 385}, "code_dim 385 does not divide among 2 heads"),
         ({"head_agg": "median"}, "heads must be one of"),
         ({"image_lora_rank": 0}, "rank must be at least 1"),
