@@ -1,0 +1,93 @@
+"""Who makes the heatmaps that are evaluated: pictures and sound enter, similarity volumes leave.
+
+`Source` is all that the evaluation knows of a model; `ModelSource` is a network in PyTorch. An
+exported bundle becomes a source by stacking its slices token by token.
+
+A clips, V pictures, K heads, T tokens, H W the feature grid, S samples at 16 kHz.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from denseav.models import DenseAV
+from denseav.models.similarity import all_volumes
+
+Features = Any  # opaque: only the source that made them looks inside
+
+WINDOW_SAMPLES = 164_200
+"""The padded clip of the released evaluation: 10.2625 s, 56 tokens."""
+
+MEAN_3 = (0.485, 0.456, 0.406)
+DEVIATION_3 = (0.229, 0.224, 0.225)
+HEARD = 0.01
+
+
+class Source(Protocol):
+    """What is evaluated.
+
+    Attributes
+    ----------
+    heads : their names, in the order of K.
+    frame_size : height and width of the pictures it takes, in pixels.
+    window_samples : length of the sound it takes.
+    """
+
+    heads: tuple[str, ...]
+    frame_size: tuple[int, int]
+    window_samples: int
+
+    def picture(self, image_HW3: NDArray[np.uint8]) -> Features:
+        """Encode an RGB picture of `frame_size`."""
+
+    def sound(self, wave_S: NDArray[np.float32]) -> Features:
+        """Encode a sound of `window_samples` as recorded, zero where there is none."""
+
+    def volumes(self, sounds: Sequence[Features], pictures: Sequence[Features]) -> Tensor:
+        """Return the volumes [A, V, K, T, H, W] of every sound with every picture, float32."""
+
+
+class ModelSource:
+    """A network in evaluation mode, on its device, without gradients."""
+
+    def __init__(self, model: DenseAV, window_samples: int = WINDOW_SAMPLES) -> None:
+        self.heads = model.config.heads
+        self.frame_size = (model.config.image.size, model.config.image.size)
+        self.window_samples = window_samples
+        self._model = model.eval()
+        self._device = next(model.parameters()).device
+        shape_311 = (3, 1, 1)
+        self._mean_311 = torch.tensor(MEAN_3, device=self._device).reshape(shape_311)
+        self._deviation_311 = torch.tensor(DEVIATION_3, device=self._device).reshape(shape_311)
+
+    @torch.inference_mode()
+    def picture(self, image_HW3: NDArray[np.uint8]) -> Tensor:
+        """Encode a picture into features [K, C, H, W]."""
+        image_3HW = torch.from_numpy(image_HW3).to(self._device).movedim(-1, 0) / 255
+        image_3HW = (image_3HW - self._mean_311) / self._deviation_311
+        return self._model.encode_image(image_3HW[None])[0]
+
+    @torch.inference_mode()
+    def sound(self, wave_S: NDArray[np.float32]) -> Tensor:
+        """Encode a sound into features [K, C, T]; its mean and variance are those of the window."""
+        wave_1S = torch.from_numpy(wave_S).to(self._device)[None]
+        return self._model.encode_audio(functional.layer_norm(wave_1S, wave_S.shape, eps=1e-7))[0]
+
+    @torch.inference_mode()
+    def volumes(self, sounds: Sequence[Tensor], pictures: Sequence[Tensor]) -> Tensor:
+        """Return the volumes of every sound with every picture, on the model's device."""
+        return all_volumes(torch.stack(list(pictures)), torch.stack(list(sounds)))
+
+
+def token_mask(heard_samples: int, window_samples: int, tokens: int) -> Tensor:
+    """Return which tokens hear any of the first samples of a window, bool [T].
+
+    As in the released code: tokens share the window evenly, which is up to half a token off.
+    """
+    heard_11S = (torch.arange(window_samples) < heard_samples).float()[None, None]
+    return functional.interpolate(heard_11S, tokens, mode="linear")[0, 0] > HEARD
