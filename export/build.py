@@ -31,7 +31,7 @@ from denseav.export.bundle import (
 )
 from denseav.export.graphs import Graph, make_graphs
 from denseav.export.parity import TOLERANCES, Heats, calibrate, failures, measure
-from denseav.export.precision import half
+from denseav.export.precision import half, spell_out_attention
 from denseav.export.session import Session, open_session
 from denseav.models import DenseAV, ModelConfig
 
@@ -42,7 +42,6 @@ OPSET = 20
 ENERGY_FLOOR_DBFS = -60.0  # quieter than this is silence, whatever the model would say
 PICTURES = 4
 SOUNDS = 4
-ASPECT = 4 / 3  # the picture's, where nobody says: what most cameras give when not asked
 
 _ONE_FILE_BYTES = 1_900_000_000  # protobuf ends at 2 GB; beyond, weights go beside the graph
 
@@ -80,9 +79,7 @@ def make_plan(
             f"{source} gives a token every {config.audio.token_hop_samples} samples, and a live "
             f"window moves by {TOKEN_HOP_SAMPLES}; export a model whose aligner pools by nine"
         )
-    patch = config.image.patch
-    width = int(config.image.size * ASPECT) // patch * patch
-    height, width = frame_size or (config.image.size, width)
+    patch, (height, width) = config.image.patch, frame_size or config.frame_size
     if height % patch or width % patch:
         raise BundleError(f"--frame-size {height}x{width}: both must be multiples of {patch}")
     beyond = window_s * SAMPLE_RATE_HZ - TOKEN_SPAN_SAMPLES
@@ -104,6 +101,7 @@ def build(model: DenseAV, plan: Plan, folder: Path, step: Step) -> Manifest:
     """
     step("reference heatmaps from PyTorch")
     model.prepare_export(*plan.frame_size)
+    spell_out_attention(model)
     reference = _probe_heatmaps(make_graphs(model), plan)
     graphs = make_graphs(half(model) if plan.precision == "fp16" else model)
     examples = graphs.examples(*plan.frame_size, window_samples(plan.tokens))

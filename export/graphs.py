@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from denseav.models import DenseAV
 from denseav.models.audio_encoder import normalize_wave
 from denseav.models.image_encoder import IMAGE_MEAN, IMAGE_STD
-from denseav.models.similarity import volume
+from denseav.models.similarity import similarity_slice
 
 
 class Graph(nn.Module):
@@ -35,7 +35,6 @@ class ImageGraph(Graph):
     def __init__(self, model: DenseAV) -> None:
         super().__init__()
         self.model = model
-        self.eval()
 
     def forward(self, image_HW3: Tensor) -> Tensor:
         """Encode a uint8 RGB picture into features [K, C, H, W] over the grid."""
@@ -54,7 +53,6 @@ class AudioGraph(Graph):
     def __init__(self, model: DenseAV) -> None:
         super().__init__()
         self.model = model
-        self.eval()
 
     def forward(self, wave_S: Tensor) -> Tensor:
         """Encode a float32 waveform at 16 kHz into features [K, C, T]."""
@@ -70,8 +68,7 @@ class HeatmapGraph(Graph):
 
     def forward(self, image_KCHW: Tensor, audio_KCT: Tensor, token_1: Tensor) -> Tensor:
         """Return the heat [K, H, W] of audio token `token_1`, int64 [1]."""
-        token_1KC1 = audio_KCT.index_select(2, token_1)[None]
-        return volume(image_KCHW[None], token_1KC1)[0, :, 0]
+        return similarity_slice(image_KCHW, audio_KCT.index_select(2, token_1).squeeze(2))
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +112,10 @@ class Graphs:
 
 def make_graphs(model: DenseAV) -> Graphs:
     """Wrap a model that `prepare_export` has made ready."""
-    return Graphs(ImageGraph(model), AudioGraph(model), HeatmapGraph())
+    graphs = Graphs(ImageGraph(model), AudioGraph(model), HeatmapGraph())
+    for graph in graphs.named().values():
+        graph.eval()
+    return graphs
 
 
 @torch.no_grad()

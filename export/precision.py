@@ -18,17 +18,23 @@ from denseav.models import DenseAV
 _ATTENTION = "denseav_float32_softmax"
 
 
+def spell_out_attention(model: DenseAV) -> None:
+    """Let `model` compute attention in plain operations, with the softmax in float32.
+
+    Fused attention exports with a check for NaN and a choice in every layer.
+    """
+    AttentionInterface.register(_ATTENTION, _attend)
+    model.set_attention(_ATTENTION)
+
+
 def half(model: DenseAV) -> DenseAV:
-    """Return a copy of `model` in float16 whose LayerNorms and softmax compute in float32."""
+    """Return a copy of `model` in float16 whose LayerNorms compute in float32."""
     model = copy.deepcopy(model).half()
     for module in model.modules():
         if isinstance(module, nn.LayerNorm):
             module.float()
             module.register_forward_pre_hook(_to_float32)
             module.register_forward_hook(_to_float16)
-    # The eager attention of transformers' ViT keeps its softmax in float32, HuBERT's does not.
-    AttentionInterface.register(_ATTENTION, _attend)
-    model.audio_encoder.hubert.set_attn_implementation(_ATTENTION)
     return model
 
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from denseav.stream.errors import SourceError
 from numpy.typing import NDArray
+
+from denseav.stream.errors import SourceError
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,15 +46,16 @@ class Heatmap:
     """One frame's answer: for each head, the raw similarity over the feature grid.
 
     `heat_KHW` is float32; `valid_K` says which heads have heard enough to mean something (none
-    without sound, or in silence); `audio_start_s` and `audio_end_s` bound the token used.
-    `rms_dbfs` is the loudness of that token, and `ready_s` when the heatmap was done.
+    without sound, or in silence); `audio_start_s` and `audio_end_s` bound the token used, None
+    before any sound was heard. `rms_dbfs` is the loudness of that token, and `ready_s` when the
+    heatmap was done.
     """
 
     frame: Frame
     heat_KHW: NDArray[np.float32]
     valid_K: tuple[bool, ...]
-    audio_start_s: float
-    audio_end_s: float
+    audio_start_s: float | None
+    audio_end_s: float | None
     rms_dbfs: float
     ready_s: float
 

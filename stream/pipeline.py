@@ -89,8 +89,8 @@ class Pipeline:
                 frame=frame,
                 heat_KHW=np.zeros(shape, dtype=np.float32),
                 valid_K=(False,) * heads,
-                audio_start_s=frame.capture_s,
-                audio_end_s=frame.capture_s,
+                audio_start_s=None,
+                audio_end_s=None,
                 rms_dbfs=_SILENT_DBFS,
                 ready_s=monotonic(),
             )

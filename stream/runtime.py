@@ -164,7 +164,8 @@ def run_offline(
             stats.audio_hop()
         heatmap = pipeline.see(item)
         # The clip's clock says nothing about speed: latency here is the time of the passes.
-        age_s = item.capture_s - heatmap.audio_end_s
-        stats.heatmap(started_s, heatmap.ready_s, heatmap.ready_s - age_s)
+        late_s = heatmap.ready_s - item.capture_s
+        heard_s = None if heatmap.audio_end_s is None else heatmap.audio_end_s + late_s
+        stats.heatmap(started_s, heatmap.ready_s, heard_s)
         view.show(heatmap)
         stats.sink(started_s, monotonic())
