@@ -1,0 +1,240 @@
+"""Shards: what clips are on disk, how they are written once and streamed in training.
+
+A shard is a chunk of LitData, which was chosen by trying. Beside it were tried:
+
+- mosaicml-streaming 0.13 cannot be installed here: it holds numpy below 2.2 and transformers
+  below 5, brings 65 packages, and by design never skips a damaged shard.
+- webdataset 1.0 is small and skips damage, but has no state in the middle of an epoch and no
+  access by number, which splices and mixtures need.
+- torchdata 0.11, the last release, of early 2025, resumes exactly, but repeats an empty epoch
+  after a state saved at an epoch's end, and calls what PyTorch 2.14 has deprecated.
+- LitData 0.2.76 is released monthly, resumes with the very next batch with any number of
+  workers, also restripes the rest of an epoch over other ranks, and reads by number. Its price
+  is 60 MB of clients for clouds; its call home for newer versions is turned off below, and
+  damage, which would end the run after a wait of two seconds a clip, is caught here.
+
+A clip enters and leaves as encoded bytes; this file knows nothing of pictures and waves.
+
+Errors
+------
+DataError            the folder holds no whole set of shards
+DamagedClip          one clip's bytes are not what was written
+"""
+
+import json
+import os
+from bisect import bisect_right
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, Self
+
+os.environ.setdefault("LITDATA_DISABLE_VERSION_CHECK", "1")
+
+from litdata import StreamingDataset
+from litdata.exceptions import ChunkWaitTimeoutError
+from litdata.streaming.writer import BinaryWriter
+from litdata.utilities.env import _DistributedEnv
+
+from denseav.train.errors import DataError
+
+FORMAT = "denseav-shards"
+SCHEMA = 1
+KINDS = {"speech": 0, "sound": 1, "unknown": -1}
+MAX_SHARD_BYTES = 64 * 2**20
+
+_PASSPORT = "shards.json"
+_INDEX = "index.json"
+
+
+class DamagedClip(Exception):  # noqa: N818 - an event for the loader, not for people
+    """A clip cannot be read from its shard; the message names the shard's file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """One clip as it is stored.
+
+    Attributes
+    ----------
+    key : tells the clip from all others of its set; readable, made from where it came from.
+    kind : a name of `KINDS`.
+    frames : JPEG files, evenly spaced in time; at least one.
+    audio : a FLAC file, mono, 16 kHz, 16 bit.
+    notes : what the source says of the clip (labels, text, times), as JSON can hold it.
+    """
+
+    key: str
+    kind: str
+    frames: tuple[bytes, ...]
+    audio: bytes
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def pack(self) -> dict[str, Any]:
+        """Return the record that a shard holds."""
+        head = {
+            "key": self.key,
+            "kind": self.kind,
+            "sizes": [len(frame) for frame in self.frames],
+            "notes": self.notes,
+        }
+        return {"head": json.dumps(head), "audio": self.audio, "frames": b"".join(self.frames)}
+
+    @classmethod
+    def unpack(cls, record: Any) -> Self:
+        """Return the clip of a shard's record.
+
+        Raises
+        ------
+        ValueError, KeyError or TypeError
+            When the record is not what `pack` makes.
+        """
+        head = json.loads(record["head"])
+        ends = [sum(head["sizes"][: index + 1]) for index in range(len(head["sizes"]))]
+        if not ends or ends[-1] != len(record["frames"]) or head["kind"] not in KINDS:
+            raise ValueError("the record's parts do not fit each other")
+        starts = [0, *ends[:-1]]
+        return cls(
+            key=head["key"],
+            kind=head["kind"],
+            frames=tuple(
+                record["frames"][start:end] for start, end in zip(starts, ends, strict=True)
+            ),
+            audio=record["audio"],
+            notes=head["notes"],
+        )
+
+
+def write_shards(folder: Path, clips: Iterable[Clip]) -> dict[str, Any]:
+    """Write clips into an empty folder as shards of at most 64 MiB.
+
+    Returns
+    -------
+    dict
+        The index of these shards, for `close_shards`; without chunks when there was no clip.
+    """
+    writer = BinaryWriter(str(folder), chunk_bytes=MAX_SHARD_BYTES)
+    for number, clip in enumerate(clips):
+        writer[number] = clip.pack()
+    writer.done()
+    try:
+        [index] = folder.glob(f"*.{_INDEX}")
+    except ValueError:
+        return {"chunks": []}
+    record: dict[str, Any] = json.loads(index.read_text())
+    index.unlink()
+    return record
+
+
+def close_shards(folder: Path, indices: Iterable[dict[str, Any]]) -> int:
+    """Join the indices of all shards of a folder, so that it can be opened.
+
+    Returns
+    -------
+    int
+        How many clips there are.
+    """
+    full = [index for index in indices if index["chunks"]]
+    chunks = [chunk for index in full for chunk in index["chunks"]]
+    if chunks:
+        _write_json(folder / _INDEX, {"chunks": chunks, "config": full[0]["config"]})
+    clips = sum(chunk["chunk_size"] for chunk in chunks)
+    _write_json(folder / _PASSPORT, {"format": FORMAT, "schema": SCHEMA, "clips": clips})
+    return clips
+
+
+class Shards(StreamingDataset):  # type: ignore[misc]
+    """A folder of shards: clips by number, or streamed in an order that can be resumed.
+
+    Streaming and its state are LitData's (`StreamingDataLoader`); every read goes by number.
+
+    Parameters
+    ----------
+    folder : written by `denseav-data prepare`.
+    shuffle : stream shards, and the clips in each, in an order drawn anew every epoch.
+    seed : of that order.
+    rank, world : of this process; each streams its own clips, all equally many.
+
+    Raises
+    ------
+    DataError
+        When the folder is no set of shards, is unfinished, empty, or lacks a shard.
+    """
+
+    def __init__(
+        self,
+        folder: Path | str,
+        *,
+        shuffle: bool = False,
+        seed: int = 0,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.folder = Path(folder)
+        chunks = _inspect(self.folder)
+        self._ends = list(accumulate(chunk["chunk_size"] for chunk in chunks))
+        self._names = [chunk["filename"] for chunk in chunks]
+        self._damaged = {
+            chunk["filename"]
+            for chunk in chunks
+            if (self.folder / chunk["filename"]).stat().st_size != chunk["chunk_bytes"]
+        }
+        super().__init__(str(self.folder), shuffle=shuffle, drop_last=shuffle, seed=seed)
+        self.distributed_env = _DistributedEnv(world, rank, num_nodes=1)
+
+    @property
+    def clips(self) -> int:
+        """How many clips there are, on all ranks together."""
+        return self._ends[-1]
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return what streaming gives for a place in its order: the clip."""
+        return self.clip(index.index)
+
+    def clip(self, number: int) -> Clip:
+        """Return one clip.
+
+        Raises
+        ------
+        DamagedClip
+            When its bytes are not what was written.
+        """
+        name = self._names[bisect_right(self._ends, number)]
+        if name in self._damaged:
+            raise DamagedClip(name)
+        try:
+            return Clip.unpack(super().__getitem__(number))
+        except ChunkWaitTimeoutError:
+            self._damaged.add(name)
+            raise DamagedClip(name) from None
+        except (ValueError, KeyError, TypeError, IndexError, OSError):
+            raise DamagedClip(name) from None
+
+
+def _inspect(folder: Path) -> list[dict[str, Any]]:
+    try:
+        passport = json.loads((folder / _PASSPORT).read_text())
+        chunks: list[dict[str, Any]] = json.loads((folder / _INDEX).read_text())["chunks"]
+    except (OSError, ValueError, KeyError):
+        raise DataError(
+            f"{folder} holds no finished shards; make them with: denseav-data prepare SOURCE "
+            f"--out {folder}"
+        ) from None
+    if passport.get("format") != FORMAT or not 1 <= passport.get("schema", 0) <= SCHEMA:
+        raise DataError(
+            f"the shards in {folder} are of a newer denseav; upgrade with: pip install -U denseav"
+        )
+    missing = [c["filename"] for c in chunks if not (folder / c["filename"]).is_file()]
+    if missing:
+        raise DataError(
+            f"{folder} lacks {len(missing)} of its {len(chunks)} shards, {missing[0]} first; copy "
+            "the folder again, or make it again with: denseav-data prepare"
+        )
+    return chunks
+
+
+def _write_json(path: Path, record: dict[str, Any]) -> None:
+    whole = path.with_suffix(".part")
+    whole.write_text(json.dumps(record))
+    whole.replace(path)
