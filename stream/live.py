@@ -5,7 +5,7 @@ import logging
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from types import FrameType
@@ -24,7 +24,7 @@ from denseav.stream.camera import Camera
 from denseav.stream.clip import Clip
 from denseav.stream.devices import list_devices
 from denseav.stream.errors import StreamError
-from denseav.stream.flow import Source
+from denseav.stream.flow import Heatmap, Source
 from denseav.stream.hud import Hud
 from denseav.stream.microphone import Microphone
 from denseav.stream.options import parse
@@ -73,7 +73,8 @@ def _live(options: argparse.Namespace, stop: threading.Event) -> None:
             if clip:
                 run_offline(clip, pipeline, view, stats, stop, options.seconds)
             else:
-                LiveRun(sources, pipeline, view, stats, stop, options.seconds).run()
+                ready = _announcer(session, sources, hears=options.mic != "none")
+                LiveRun(sources, pipeline, view, stats, stop, options.seconds, ready).run()
     finally:
         for source in sources:
             source.stop()
@@ -128,6 +129,32 @@ def _open_view(options: argparse.Namespace, manifest: Manifest, hud: Hud, stats:
             _say("no display here, so running headless")
     overlay = Overlay(manifest.heads, manifest.trained)
     return View(overlay, hud, stats, screen, options.record, _say)
+
+
+def _announcer(
+    session: Session, sources: Sequence[Source], *, hears: bool
+) -> Callable[[Heatmap], bool]:
+    """Return what prints the READY line: at the first heatmap with sound, if there is to be any."""
+    inputs = " ".join(map(_described, sources))
+
+    def ready(heatmap: Heatmap) -> bool:
+        if hears and heatmap.audio_end_s is None:
+            return False
+        backend = f"{session.backend}-{session.precision}"
+        print(f"denseav-live READY backend={backend} {inputs}", file=sys.stderr, flush=True)  # noqa: T201
+        return True
+
+    return ready
+
+
+def _described(source: Source) -> str:
+    match source:
+        case Camera():
+            return f'camera="{source.name}"@{source.width}x{source.height}'
+        case Microphone():
+            return f'mic="{source.name}"@{source.rate_hz}'
+        case _:
+            return f'source="{source.name}"'
 
 
 def _stop_on_signals(stop: threading.Event) -> None:

@@ -29,6 +29,7 @@ class LiveRun:
     pipeline, view, stats : as their modules say.
     stop : set from anywhere to end the run.
     seconds : how long to run; None until the source ends or a person quits.
+    ready : called with each heatmap until it returns True: the first that is worth announcing.
     """
 
     def __init__(
@@ -39,12 +40,14 @@ class LiveRun:
         stats: Stats,
         stop: threading.Event,
         seconds: float | None = None,
+        ready: Callable[[Heatmap], bool] | None = None,
     ) -> None:
         self._sources = sources
         self._pipeline = pipeline
         self._view = view
         self._stats = stats
         self._seconds = seconds
+        self._ready = ready
         self._frames: Mailbox[Frame] = Mailbox()
         self._heatmaps: Mailbox[Heatmap] = Mailbox()
         self._stop = stop
@@ -126,6 +129,8 @@ class LiveRun:
                 continue
             heatmap = self._pipeline.see(frame)
             self._stats.heatmap(frame.capture_s, heatmap.ready_s, heatmap.audio_end_s)
+            if self._ready is not None and self._ready(heatmap):
+                self._ready = None
             if self._heatmaps.put(heatmap):
                 self._stats.drop("sink_busy")
 

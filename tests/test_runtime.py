@@ -172,3 +172,18 @@ def test_the_window_is_kept_alive_while_nothing_comes() -> None:
     rig = Rig(FakeSession())
     rig.go(lambda: time.sleep(0.3))
     assert rig.view.polls >= 3
+
+
+def test_readiness_is_asked_with_each_heatmap_until_it_is_there() -> None:
+    rig = Rig(FakeSession())
+    asked: list[Heatmap] = []
+
+    def ready(heatmap: Heatmap) -> bool:
+        asked.append(heatmap)
+        return heatmap.audio_end_s is not None
+
+    rig.run._ready = ready
+    rig.go(lambda: rig.feed(0.6, fps=50))
+    assert [heatmap.audio_end_s is None for heatmap in asked[:-1]] == [True] * (len(asked) - 1)
+    assert len(asked) > 1
+    assert asked[-1].audio_end_s is not None
