@@ -40,7 +40,7 @@ class ImageGraph(Graph):
         """Encode a uint8 RGB picture into features [K, C, H, W] over the grid."""
         mean_311 = torch.tensor(IMAGE_MEAN)[:, None, None]
         std_311 = torch.tensor(IMAGE_STD)[:, None, None]
-        pixels_3HW = (image_HW3.permute(2, 0, 1).float() / 255 - mean_311) / std_311
+        pixels_3HW = (image_HW3.float().permute(2, 0, 1) / 255 - mean_311) / std_311
         return self.model.encode_image(pixels_3HW[None].to(_dtype(self.model)))[0]
 
 
