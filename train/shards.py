@@ -29,15 +29,18 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Self
+from zlib import crc32
 
 os.environ.setdefault("LITDATA_DISABLE_VERSION_CHECK", "1")
 
-from litdata import StreamingDataset
+from litdata import StreamingDataLoader, StreamingDataset
 from litdata.exceptions import ChunkWaitTimeoutError
 from litdata.streaming.writer import BinaryWriter
 from litdata.utilities.env import _DistributedEnv
 
 from denseav.train.errors import DataError
+
+__all__ = ["Clip", "DamagedClip", "Shards", "StreamingDataLoader", "close_shards", "write_shards"]
 
 FORMAT = "denseav-shards"
 SCHEMA = 1
@@ -73,13 +76,15 @@ class Clip:
 
     def pack(self) -> dict[str, Any]:
         """Return the record that a shard holds."""
-        head = {
+        head: dict[str, Any] = {
             "key": self.key,
             "kind": self.kind,
             "sizes": [len(frame) for frame in self.frames],
             "notes": self.notes,
         }
-        return {"head": json.dumps(head), "audio": self.audio, "frames": b"".join(self.frames)}
+        frames = b"".join(self.frames)
+        head["crc"] = crc32(frames, crc32(self.audio))
+        return {"head": json.dumps(head), "audio": self.audio, "frames": frames}
 
     @classmethod
     def unpack(cls, record: Any) -> Self:
@@ -91,9 +96,9 @@ class Clip:
             When the record is not what `pack` makes.
         """
         head = json.loads(record["head"])
-        ends = [sum(head["sizes"][: index + 1]) for index in range(len(head["sizes"]))]
-        if not ends or ends[-1] != len(record["frames"]) or head["kind"] not in KINDS:
-            raise ValueError("the record's parts do not fit each other")
+        ends = list(accumulate(head["sizes"]))
+        if head["crc"] != crc32(record["frames"], crc32(record["audio"])):
+            raise ValueError("the files are not those that were written")
         starts = [0, *ends[:-1]]
         return cls(
             key=head["key"],
@@ -139,7 +144,7 @@ def close_shards(folder: Path, indices: Iterable[dict[str, Any]]) -> int:
     chunks = [chunk for index in full for chunk in index["chunks"]]
     if chunks:
         _write_json(folder / _INDEX, {"chunks": chunks, "config": full[0]["config"]})
-    clips = sum(chunk["chunk_size"] for chunk in chunks)
+    clips = sum(int(chunk["chunk_size"]) for chunk in chunks)
     _write_json(folder / _PASSPORT, {"format": FORMAT, "schema": SCHEMA, "clips": clips})
     return clips
 
@@ -173,7 +178,7 @@ class Shards(StreamingDataset):  # type: ignore[misc]
     ) -> None:
         self.folder = Path(folder)
         chunks = _inspect(self.folder)
-        self._ends = list(accumulate(chunk["chunk_size"] for chunk in chunks))
+        self._ends = list(accumulate(int(chunk["chunk_size"]) for chunk in chunks))
         self._names = [chunk["filename"] for chunk in chunks]
         self._damaged = {
             chunk["filename"]
