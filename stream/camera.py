@@ -121,7 +121,7 @@ def _open(
         timeouts = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, OPEN_TIMEOUT_MS]
         timeouts += [cv2.CAP_PROP_READ_TIMEOUT_MSEC, READ_TIMEOUT_MS]
         capture = cv2.VideoCapture(spec, cv2.CAP_FFMPEG, timeouts)
-    elif spec.isdecimal():
+    elif spec.isdecimal() and len(spec) < 10:  # OpenCV refuses what is no 32-bit number
         capture = cv2.VideoCapture(int(spec), BACKEND)
     else:
         capture = cv2.VideoCapture(spec, BACKEND)

@@ -73,7 +73,7 @@ class Clip:
 
     def _inspect(self) -> tuple[float | None, float]:
         """Return the duration and the frame rate of a file that has all we need."""
-        if not self.path.is_file():
+        if not _is_file(self.path):
             raise SourceError(f"{self.path}: there is no such file; check the path")
         try:
             with av.open(str(self.path)) as container:
@@ -174,6 +174,13 @@ class Clip:
 def ready_s(item: Frame | AudioBlock) -> float:
     """Return when a device would hand this over: a frame at once, sound when it is complete."""
     return item.capture_s if isinstance(item, Frame) else item.end_s
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # too long a name, or a folder that may not be looked into
+        return False
 
 
 def _stream(container: InputContainer, kind: Kind) -> Any:

@@ -218,8 +218,10 @@ def _find(sounddevice: ModuleType, spec: str) -> dict[str, Any]:
     device = None if spec == "default" else int(spec) if spec.isdecimal() else spec
     try:
         found: dict[str, Any] = sounddevice.query_devices(device, "input")
-    except (ValueError, sounddevice.PortAudioError) as error:
-        fault = "this machine has no microphone" if device is None else f"no microphone {spec}"
+    except (ValueError, OverflowError, sounddevice.PortAudioError) as error:
+        if device is None:
+            raise SourceError("this machine has no microphone; plug one in, or use --mic none") from None
+        fault = f"no microphone {spec}"
         if str(error).startswith("Multiple"):
             fault = f"the name {spec} fits several microphones"
         raise SourceError(f"{fault}; see: denseav-live --list-devices") from None

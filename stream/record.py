@@ -52,8 +52,6 @@ class Recorder:
     def __init__(self, path: Path, width: int, height: int, sound: bool = True) -> None:
         if path.suffix.lower() != ".mp4":
             raise OutputError(f"cannot record to {path}: recordings are MP4, so name it NAME.mp4")
-        if path.exists():
-            raise OutputError(f"{path} exists already; choose another name or delete it")
         self._path = path
         self._part = path.with_name(f"{path.stem}.part.mp4")
         self._size = (width, height)
@@ -63,6 +61,8 @@ class Recorder:
         self._track = _Track()
         self._open = False
         with self._or_discard():
+            if path.exists():
+                raise OutputError(f"{path} exists already; choose another name or delete it")
             self._container = av.open(str(self._part), "w")
             self._open = True
             self._video = _video_stream(self._container, width, height)
@@ -229,7 +229,7 @@ def _sound_stream(container: av.container.OutputContainer) -> AudioStream:
 
 
 def snapshot(canvas: Canvas, folder: Path) -> Path:
-    """Write a canvas as PNG under a new name in `folder`, and return the path.
+    """Write a canvas as PNG under an unused name in `folder`, and return the path.
 
     Raises
     ------
@@ -237,17 +237,22 @@ def snapshot(canvas: Canvas, folder: Path) -> Path:
         When it cannot be written.
     """
     _, png = cv2.imencode(".png", canvas)
+    path = unused_path(folder, ".png")
+    try:
+        with path.open("xb") as file:
+            file.write(png.tobytes())
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {path} ({error.strerror}); start denseav-live in another folder"
+        ) from None
+    return path
+
+
+def unused_path(folder: Path, suffix: str) -> Path:
+    """Return where there is no file yet: in `folder`, named by the time, numbered if need be."""
     stem = f"denseav-{datetime.now():%Y%m%d-%H%M%S}"
-    count = 1
-    while True:
-        path = folder / (f"{stem}.png" if count == 1 else f"{stem}-{count}.png")
-        try:
-            with path.open("xb") as file:
-                file.write(png.tobytes())
-            return path
-        except FileExistsError:
-            count += 1
-        except OSError as error:
-            raise OutputError(
-                f"cannot write {path} ({error.strerror}); start denseav-live in another folder"
-            ) from None
+    path, count = folder / f"{stem}{suffix}", 1
+    while path.exists():
+        count += 1
+        path = folder / f"{stem}-{count}{suffix}"
+    return path

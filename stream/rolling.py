@@ -51,17 +51,6 @@ class RollingWindow:
             self._note_time(block)
             self._grown.notify_all()
 
-    def finish(self) -> None:
-        """Bring out the last milliseconds that the resampler holds, when no block will follow."""
-        with self._grown:
-            self._flush()
-            self._grown.notify_all()
-
-    def newest_end(self) -> int | None:
-        """Return where the newest complete token ends; None before the first is complete."""
-        with self._grown:
-            return self._newest_end()
-
     def wait(self, after_end: int | None, timeout_s: float) -> int | None:
         """Wait for a token that ends after `after_end` (None: for any); None when none came."""
         heard = -1 if after_end is None else after_end

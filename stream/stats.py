@@ -7,11 +7,13 @@ no more memory than one of minutes; its counts cover the whole run.
 Axes: N the newest values of one kind.
 """
 
+import errno
 import json
 import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -77,7 +79,8 @@ class Stats:
     def drop(self, cause: str, count: int = 1) -> None:
         """Count what was thrown away, by cause."""
         with self._lock:
-            self._drops[cause] += count
+            if count:
+                self._drops[cause] += count
 
     def heatmap(self, capture_s: float, ready_s: float, audio_end_s: float | None) -> None:
         """Count an answer. `audio_end_s` is None when nothing has been heard yet."""
@@ -166,26 +169,72 @@ def _percentiles(value_N: NDArray[np.float64], which: tuple[int, ...]) -> dict[s
     return {f"p{p}": round(float(value), 3) for p, value in zip(which, found, strict=True)}
 
 
+def check_destination(destination: str) -> None:
+    """Find out before a long run whether its report can be written where it is wanted.
+
+    Raises
+    ------
+    OutputError
+        When it cannot.
+    """
+    if destination == "-":
+        return
+    path = Path(destination)
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if path.is_file() or not path.exists():
+            _part(path).touch()
+            _part(path).unlink()
+    except OSError as error:
+        raise _cannot_write(destination, error) from None
+
+
 def write_report(report: Mapping[str, Any], destination: str) -> None:
     """Write the report as JSON to a file, whole or not at all, or to standard output for "-".
 
     Raises
     ------
     OutputError
-        When the file cannot be written.
+        When it cannot be written.
     """
     text = json.dumps(report, indent=2) + "\n"
-    if destination == "-":
+    try:
+        if destination == "-":
+            _print(text)
+        elif Path(destination).exists() and not Path(destination).is_file():
+            Path(destination).write_text(text)  # a device or a pipe, which must not be replaced
+        else:
+            _replace(Path(destination), text)
+    except OSError as error:
+        raise _cannot_write(destination, error) from None
+
+
+def _print(text: str) -> None:
+    try:
         sys.stdout.write(text)
         sys.stdout.flush()
-        return
-    path = Path(destination)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    except OSError:
+        # What it holds back would fail again, and aloud, when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise
+
+
+def _replace(path: Path, text: str) -> None:
     try:
-        part.write_text(text)
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OutputError(
-            f"cannot write the report {path} ({error.strerror}); choose another path"
-        ) from None
+        _part(path).write_text(text)
+        _part(path).replace(path)
+    except OSError:
+        with suppress(OSError):
+            _part(path).unlink()
+        raise
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.part")
+
+
+def _cannot_write(destination: str, error: OSError) -> OutputError:
+    return OutputError(
+        f"cannot write the report {destination} ({error.strerror}); choose another path"
+    )

@@ -100,7 +100,7 @@ def test_ring_refuses_what_it_does_not_hold(start: int, stop: int) -> None:
 def test_window_is_the_resampled_sound_that_ends_on_a_token() -> None:
     samples_SC = noise(48_000, 3, channels=2)
     rolling = roll(samples_SC, 48_000, 480, window_samples=16_000)
-    end = rolling.newest_end()
+    end = rolling.wait(None, 0)
     assert end is not None
     assert (end - TOKEN_SPAN_SAMPLES) % TOKEN_HOP_SAMPLES == 0
     whole_S = soxr.resample(samples_SC.mean(axis=1), 48_000, SAMPLE_RATE_HZ)
@@ -124,17 +124,9 @@ def test_first_window_is_silent_before_the_stream_began() -> None:
 
 def test_no_token_before_one_is_complete() -> None:
     rolling = RollingWindow(16_000)
-    assert rolling.newest_end() is None
+    assert rolling.wait(None, 0) is None
     rolling.push(AudioBlock(np.ones((TOKEN_SPAN_SAMPLES - 1, 1), np.float32), 16_000, 0, 0.0))
-    rolling.finish()
-    assert rolling.newest_end() is None
-
-
-def test_finish_brings_out_the_last_token() -> None:
-    rolling = roll(np.ones((8_880, 1), np.float32), 48_000, 480, window_samples=TOKEN_SPAN_SAMPLES)
-    assert rolling.newest_end() is None
-    rolling.finish()
-    assert rolling.newest_end() == TOKEN_SPAN_SAMPLES
+    assert rolling.wait(None, 0) is None
 
 
 @pytest.mark.parametrize("gap", [1, 4_321, 500_000])
@@ -147,7 +139,7 @@ def test_a_gap_becomes_exactly_as_much_silence(gap: int) -> None:
     for block in blocks(after_SC, 48_000, 480):
         first = block.first_sample + 48_000 + gap
         rolling.push(AudioBlock(block.samples_SC, 48_000, first, first / 48_000))
-    end = rolling.newest_end()
+    end = rolling.wait(None, 0)
     assert end is not None
     whole_S = soxr.resample(whole_SC[:, 0], 48_000, SAMPLE_RATE_HZ)
     tail_S = whole_S[end - 10_000 : end]
@@ -166,7 +158,7 @@ def test_a_gap_of_an_hour_is_taken_at_once() -> None:
     begin = time.monotonic()
     rolling.push(AudioBlock(noise(48_000, 0.5), 48_000, 3600 * 48_000, 3600.0))
     assert time.monotonic() - begin < 1
-    end = rolling.newest_end()
+    end = rolling.wait(None, 0)
     assert end is not None
     assert end > 3600 * SAMPLE_RATE_HZ
     assert rolling.time_of(end) == pytest.approx(end / SAMPLE_RATE_HZ, abs=1e-6)
@@ -180,7 +172,7 @@ def test_a_new_rate_keeps_absolute_time() -> None:
         for block in blocks(tone_SC, rate_hz, 1000, first_s):
             first = block.first_sample + round(first_s * rate_hz)
             rolling.push(AudioBlock(block.samples_SC, rate_hz, first, block.capture_s))
-    end = rolling.newest_end()
+    end = rolling.wait(None, 0)
     assert end is not None
     assert 47_000 - TOKEN_HOP_SAMPLES < end <= 48_000
     index_S = np.arange(end - 40_000, end)
@@ -197,7 +189,8 @@ def test_many_changes_of_rate_do_not_add_up() -> None:
         rate_hz = (44_100, 48_000)[turn % 2]
         first, stop = (round(at * 0.0503 * rate_hz) for at in (turn, turn + 1))
         rolling.push(AudioBlock(noise(rate_hz, 1)[: stop - first], rate_hz, first, first / rate_hz))
-    rolling.finish()
+    last = round(200 * 0.0503 * SAMPLE_RATE_HZ)
+    rolling.push(AudioBlock(np.zeros((0, 1), np.float32), SAMPLE_RATE_HZ, last, 200 * 0.0503))
     assert rolling._ring.end == pytest.approx(200 * 0.0503 * SAMPLE_RATE_HZ, abs=1.5)
 
 
@@ -245,7 +238,7 @@ def test_wait_returns_each_token_once_and_none_when_nothing_comes() -> None:
     while (end := rolling.wait(ends[-1] if ends else None, 1.0)) is not None:
         ends.append(end)
         assert len(rolling.window(end)) == 16_000
-        assert speaker.is_alive() or end == rolling.newest_end()
+        assert speaker.is_alive() or end == rolling.wait(None, 0)
     speaker.join()
     assert ends == [TOKEN_SPAN_SAMPLES + k * TOKEN_HOP_SAMPLES for k in range(len(ends))]
     assert len(ends) >= 7
@@ -256,7 +249,7 @@ def test_a_window_stays_readable_for_seconds_and_then_is_refused() -> None:
     samples_SC = noise(16_000, 12)
     for block in blocks(samples_SC, 16_000, 1600):
         rolling.push(block)
-    end = rolling.newest_end()
+    end = rolling.wait(None, 0)
     assert end is not None
     assert len(rolling.window(end - 20 * TOKEN_HOP_SAMPLES)) == 16_000
     with pytest.raises(IndexError):
