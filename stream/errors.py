@@ -1,6 +1,6 @@
 """What can go wrong for a person, and the exit code each has.
 
-StreamError
+StreamError        1  itself: a library of the system is missing
 ├── UsageError     2  the command line asks for something impossible
 ├── SourceError    3  a camera, microphone or file cannot be read
 └── OutputError    7  a recording or report cannot be written

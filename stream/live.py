@@ -1,42 +1,21 @@
-"""`denseav-live`: parse, open, run, close."""
+"""`denseav-live`: parse, run, and one line for people when something is wrong.
 
-import argparse
+What needs the system's libraries is imported once the command line is understood, so that a
+missing one is a line too, and not a traceback.
+"""
+
 import logging
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import closing
-from pathlib import Path
+from collections.abc import Sequence
 from types import FrameType
-from typing import Any
 
-from denseav.export.bundle import (
-    Bundle,
-    BundleError,
-    Manifest,
-    default_folder,
-    demo_folder,
-    open_bundle,
-)
-from denseav.export.session import Session, open_session
-from denseav.stream.camera import Camera
-from denseav.stream.clip import Clip
-from denseav.stream.devices import list_devices
+from denseav.export.bundle import BundleError
 from denseav.stream.errors import StreamError
-from denseav.stream.flow import Heatmap, Source
-from denseav.stream.hud import Hud
-from denseav.stream.microphone import Microphone
 from denseav.stream.options import parse
-from denseav.stream.overlay import Overlay
-from denseav.stream.paced import PacedClip
-from denseav.stream.pipeline import Pipeline
-from denseav.stream.runtime import LiveRun, run_offline
-from denseav.stream.screen import Screen, display_available
-from denseav.stream.stats import Stats, write_report
-from denseav.stream.view import View
 
-DEMO_CLIP = Path(__file__).with_name("demo") / "clip.mp4"
+_LIBRARIES = "libgl1 libglib2.0-0 libsm6 libice6 libx11-6 libxext6"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,116 +24,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stop = threading.Event()
     _stop_on_signals(stop)
     try:
-        options = parse(arguments)
-        if options.list_devices:
-            print(list_devices())  # noqa: T201
-        else:
-            _live(options, stop)
+        _run(arguments, stop)
     except (StreamError, BundleError) as error:
-        _say(f"error: {error}")
+        print(f"denseav-live: error: {error}", file=sys.stderr)  # noqa: T201
         return error.exit_code
     return 0
 
 
-def _live(options: argparse.Namespace, stop: threading.Event) -> None:
-    bundle = _open_model(options)
-    session = open_session(bundle, options.device, options.threads)
-    manifest, stats = bundle.manifest, Stats()
-    trained = "" if manifest.trained else " (untrained: random weights)"
-    _say(f"model {manifest.model}{trained} on {session.backend}, {session.precision}")
-    clip = Clip(options.source) if options.offline else None
-    sources = [] if clip else _open_sources(options)
-    names = [item.name for item in ([clip] if clip else sources)]
-    _say("looking at and listening to " + " and ".join(names))
-    pipeline = Pipeline(session, manifest)
-    hud = Hud(session.backend, session.precision, names)
+def _run(arguments: Sequence[str] | None, stop: threading.Event) -> None:
+    options = parse(arguments)
     try:
-        with closing(_open_view(options, manifest, hud, stats)) as view:
-            if clip:
-                run_offline(clip, pipeline, view, stats, stop, options.seconds)
-            else:
-                ready = _announcer(session, sources, hears=options.mic != "none")
-                LiveRun(sources, pipeline, view, stats, stop, options.seconds, ready).run()
-    finally:
-        for source in sources:
-            source.stop()
-        if options.stats_json:
-            write_report(_report(stats, session, manifest), options.stats_json)
-
-
-def _report(stats: Stats, session: Session, manifest: Manifest) -> dict[str, Any]:
-    return stats.report(
-        backend=session.backend,
-        precision=session.precision,
-        model=manifest.model,
-        trained=manifest.trained,
-    )
-
-
-def _open_model(options: argparse.Namespace) -> Bundle:
-    if options.model is not None:
-        return open_bundle(options.model)
-    if options.demo:
-        return open_bundle(demo_folder())
-    if default_folder().is_dir():
-        return open_bundle(default_folder())
-    _say(
-        "no exported model yet, so the small demo model runs; for the released weights: "
-        "pip install 'denseav[export]' && denseav-export hf:mhamilton723/DenseAV-sound-language"
-    )
-    return open_bundle(demo_folder())
-
-
-def _open_sources(options: argparse.Namespace) -> list[Source]:
-    if options.demo:
-        return [PacedClip(Clip(DEMO_CLIP), loop=True)]
-    if options.source is not None:
-        return [PacedClip(Clip(options.source))]
-    camera = Camera(options.camera, size=options.camera_size, fps=options.camera_fps)
-    if options.mic == "none":
-        return [camera]
-    try:
-        return [camera, Microphone(options.mic or "default")]
-    except StreamError:
-        camera.stop()
-        raise
-
-
-def _open_view(options: argparse.Namespace, manifest: Manifest, hud: Hud, stats: Stats) -> View:
-    screen = None
-    if not options.headless:
-        if display_available():
-            screen = Screen("denseav")
-        else:
-            _say("no display here, so running headless")
-    overlay = Overlay(manifest.heads, manifest.trained)
-    return View(overlay, hud, stats, screen, options.record, _say)
-
-
-def _announcer(
-    session: Session, sources: Sequence[Source], *, hears: bool
-) -> Callable[[Heatmap], bool]:
-    """Return what prints the READY line: at the first heatmap with sound, if there is to be any."""
-    inputs = " ".join(map(_described, sources))
-
-    def ready(heatmap: Heatmap) -> bool:
-        if hears and heatmap.audio_end_s is None:
-            return False
-        backend = f"{session.backend}-{session.precision}"
-        print(f"denseav-live READY backend={backend} {inputs}", file=sys.stderr, flush=True)  # noqa: T201
-        return True
-
-    return ready
-
-
-def _described(source: Source) -> str:
-    match source:
-        case Camera():
-            return f'camera="{source.name}"@{source.width}x{source.height}'
-        case Microphone():
-            return f'mic="{source.name}"@{source.rate_hz}'
-        case _:
-            return f'source="{source.name}"'
+        from denseav.stream.assembly import run
+        from denseav.stream.devices import list_devices
+    except ImportError as error:
+        raise StreamError(
+            f"a library cannot be loaded ({error}); install denseav again, "
+            f"and on Debian or Ubuntu: apt install {_LIBRARIES}"
+        ) from None
+    if options.list_devices:
+        print(list_devices())  # noqa: T201
+    else:
+        run(options, stop)
 
 
 def _stop_on_signals(stop: threading.Event) -> None:
@@ -163,7 +53,3 @@ def _stop_on_signals(stop: threading.Event) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, ask)
-
-
-def _say(line: str) -> None:
-    print(f"denseav-live: {line}", file=sys.stderr, flush=True)  # noqa: T201

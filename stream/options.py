@@ -3,22 +3,25 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from denseav.stream.errors import UsageError
 
 _CODES = """\
 keys in the window: q quit, space pause, h heads, r record, s snapshot
-exit codes: 0 ended as asked (also by q or Ctrl-C), 2 usage, 3 a source cannot be read,
-            4 the model or the device cannot be used, 7 an output cannot be written"""
+exit codes: 0 ended as asked (also by q or Ctrl-C), 1 a library is missing, 2 usage,
+            3 a source cannot be read, 4 the model or the device cannot be used,
+            7 an output cannot be written"""
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Return the checked options; usage errors of the parser itself exit with code 2.
+    """Return the checked options.
 
     Raises
     ------
     UsageError
-        When two options contradict each other, or nothing was named to look at.
+        When an option is unknown or its value senseless, two contradict each other, or nothing
+        was named to look at.
     """
     options = _parser().parse_args(arguments)
     if not options.list_devices:
@@ -26,8 +29,15 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return options
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see: denseav-live --help")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="denseav-live",
         description="Show on live video where the sound comes from and what the speech is about.",
         epilog=_CODES,

@@ -67,9 +67,10 @@ class LiveRun:
         self._view.audio(block)
 
     def ended(self, error: SourceError | None) -> None:
-        """Hear that a source gives no more."""
+        """Hear that a source gives no more: one that failed ends the run for the others too."""
         if error is not None:
             self._failure = error
+            self._stop.set()
         self._ended.set()
 
     def run(self) -> None:

@@ -6,14 +6,14 @@ picture takes it along. Without a window and a recording nothing is drawn at all
 
 from collections import deque
 from collections.abc import Callable
-from datetime import datetime
 from pathlib import Path
 
+from denseav.stream.errors import OutputError
 from denseav.stream.flow import AudioBlock, Heatmap
 from denseav.stream.hud import Hud
 from denseav.stream.overlay import Overlay
 from denseav.stream.paint import Canvas
-from denseav.stream.record import Recorder, snapshot
+from denseav.stream.record import Recorder, snapshot, unused_path
 from denseav.stream.screen import Screen
 from denseav.stream.stats import Stats
 
@@ -95,12 +95,19 @@ class View:
         elif key == "h":
             self._overlay.cycle()
         elif key == "s" and self._canvas is not None:
-            self._say(f"picture kept: {snapshot(self._canvas, Path.cwd())}")
+            self._keep(self._canvas)
         elif key == "r" and self._record is None:
-            self._record = Path(f"denseav-{datetime.now():%Y%m%d-%H%M%S}.mp4")
+            self._record = unused_path(Path(), ".mp4")
             self._say(f"recording: {self._record}; r ends it")
         elif key == "r":
             self._finish()
+
+    def _keep(self, canvas: Canvas) -> None:
+        """Write a snapshot; a folder that takes none is no reason to end a live run."""
+        try:
+            self._say(f"picture kept: {snapshot(canvas, Path())}")
+        except OutputError as error:
+            self._say(str(error))
 
     def _write(self, canvas: Canvas, capture_s: float) -> None:
         if self._record is None:

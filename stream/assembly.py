@@ -1,0 +1,154 @@
+"""Options enter, a run is put together from them, made and taken apart again."""
+
+import argparse
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from denseav.export.bundle import (
+    Bundle,
+    Manifest,
+    default_folder,
+    demo_folder,
+    open_bundle,
+)
+from denseav.export.session import Session, open_session
+from denseav.stream.camera import Camera
+from denseav.stream.clip import Clip
+from denseav.stream.errors import StreamError
+from denseav.stream.flow import Heatmap, Source
+from denseav.stream.hud import Hud
+from denseav.stream.microphone import Microphone
+from denseav.stream.overlay import Overlay
+from denseav.stream.paced import PacedClip
+from denseav.stream.pipeline import Pipeline
+from denseav.stream.runtime import LiveRun, run_offline
+from denseav.stream.screen import Screen, display_available
+from denseav.stream.stats import Stats, check_destination, write_report
+from denseav.stream.view import View
+
+DEMO_CLIP = Path(__file__).with_name("demo") / "clip.mp4"
+
+
+def run(options: argparse.Namespace, stop: threading.Event) -> None:
+    """Open what the options name, run until it ends or `stop` is set, and close everything.
+
+    Raises
+    ------
+    StreamError, BundleError
+        What could not be opened, read or written; the figures are written all the same.
+    """
+    if options.stats_json is not None:
+        check_destination(options.stats_json)
+    bundle = _open_model(options)
+    session = open_session(bundle, options.device, options.threads)
+    manifest, stats = bundle.manifest, Stats()
+    trained = "" if manifest.trained else " (untrained: random weights)"
+    _say(f"model {manifest.model}{trained} on {session.backend}, {session.precision}")
+    clip = Clip(options.source) if options.offline else None
+    sources = [] if clip else _open_sources(options)
+    names = [item.name for item in ([clip] if clip else sources)]
+    _say("looking at and listening to " + " and ".join(names))
+    pipeline = Pipeline(session, manifest)
+    hud = Hud(session.backend, session.precision, names)
+    try:
+        with closing(_open_view(options, manifest, hud, stats)) as view:
+            if clip:
+                run_offline(clip, pipeline, view, stats, stop, options.seconds)
+            else:
+                ready = _announcer(session, sources, hears=options.mic != "none")
+                LiveRun(sources, pipeline, view, stats, stop, options.seconds, ready).run()
+    finally:
+        _stop(sources, stats)
+        if options.stats_json is not None:
+            write_report(_report(stats, session, manifest), options.stats_json)
+
+
+def _stop(sources: Sequence[Source], stats: Stats) -> None:
+    for source in sources:
+        source.stop()
+        if isinstance(source, Microphone):
+            stats.drop("microphone_overflow", source.overflows)
+            stats.drop("samples_not_numbers", source.not_finite)
+
+
+def _report(stats: Stats, session: Session, manifest: Manifest) -> dict[str, Any]:
+    return stats.report(
+        backend=session.backend,
+        precision=session.precision,
+        model=manifest.model,
+        trained=manifest.trained,
+    )
+
+
+def _open_model(options: argparse.Namespace) -> Bundle:
+    if options.model is not None:
+        return open_bundle(options.model)
+    if options.demo:
+        return open_bundle(demo_folder())
+    if default_folder().is_dir():
+        return open_bundle(default_folder())
+    _say(
+        "no exported model yet, so the small demo model runs; for the released weights: "
+        "pip install 'denseav[export]' && denseav-export hf:mhamilton723/DenseAV-sound-language"
+    )
+    return open_bundle(demo_folder())
+
+
+def _open_sources(options: argparse.Namespace) -> list[Source]:
+    if options.demo:
+        return [PacedClip(Clip(DEMO_CLIP), loop=True)]
+    if options.source is not None:
+        return [PacedClip(Clip(options.source))]
+    camera = Camera(options.camera, size=options.camera_size, fps=options.camera_fps)
+    if options.mic == "none":
+        return [camera]
+    try:
+        return [camera, Microphone(options.mic or "default")]
+    except StreamError:
+        camera.stop()
+        raise
+
+
+def _open_view(options: argparse.Namespace, manifest: Manifest, hud: Hud, stats: Stats) -> View:
+    screen = None
+    if not options.headless:
+        if display_available():
+            screen = Screen("denseav")
+        else:
+            _say("no display here, so running headless")
+    overlay = Overlay(manifest.heads, manifest.trained)
+    return View(overlay, hud, stats, screen, options.record, _say)
+
+
+def _announcer(
+    session: Session, sources: Sequence[Source], *, hears: bool
+) -> Callable[[Heatmap], bool]:
+    """Return what prints the READY line: at the first heatmap with sound, if there is to be any."""
+    inputs = " ".join(map(_described, sources))
+
+    def ready(heatmap: Heatmap) -> bool:
+        if hears and heatmap.audio_end_s is None:
+            return False
+        backend = f"{session.backend}-{session.precision}"
+        print(f"denseav-live READY backend={backend} {inputs}", file=sys.stderr, flush=True)  # noqa: T201
+        return True
+
+    return ready
+
+
+def _described(source: Source) -> str:
+    match source:
+        case Camera():
+            return f'camera="{source.name}"@{source.width}x{source.height}'
+        case Microphone():
+            return f'mic="{source.name}"@{source.rate_hz}'
+        case _:
+            return f'source="{source.name}"'
+
+
+def _say(line: str) -> None:
+    print(f"denseav-live: {line}", file=sys.stderr, flush=True)  # noqa: T201
