@@ -143,10 +143,26 @@ def close_shards(folder: Path, indices: Iterable[dict[str, Any]]) -> int:
     full = [index for index in indices if index["chunks"]]
     chunks = [chunk for index in full for chunk in index["chunks"]]
     if chunks:
-        _write_json(folder / _INDEX, {"chunks": chunks, "config": full[0]["config"]})
+        write_json(folder / _INDEX, {"chunks": chunks, "config": full[0]["config"]})
     clips = sum(int(chunk["chunk_size"]) for chunk in chunks)
-    _write_json(folder / _PASSPORT, {"format": FORMAT, "schema": SCHEMA, "clips": clips})
+    write_json(folder / _PASSPORT, {"format": FORMAT, "schema": SCHEMA, "clips": clips})
     return clips
+
+
+def count_closed(folder: Path) -> int:
+    """Return how many clips a folder holds whose shards were closed, and 0 before that."""
+    try:
+        clips: int = json.loads((folder / _PASSPORT).read_text())["clips"]
+    except FileNotFoundError:
+        return 0
+    return clips
+
+
+def write_json(path: Path, record: dict[str, Any]) -> None:
+    """Write a file that is there as a whole or not at all."""
+    whole = path.with_suffix(".tmp")
+    whole.write_text(json.dumps(record))
+    whole.replace(path)
 
 
 class Shards(StreamingDataset):  # type: ignore[misc]
@@ -237,9 +253,3 @@ def _inspect(folder: Path) -> list[dict[str, Any]]:
             "the folder again, or make it again with: denseav-data prepare"
         )
     return chunks
-
-
-def _write_json(path: Path, record: dict[str, Any]) -> None:
-    whole = path.with_suffix(".part")
-    whole.write_text(json.dumps(record))
-    whole.replace(path)

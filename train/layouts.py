@@ -1,0 +1,139 @@
+"""What there is to prepare: items of a folder of videos, or of the papers' data sets.
+
+- A folder: every video in it, each cut into pieces of 10 s with 10 pictures.
+- PlacesAudio: `NAME/metadata/train.json`, whose `data` lists `wav` and `image`; sounds beside
+  `metadata`, pictures in `places_subset` beside `NAME`. Speech.
+- AudioSet: `NAME/metadata/SEGMENTS.csv` with columns YTID, start_seconds, end_seconds and
+  positive_labels; sounds `NAME/audio/<id>.mp3`, pictures `NAME/frames/frame_<n>/<id>.jpg` or
+  `NAME/frames/<id>_<n>.jpg`, n from 0 to 9, the id being YTID_start_end. Sound.
+
+No file is opened here but the list itself.
+
+Errors
+------
+DataError            the list cannot be read, or lists nothing
+"""
+
+import csv
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from denseav.train.errors import DataError
+
+VIDEO_SUFFIXES = frozenset(
+    {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm"}
+)
+FRAMES = 10
+"""Pictures of ten seconds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One source of clips: a video, or pictures and the sound that goes with them.
+
+    Attributes
+    ----------
+    key : tells it from all others of its list.
+    kind : `speech`, `sound` or `unknown`.
+    sound : an audio file, or the video.
+    pictures : those of them that exist are used, one at least; empty for a video.
+    notes : what the list says of it.
+    """
+
+    key: str
+    kind: str
+    sound: Path
+    pictures: tuple[Path, ...] = ()
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+def list_items(source: Path, kind: str | None = None) -> list[Item]:
+    """List a source, in an order that does not change.
+
+    Parameters
+    ----------
+    source : a folder of videos, a PlacesAudio .json or an AudioSet .csv.
+    kind : of all items; None for what the layout promises.
+
+    Raises
+    ------
+    DataError
+        When the source is none of these, lacks a field, or lists nothing.
+    """
+    if source.is_dir():
+        items = _videos(source, kind or "unknown")
+    elif not source.is_file():
+        raise DataError(f"{source} does not exist; give a folder of videos, a .json or a .csv list")
+    elif source.suffix == ".json":
+        items = _places(source, kind or "speech")
+    elif source.suffix == ".csv":
+        items = _audioset(source, kind or "sound")
+    else:
+        raise DataError(f"{source} is no folder of videos, no .json and no .csv list")
+    if not items:
+        raise DataError(
+            f"{source} holds no clip; give a folder with videos, or a list with entries"
+        )
+    return items
+
+
+def _videos(folder: Path, kind: str) -> list[Item]:
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
+    return [
+        Item(key=path.relative_to(folder).as_posix(), kind=kind, sound=path)
+        for path in paths
+        if path.is_file()
+    ]
+
+
+def _places(manifest: Path, kind: str) -> list[Item]:
+    try:
+        rows = json.loads(manifest.read_text(encoding="utf-8"))["data"]
+        return [_place(manifest.absolute().parents[1], row, kind) for row in rows]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f'{manifest} is no PlacesAudio list ({error!r}); it should be {{"data": [{{"wav": ..., '
+            '"image": ...}, ...]}'
+        ) from None
+
+
+def _place(root: Path, row: dict[str, Any], kind: str) -> Item:
+    wav, image = str(row["wav"]), str(row["image"])
+    return Item(
+        key=Path(wav).with_suffix("").as_posix(),
+        kind=kind,
+        sound=root / wav,
+        pictures=(root.parent / "places_subset" / image,),
+        notes={name: value for name, value in row.items() if name != "wav"},
+    )
+
+
+def _audioset(segments: Path, kind: str) -> list[Item]:
+    root = segments.absolute().parents[1]
+    try:
+        with segments.open(newline="", encoding="utf-8") as file:
+            rows = csv.DictReader(file, skipinitialspace=True)
+            return [_segment(root, row, kind) for row in rows]
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise DataError(
+            f"{segments} is no AudioSet list ({error!r}); its columns should be YTID, "
+            "start_seconds, end_seconds, positive_labels"
+        ) from None
+
+
+def _segment(root: Path, row: dict[str, str], kind: str) -> Item:
+    start_s, end_s = float(row["start_seconds"]), float(row["end_seconds"])
+    key = f"{row['YTID']}_{start_s}_{end_s}"
+    frames = root / "frames"
+    return Item(
+        key=key,
+        kind=kind,
+        sound=root / "audio" / f"{key}.mp3",
+        pictures=(
+            *(frames / f"frame_{index}" / f"{key}.jpg" for index in range(FRAMES)),
+            *(frames / f"{key}_{index}.jpg" for index in range(FRAMES)),
+        ),
+        notes={"labels": row["positive_labels"]},
+    )

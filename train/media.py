@@ -1,0 +1,201 @@
+"""Reads what people have, pictures, sound and video of any format, a piece at a time.
+
+Files enter, JPEG files and waves leave. Sound is mixed to one channel and resampled to 16 kHz,
+as the live runtime does it. At most ten seconds of a video are held at once.
+
+Axes: S samples, C channels.
+
+Errors
+------
+UnreadableError      a file cannot be read, or has no sound or no picture
+"""
+
+import io
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import soundfile
+import soxr
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+RATE_HZ = 16_000
+FRAME_SIDE = 256
+"""Stored pictures are scaled down to this short side, in pixels: a crop of 224 with room."""
+
+LONGEST_S = 60
+"""What is kept of a recording that is no video, in seconds, and the longest hole in any."""
+HOLE_S = 0.05
+"""Sound that comes later than this after the last, in seconds, leaves silence between."""
+
+_JPEG_QUALITY = 90
+
+Samples = NDArray[np.float32]
+
+
+class UnreadableError(Exception):
+    """A file that is skipped; the message is the reason."""
+
+
+def jpeg(picture: Image.Image) -> bytes:
+    """Return a picture as a JPEG file, scaled down to a short side of 256 pixels."""
+    scale = FRAME_SIDE / min(picture.size)
+    if scale < 1:
+        width, height = (round(side * scale) for side in picture.size)
+        picture = picture.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0)
+    file = io.BytesIO()
+    picture.convert("RGB").save(file, "JPEG", quality=_JPEG_QUALITY)
+    return file.getvalue()
+
+
+def flac(wave_S: Samples) -> bytes:
+    """Return a wave at 16 kHz as a FLAC file of 16 bit; what is louder than full is clipped."""
+    file = io.BytesIO()
+    limited_S = np.clip(wave_S, -1, 1)
+    soundfile.write(file, limited_S, RATE_HZ, format="FLAC", subtype="PCM_16")
+    return file.getvalue()
+
+
+def read_picture(path: Path) -> bytes:
+    """Return the picture of a file, upright, as `jpeg` gives it.
+
+    Raises
+    ------
+    UnreadableError
+        When it is missing or no picture.
+    """
+    try:
+        with Image.open(path) as picture:
+            return jpeg(ImageOps.exif_transpose(picture))
+    except FileNotFoundError:
+        raise UnreadableError(f"{path} is missing") from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UnreadableError(f"{path} cannot be read as a picture ({error})") from None
+
+
+def read_sound(path: Path) -> Samples:
+    """Return the sound of a file, its first minute at most, mono at 16 kHz.
+
+    Raises
+    ------
+    UnreadableError
+        When it is missing, cannot be decoded, or has no sound.
+    """
+    with _opened(path) as container:
+        minute = next(_pieces(_sound_parts(container, path), LONGEST_S * RATE_HZ), None)
+    if minute is None:
+        raise UnreadableError(f"{path} has no sound")
+    return minute
+
+
+def cut_video(
+    path: Path, piece_s: float, frames_each: int
+) -> Iterator[tuple[list[bytes], Samples]]:
+    """Yield a video in pieces, each its pictures, evenly spaced, and its sound.
+
+    The last piece is as long as the sound; one without a picture or any sound is not given.
+
+    Parameters
+    ----------
+    path : a video with sound.
+    piece_s : length of a piece, in seconds.
+    frames_each : pictures of a whole piece.
+
+    Raises
+    ------
+    UnreadableError
+        When it is missing, cannot be decoded, or has no sound or no picture.
+    """
+    with _opened(path) as sound_of, _opened(path) as pictures_of:
+        step_s = piece_s / frames_each
+        pieces = _pieces(_sound_parts(sound_of, path), round(piece_s * RATE_HZ))
+        pictures = _pictures(pictures_of, path)
+        for index, wave_S in enumerate(pieces):
+            count = max(1, min(frames_each, round(len(wave_S) / RATE_HZ / step_s)))
+            times = [index * piece_s + (place + 0.5) * step_s for place in range(count)]
+            frames = [file for time_s in times if (file := _picture_at(pictures, time_s))]
+            if frames:
+                yield frames, wave_S
+
+
+def _opened(path: Path) -> Any:
+    try:
+        return av.open(str(path))
+    except FileNotFoundError:
+        raise UnreadableError(f"{path} is missing") from None
+    except OSError as error:
+        raise UnreadableError(f"{path} cannot be opened ({error.strerror})") from None
+
+
+def _pieces(parts: Iterable[Samples], samples: int) -> Iterator[Samples]:
+    """Join blocks of sound and cut them anew; only the last piece may be shorter."""
+    held: list[Samples] = []
+    for part_S in parts:
+        held.append(part_S)
+        while sum(map(len, held)) >= samples:
+            joined_S = np.concatenate(held)
+            yield joined_S[:samples]
+            held = [joined_S[samples:]]
+    rest_S = np.concatenate(held) if held else np.zeros(0, np.float32)
+    if len(rest_S):
+        yield rest_S
+
+
+def _pictures(container: Any, path: Path) -> Iterator[tuple[float, av.VideoFrame]]:
+    """Yield each picture with its time, in seconds after the start of the file."""
+    if not container.streams.video:
+        raise UnreadableError(f"{path} has no picture")
+    start_s = _start_s(container)
+    container.streams.video[0].codec_context.thread_count = 1  # every core has its own file
+    with _decoding(path, "pictures"):
+        for frame in container.decode(video=0):
+            if frame.time is not None:
+                yield frame.time - start_s, frame
+
+
+def _picture_at(pictures: Iterator[tuple[float, av.VideoFrame]], time_s: float) -> bytes | None:
+    """Return the first picture, as a JPEG file, that is not earlier; None after the last."""
+    for shown_s, frame in pictures:
+        if shown_s >= time_s:
+            quarter_turns = round(frame.rotation / 90) % 4
+            return jpeg(Image.fromarray(np.rot90(frame.to_ndarray(format="rgb24"), quarter_turns)))
+    return None
+
+
+def _sound_parts(container: Any, path: Path) -> Iterator[Samples]:
+    """Yield the sound from the file's start on; holes in its time are filled with silence."""
+    if not container.streams.audio:
+        raise UnreadableError(f"{path} has no sound")
+    rate_hz, taken, start_s = container.streams.audio[0].rate, 0, _start_s(container)
+    with _decoding(path, "sound"):
+        to_float = av.AudioResampler(format="fltp", rate=rate_hz)
+        to_16_khz = soxr.ResampleStream(rate_hz, RATE_HZ, 1, dtype="float32")
+        for packed in container.decode(audio=0):
+            for frame in to_float.resample(packed):
+                block_S = frame.to_ndarray().mean(axis=0, dtype=np.float32)
+                hole = (
+                    0 if packed.time is None else round((packed.time - start_s) * rate_hz) - taken
+                )
+                if hole > rate_hz * LONGEST_S:
+                    raise UnreadableError(f"the sound of {path} has a hole of over a minute")
+                if hole > rate_hz * HOLE_S:
+                    block_S = np.concatenate([np.zeros(hole, np.float32), block_S])
+                taken += len(block_S)
+                yield to_16_khz.resample_chunk(block_S)
+        yield to_16_khz.resample_chunk(np.zeros(0, np.float32), last=True)
+
+
+def _start_s(container: Any) -> float:
+    return (container.start_time or 0) / av.time_base
+
+
+@contextmanager
+def _decoding(path: Path, what: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, av.error.FFmpegError) as error:
+        raise UnreadableError(f"the {what} of {path} cannot be decoded ({error})") from None
