@@ -1,0 +1,65 @@
+"""What all processes share: features gathered with true gradients, numbers added up.
+
+Each process computes its share of one loss, so the true gradient of a tensor that was gathered
+is the sum of all processes' gradients of it. Alone, everything here is the identity.
+
+Batches are of one size on all processes. b items of one process, A of all.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+
+
+def rank() -> int:
+    """Return which process this is, 0 when it is alone."""
+    return distributed.get_rank() if _together() else 0
+
+
+def world() -> int:
+    """Return how many processes there are."""
+    return distributed.get_world_size() if _together() else 1
+
+
+def gather(tensor_bx: Tensor) -> Tensor:
+    """Return the tensors [A, ...] of all processes in their order; backward adds gradients up."""
+    if not _together():
+        return tensor_bx
+    gathered_Ax: Tensor = _Gather.apply(tensor_bx.contiguous())
+    return gathered_Ax
+
+
+def total(value: Tensor) -> Tensor:
+    """Return the sum of a tensor over all processes, without gradient."""
+    value = value.detach().clone()
+    if _together():
+        distributed.all_reduce(value)
+    return value
+
+
+def gather_objects(item: Any) -> list[Any]:
+    """Return what every process gives, in their order."""
+    if not _together():
+        return [item]
+    items: list[Any] = [None] * world()
+    distributed.all_gather_object(items, item)
+    return items
+
+
+def _together() -> bool:
+    return distributed.is_available() and distributed.is_initialized()
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(_: Any, tensor_bx: Tensor) -> Tensor:
+        gathered_Ax = tensor_bx.new_empty(world() * len(tensor_bx), *tensor_bx.shape[1:])
+        distributed.all_gather_single(gathered_Ax, tensor_bx)
+        return gathered_Ax
+
+    @staticmethod
+    def backward(_: Any, grad_Ax: Tensor) -> Tensor:
+        grad_bx = grad_Ax.new_empty(len(grad_Ax) // world(), *grad_Ax.shape[1:])
+        distributed.reduce_scatter_single(grad_bx, grad_Ax.contiguous())
+        return grad_bx
