@@ -21,10 +21,10 @@ from rich.table import Table
 
 from denseav.export.bundle import SAMPLE_RATE_HZ, TOKEN_HOP_SAMPLES, demo_folder, open_bundle
 from denseav.export.session import Features, Session, open_session
+from denseav.stream.assembly import DEMO_CLIP
 from denseav.stream.clip import Clip
 from denseav.stream.flow import Heatmap
 from denseav.stream.hud import Hud
-from denseav.stream.live import DEMO_CLIP
 from denseav.stream.overlay import Overlay
 from denseav.stream.paced import PacedClip
 from denseav.stream.pipeline import Pipeline

@@ -8,8 +8,8 @@ import pytest
 from fake_session import FakeSession
 from fakes import FakeCamera
 
+from denseav.stream.assembly import _announcer
 from denseav.stream.flow import Frame, Heatmap
-from denseav.stream.live import _announcer
 
 
 def heatmap(audio_end_s: float | None) -> Heatmap:
