@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast, get_args
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from denseav.export.bundle import (
     window_samples,
     write_manifest,
 )
+from denseav.export.engine import write_engines
 from denseav.export.graphs import Graph, make_graphs
 from denseav.export.parity import TOLERANCES, Heats, calibrate, failures, measure
 from denseav.export.precision import half, spell_out_attention
@@ -50,13 +51,15 @@ _ONE_FILE_BYTES = 1_900_000_000  # protobuf ends at 2 GB; beyond, weights go bes
 class Plan:
     """What is to be built.
 
-    `frame_size` is (height, width), multiples of the patch; `tokens` how many a window holds.
+    `frame_size` is (height, width), multiples of the patch; `tokens` how many a window holds;
+    `engines` whether TensorRT's are built beside the ONNX graphs.
     """
 
     source: str
     precision: Precision
     frame_size: tuple[int, int]
     tokens: int
+    engines: bool = False
 
 
 def make_plan(
@@ -87,6 +90,33 @@ def make_plan(
     return Plan(source=source, precision=precision, frame_size=(height, width), tokens=tokens)
 
 
+def remake_plan(manifest: Manifest) -> Plan:
+    """Return the plan of a bundle that is there already, with TensorRT engines."""
+    if manifest.precision not in get_args(Precision):
+        raise BundleError(f"there are no TensorRT engines in {manifest.precision}")
+    return Plan(
+        source=manifest.source,
+        precision=cast(Precision, manifest.precision),
+        frame_size=(manifest.image.height, manifest.image.width),
+        tokens=manifest.audio.tokens,
+        engines=True,
+    )
+
+
+def require_same_model(old: Manifest, new: Manifest) -> None:
+    """Raise `BundleError` when a bundle's source no longer gives the model it was made from.
+
+    The scale of each head is measured anew, so it is as good as a fingerprint of the weights.
+    """
+    names = [head.name for head in old.heads] == [head.name for head in new.heads]
+    before, after = ([(h.threshold, h.ceiling) for h in m.heads] for m in (old, new))
+    if not names or not np.allclose(before, after, rtol=1e-3):
+        raise BundleError(
+            f"{old.source} is no longer the model that this bundle was made from; "
+            "nothing was changed; export it into another folder"
+        )
+
+
 def build(model: DenseAV, plan: Plan, folder: Path, step: Step) -> Manifest:
     """Export `model` as planned into the empty `folder`; the model itself is changed.
 
@@ -113,6 +143,12 @@ def build(model: DenseAV, plan: Plan, folder: Path, step: Step) -> Manifest:
     session = open_session(Bundle(folder=folder, manifest=manifest), "cpu", threads=2)
     parity = _parity(session, plan, model.config.heads, reference)
     manifest = dataclasses.replace(manifest, parity=parity)
+    if plan.engines:
+        manifest = write_engines(graphs.named(), examples, manifest, folder, step)
+        step("parity of the engines")
+        session = open_session(Bundle(folder=folder, manifest=manifest), "trt")
+        parity = _parity(session, plan, model.config.heads, reference)
+        manifest = dataclasses.replace(manifest, engine_parity=parity)
     write_manifest(folder, manifest)
     return manifest
 
@@ -180,7 +216,7 @@ def _parity(
     parity = measure(reference.sounding, _probe_heatmaps(session, plan).sounding, heads)
     if failed := failures(parity, TOLERANCES[plan.precision]):
         raise BundleError(
-            f"the {plan.precision} graphs differ too much from PyTorch ({'; '.join(failed)}); "
-            "nothing was written"
+            f"the {plan.precision} graphs on {session.backend} differ too much from PyTorch "
+            f"({'; '.join(failed)}); nothing was written"
         )
     return {name: asdict(figures) for name, figures in parity.items()}

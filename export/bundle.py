@@ -12,7 +12,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -74,7 +74,10 @@ class AudioInput:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What `manifest.json` says. `files` maps each file's name to its sha256."""
+    """What `manifest.json` says. `files` maps each file's name to its sha256.
+
+    `parity` is of the ONNX graphs, `engine_parity` of the TensorRT engines where there are any.
+    """
 
     model: str
     trained: bool
@@ -86,6 +89,7 @@ class Manifest:
     audio: AudioInput
     parity: Mapping[str, Any]
     files: Mapping[str, str]
+    engine_parity: Mapping[str, Any] = field(default_factory=dict)
     schema: int = SCHEMA
 
 

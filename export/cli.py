@@ -3,22 +3,26 @@
 import argparse
 import logging
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from denseav.export.build import Plan, build, make_plan
+from denseav.export.build import Plan, build, make_plan, remake_plan, require_same_model
 from denseav.export.bundle import (
     SAMPLE_RATE_HZ,
     BundleError,
     Manifest,
     default_folder,
+    open_bundle,
     window_samples,
 )
-from denseav.export.workshop import written_beside
+from denseav.export.engine import require_tools
+from denseav.export.workshop import rewritten, written_beside
 from denseav.models import CheckpointError, DenseAV, load
 
 _SOURCES = """\
@@ -29,13 +33,16 @@ bundle says so). Exit codes: 0 done, 2 usage, 4 the model or the bundle is not u
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
-    options = _parser().parse_args(arguments)
+    options = _parse(arguments)
     console = Console(stderr=True)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     logging.getLogger("onnxscript").setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
     try:
-        _export(options, console)
+        if options.rebuild_engines:
+            _rebuild(options.rebuild_engines, console)
+        else:
+            _export(options, console)
     except (CheckpointError, BundleError) as error:
         console.print(f"denseav-export: error: {error}", style="red", soft_wrap=True, markup=False)
         return 4
@@ -43,6 +50,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print("denseav-export: interrupted; nothing was written")
         return 130
     return 0
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if (options.source is None) == (options.rebuild_engines is None):
+        parser.error("name one thing to export: SOURCE, or --rebuild-engines DIR")
+    options.precision = options.trt or options.precision
+    return options
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -53,11 +69,17 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("source", metavar="SOURCE", help="a checkpoint, see below")
+    parser.add_argument("source", nargs="?", metavar="SOURCE", help="a checkpoint, see below")
     parser.add_argument(
         "--out", type=Path, default=default_folder(), metavar="DIR", help="default: %(default)s"
     )
-    parser.add_argument("--precision", choices=("fp32", "fp16"), default="fp32")
+    precision = parser.add_mutually_exclusive_group()
+    precision.add_argument("--precision", choices=("fp32", "fp16"), default="fp32")
+    precision.add_argument(
+        "--trt",
+        choices=("fp32", "fp16"),
+        help="as --precision, and TensorRT engines for this machine's GPU beside the ONNX graphs",
+    )
     parser.add_argument(
         "--frame-size",
         type=_frame_size,
@@ -73,6 +95,12 @@ def _parser() -> argparse.ArgumentParser:
         help="how much sound one audio pass hears, rounded to tokens; default: %(default)s",
     )
     parser.add_argument("--dry-run", action="store_true", help="say what would be built, and end")
+    parser.add_argument(
+        "--rebuild-engines",
+        type=Path,
+        metavar="DIR",
+        help="export the bundle in DIR again, as it was, with engines for this machine's GPU",
+    )
     return parser
 
 
@@ -80,14 +108,40 @@ def _export(options: argparse.Namespace, console: Console) -> None:
     if options.dry_run:
         _load(options, console)
         return
+    if options.trt:
+        require_tools()
     with written_beside(options.out) as folder:
         model, plan = _load(options, console)
-        with Progress(
-            SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console
-        ) as progress:
-            manifest = build(model, plan, folder, _stepper(progress))
-    console.print(_parity_table(manifest))
-    console.print(f"run it with: denseav-live --camera 0 --model {options.out}", highlight=False)
+        manifest = _build(model, plan, folder, console)
+    _say_how_to_run(options.out, manifest, console)
+
+
+def _rebuild(out: Path, console: Console) -> None:
+    """Export the bundle in `out` again from its own source, and put it in the old one's place."""
+    old = open_bundle(out).manifest
+    require_tools()
+    with rewritten(out) as folder:
+        with console.status(f"loading {old.source}"):
+            model = load(old.source)
+        manifest = _build(model, remake_plan(old), folder, console)
+        require_same_model(old, manifest)
+    _say_how_to_run(out, manifest, console)
+
+
+def _build(model: DenseAV, plan: Plan, folder: Path, console: Console) -> Manifest:
+    with Progress(
+        SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console
+    ) as progress:
+        return build(model, plan, folder, _stepper(progress))
+
+
+def _say_how_to_run(out: Path, manifest: Manifest, console: Console) -> None:
+    console.print(_parity_table("ONNX graphs", manifest.parity))
+    device = ""
+    if manifest.engine_parity:
+        console.print(_parity_table("TensorRT engines", manifest.engine_parity))
+        device = " --device trt"
+    console.print(f"run it with: denseav-live --camera 0 --model {out}{device}", highlight=False)
 
 
 def _load(options: argparse.Namespace, console: Console) -> tuple[DenseAV, Plan]:
@@ -96,12 +150,14 @@ def _load(options: argparse.Namespace, console: Console) -> tuple[DenseAV, Plan]
     plan = make_plan(
         model.config, options.source, options.precision, options.frame_size, options.window
     )
+    plan = replace(plan, engines=options.trt is not None)
     height, width = plan.frame_size
     window_s = window_samples(plan.tokens) / SAMPLE_RATE_HZ
     console.print(
         f"{model.config.name}{'' if model.config.trained else ' (UNTRAINED: random weights)'}, "
         f"heads {', '.join(model.config.heads)}; {plan.precision}, frames of {height}x{width}, "
-        f"windows of {window_s:.2f} s ({plan.tokens} tokens); into {options.out}",
+        f"windows of {window_s:.2f} s ({plan.tokens} tokens)"
+        f"{', with TensorRT engines' if plan.engines else ''}; into {options.out}",
         highlight=False,
         soft_wrap=True,
     )
@@ -119,12 +175,12 @@ def _stepper(progress: Progress) -> Callable[[str], None]:
     return step
 
 
-def _parity_table(manifest: Manifest) -> Table:
-    table = Table(title="heatmaps against PyTorch float32")
+def _parity_table(what: str, parity: Mapping[str, Any]) -> Table:
+    table = Table(title=f"{what}: heatmaps against PyTorch float32")
     table.add_column("head")
     for figure in ("cosine", "max_abs", "argmax_agreement", "rank_correlation"):
         table.add_column(figure.replace("_", " "), justify="right")
-    for head, figures in manifest.parity.items():
+    for head, figures in parity.items():
         table.add_row(head, *(f"{value:.6f}" for value in figures.values()))
     return table
 

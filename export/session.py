@@ -8,14 +8,19 @@ Axes: K heads, C channels, H W the feature grid, T audio tokens, S samples.
 """
 
 import logging
+import subprocess
+import sys
+from types import ModuleType
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from denseav.export.bundle import Bundle, BundleError
+from denseav.export.bundle import Bundle, BundleError, open_bundle
+from denseav.export.sidecar import MismatchError, rebuild_arguments, require_engines
 
 Device = Literal["auto", "cpu", "cuda", "trt"]
+OnMismatch = Literal["error", "rebuild", "onnx"]
 Features = Any  # lives on the session's device; only the session looks inside
 
 log = logging.getLogger(__name__)
@@ -42,7 +47,12 @@ class Session(Protocol):
         """Return the similarity slice `[K, H, W]` of the picture and audio token `token`."""
 
 
-def open_session(bundle: Bundle, device: Device = "auto", threads: int = 1) -> Session:
+def open_session(
+    bundle: Bundle,
+    device: Device = "auto",
+    threads: int = 1,
+    on_mismatch: OnMismatch = "error",
+) -> Session:
     """Load a bundle on the device asked for.
 
     `auto` takes a GPU where there is one; when that GPU cannot be used it says why and takes
@@ -51,6 +61,9 @@ def open_session(bundle: Bundle, device: Device = "auto", threads: int = 1) -> S
     Parameters
     ----------
     threads : how many threads one graph may use on a CPU.
+    on_mismatch : what to do with engines that were built for something else than this machine
+        and bundle: refuse them, rebuild them (`denseav-export`, minutes), or run the ONNX graphs
+        on CUDA instead and say so.
 
     Raises
     ------
@@ -61,7 +74,7 @@ def open_session(bundle: Bundle, device: Device = "auto", threads: int = 1) -> S
     from denseav.export.session_onnx import OnnxSession, cuda_is_here
 
     if device == "trt":
-        raise BundleError("this bundle holds no TensorRT engines; use --device cuda or cpu")
+        return _open_trt(bundle, on_mismatch)
     if device == "auto" and not cuda_is_here():
         device = "cpu"
     if device == "auto":
@@ -71,3 +84,58 @@ def open_session(bundle: Bundle, device: Device = "auto", threads: int = 1) -> S
             log.warning("running on the CPU: %s", error)
             device = "cpu"
     return OnnxSession(bundle, device, threads)
+
+
+def trt_runtime() -> ModuleType:
+    """Return the module `denseav.export.session_trt`, which imports TensorRT.
+
+    Raises
+    ------
+    BundleError
+        When TensorRT, its libraries or the CUDA bindings are missing or cannot be loaded.
+    """
+    try:
+        from denseav.export import session_trt
+    except ModuleNotFoundError as error:
+        raise BundleError(
+            f"{error.name} is not installed; install it with: pip install 'denseav[trt]', "
+            "or use --device cuda or cpu"
+        ) from None
+    except ImportError as error:
+        raise BundleError(
+            f"TensorRT's libraries cannot be loaded ({error}); install them with: "
+            "pip install 'denseav[trt]', or use --device cuda or cpu"
+        ) from None
+    return session_trt
+
+
+def _open_trt(bundle: Bundle, on_mismatch: OnMismatch) -> Session:
+    from denseav.export.session_onnx import OnnxSession, cuda_is_here
+
+    require_engines(bundle)
+    if not cuda_is_here():
+        raise BundleError("no NVIDIA GPU or driver was found; use --device cpu")
+    runtime = trt_runtime()
+    try:
+        session: Session = runtime.TrtSession(bundle)
+    except MismatchError as error:
+        if on_mismatch == "error":
+            raise
+        if on_mismatch == "onnx":
+            log.warning("running the ONNX graphs on CUDA: %s", error)
+            return OnnxSession(bundle, "cuda")
+        log.warning("rebuilding the engines, which takes minutes: %s", error)
+        session = runtime.TrtSession(_rebuilt(bundle))
+    return session
+
+
+def _rebuilt(bundle: Bundle) -> Bundle:
+    # In a process of its own: building needs torch, which nothing that runs live imports.
+    main = "import sys; from denseav.export.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", main, *rebuild_arguments(bundle.folder)]
+    if subprocess.run(command, check=False).returncode:
+        raise BundleError(
+            "the engines were not rebuilt, for the reason above; "
+            "use --on-mismatch onnx, or --device cuda or cpu"
+        )
+    return open_bundle(bundle.folder)

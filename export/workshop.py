@@ -38,6 +38,37 @@ def written_beside(out: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _unwritable(out: Path, error: OSError) -> BundleError:
-    remedy = "make room" if error.errno in _FULL else "name another folder with --out"
+@contextmanager
+def rewritten(out: Path) -> Iterator[Path]:
+    """Give a folder beside `out` that takes its place when all went well, and vanishes if not.
+
+    Raises
+    ------
+    BundleError
+        When the parent of `out` cannot be written, or the disk is full.
+    """
+    try:
+        workshop = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    except OSError as error:
+        raise _unwritable(out, error, "make its parent folder writable") from None
+    new, old = workshop / "new", workshop / "old"
+    try:
+        new.mkdir()
+        yield new
+        out.rename(old)
+        try:
+            new.rename(out)
+        except BaseException:
+            old.rename(out)
+            raise
+    except OSError as error:
+        raise _unwritable(out, error, "make its parent folder writable") from None
+    finally:
+        shutil.rmtree(workshop, ignore_errors=True)
+
+
+def _unwritable(
+    out: Path, error: OSError, otherwise: str = "name another folder with --out"
+) -> BundleError:
+    remedy = "make room" if error.errno in _FULL else otherwise
     return BundleError(f"{out} cannot be written ({error.strerror or error}); {remedy}")
