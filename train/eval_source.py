@@ -87,7 +87,10 @@ class ModelSource:
 def token_mask(heard_samples: int, window_samples: int, tokens: int) -> Tensor:
     """Return which tokens hear any of the first samples of a window, bool [T].
 
-    As in the released code: tokens share the window evenly, which is up to half a token off.
+    As in the released code tokens share the window evenly, which is up to half a token off. Of a
+    sound too short for any, the first token counts (there, a random one).
     """
     heard_11S = (torch.arange(window_samples) < heard_samples).float()[None, None]
-    return functional.interpolate(heard_11S, tokens, mode="linear")[0, 0] > HEARD
+    mask_T = functional.interpolate(heard_11S, tokens, mode="linear")[0, 0] > HEARD
+    mask_T[0] = True
+    return mask_T

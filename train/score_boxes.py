@@ -41,13 +41,15 @@ def boxes_mask(boxes: Sequence[tuple[float, float, float, float]], size: tuple[i
 
 def above_median(heat_HW: Heat) -> Mask:
     """Return the half of the pixels that is hotter."""
-    return heat_HW > np.sort(heat_HW, axis=None)[heat_HW.size // 2]
+    hotter_HW: Mask = heat_HW > np.sort(heat_HW, axis=None)[heat_HW.size // 2]
+    return hotter_HW
 
 
 def as_large_as(heat_HW: Heat, truth_HW: Mask) -> Mask:
     """Return the hottest pixels, as many as are true; half of them when none is."""
     count = int(truth_HW.sum()) or heat_HW.size // 2
-    return heat_HW >= np.sort(heat_HW, axis=None)[heat_HW.size - count]
+    hottest_HW: Mask = heat_HW >= np.sort(heat_HW, axis=None)[heat_HW.size - count]
+    return hottest_HW
 
 
 def ciou(found_HW: Mask, truth_HW: Mask) -> float:

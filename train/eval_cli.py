@@ -1,0 +1,221 @@
+"""`denseav-eval`: parse, find the data, load, evaluate, show."""
+
+import argparse
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import track as rich_track
+
+from denseav.models import CheckpointError, DenseAV, load
+from denseav.train import eval_layouts
+from denseav.train.errors import DataError
+from denseav.train.eval_items import EvalSet, own_folder, with_files
+from denseav.train.eval_maps import TOTAL, T
+from denseav.train.eval_negatives import SEEDS
+from denseav.train.eval_report import Row, tables, write_json
+from denseav.train.eval_shards import shards
+from denseav.train.eval_source import ModelSource
+from denseav.train.evaluate import RETRIEVAL_ITEMS, Plan, evaluate, subset
+
+Layout = Callable[[Path], list[EvalSet]]
+
+LAYOUTS: Mapping[str, tuple[Layout, str]] = {
+    "speech-prompted": (eval_layouts.speech_prompted, "ADE20KSpeechPrompted: mAP, mIoU"),
+    "sound-prompted": (eval_layouts.sound_prompted, "ADE20KSoundPrompted: mAP, mIoU"),
+    "places": (eval_layouts.places, "PlacesAudio_400k_distro: retrieval"),
+    "audioset": (eval_layouts.audioset, "audioset-eval: retrieval"),
+    "vggss": (eval_layouts.vggss, "VGG-SS: cIoU, AUC"),
+    "is3": (eval_layouts.is3, "IS3: cIoU, AUC, IIoU, IAUC; with speech/ also Extended IS3"),
+    "items": (own_folder, "a folder of your own with items.csv: whatever its columns allow"),
+}
+
+UNTRAINED = " (UNTRAINED: random weights)"
+
+EPILOG = """\
+SOURCE is whatever denseav-export takes: a checkpoint folder, a released .ckpt, a hub id, or a
+configuration .json (random weights). With Places and AudioSet together, PredDis and ActDis are
+measured too. Exit codes: 0 done, 2 usage, 3 the data is not usable, 4 the model is not."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if not _folders(options) and not options.shards:
+        names = ", --".join((*LAYOUTS, "shards"))
+        parser.error(f"nothing to evaluate; name data with --{names}")
+    console = Console(stderr=True)
+    warnings.simplefilter("ignore")
+    try:
+        _run(options, console)
+    except (CheckpointError, DataError) as error:
+        console.print(f"denseav-eval: error: {error}", style="red", soft_wrap=True, markup=False)
+        return error.exit_code
+    except KeyboardInterrupt:
+        console.print("denseav-eval: interrupted; what is above is done")
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="denseav-eval",
+        description="Measure a model as the papers do.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("source", metavar="SOURCE", help="a checkpoint, see below")
+    data = parser.add_argument_group("data", "each may be given several times")
+    for name, (_, what) in LAYOUTS.items():
+        data.add_argument(
+            f"--{name}", type=Path, action="append", default=[], metavar="DIR", help=what
+        )
+    data.add_argument(
+        "--shards",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="made by denseav-data: retrieval",
+    )
+    data.add_argument(
+        "--allow-missing", action="store_true", help="leave items out whose files are not there"
+    )
+    parser.add_argument(
+        "--retrieval-items",
+        type=_count,
+        default=RETRIEVAL_ITEMS,
+        metavar="N",
+        help="how many items of a retrieval set are drawn; default: %(default)s",
+    )
+    parser.add_argument(
+        "--mixed",
+        type=Path,
+        metavar="DIR",
+        help="ask again with the other kind of audio mixed in; the lists of pairs and gains are "
+        "read from DIR, or drawn and written there",
+    )
+    parser.add_argument(
+        "--snr",
+        type=float,
+        nargs="+",
+        default=[0.0],
+        metavar="DB",
+        help="signal-to-noise ratios of mixtures; default: 0",
+    )
+    parser.add_argument(
+        "--negative-audio",
+        action="store_true",
+        help="also hear pictures with boxes with silence, noise and off-screen sounds "
+        f"({len(SEEDS)} draws each)",
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda; default: %(default)s")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="write all results as JSON")
+    return parser
+
+
+def _run(options: argparse.Namespace, console: Console) -> None:
+    if options.json is not None and not options.json.parent.is_dir():
+        raise DataError(f"{options.json.parent} does not exist; name another file with --json")
+    with TemporaryDirectory() as unpacked:
+        _evaluate(options, _data(options, Path(unpacked)), console)
+
+
+def _data(options: argparse.Namespace, unpacked: Path) -> list[EvalSet]:
+    found = [data for layout, folder in _folders(options) for data in layout(folder)]
+    for number, folder in enumerate(options.shards):
+        into = unpacked / str(number)
+        into.mkdir()
+        found += shards(folder, into, options.retrieval_items)
+    sets = [
+        subset(with_files(data, allow_missing=options.allow_missing), options.retrieval_items)
+        for data in found
+    ]
+    names = [data.name for data in sets]
+    if len(set(names)) < len(names):
+        raise DataError(f"two data sets have one name, {', '.join(names)}; rename a folder")
+    return sets
+
+
+def _evaluate(options: argparse.Namespace, sets: Sequence[EvalSet], console: Console) -> None:
+    model = _load(options, console)
+    plan = Plan(mixed=options.mixed, snrs_db=options.snr, negative_audio=options.negative_audio)
+    about = _about(options, model, sets)
+    rows: list[Row] = []
+    out = Console()
+    try:
+        for found in evaluate(ModelSource(model), sets, plan, _Tracker(console)):
+            rows += found
+            if options.json is not None:
+                write_json(options.json, about, rows)
+    finally:
+        if rows:
+            title = f"{model.config.name}{'' if model.config.trained else UNTRAINED}"
+            out.print(title, highlight=False)
+        for shown in tables(rows, (TOTAL, *model.config.heads)):
+            out.print(shown)
+
+
+def _folders(options: argparse.Namespace) -> list[tuple[Layout, Path]]:
+    return [
+        (layout, folder)
+        for name, (layout, _) in LAYOUTS.items()
+        for folder in getattr(options, name.replace("-", "_"))
+    ]
+
+
+def _load(options: argparse.Namespace, console: Console) -> DenseAV:
+    device = options.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    with console.status(f"loading {options.source}"):
+        model = load(options.source)
+    try:
+        return model.to(device)
+    except (RuntimeError, AssertionError) as error:
+        first = str(error).partition("\n")[0]
+        raise DataError(f"the device {device!r} cannot be used ({first}); try cpu") from None
+
+
+def _about(options: argparse.Namespace, model: DenseAV, sets: Sequence[EvalSet]) -> dict[str, Any]:
+    return {
+        "source": options.source,
+        "model": model.config.name,
+        "trained": model.config.trained,
+        "heads": model.config.heads,
+        "mixed": options.mixed,
+        "negative_audio_seeds": SEEDS if options.negative_audio else [],
+        "sets": [
+            {
+                "name": data.name,
+                "kind": data.kind,
+                "task": data.task,
+                "items": len(data.items),
+                "missing": data.missing,
+            }
+            for data in sets
+        ],
+    }
+
+
+class _Tracker:
+    """A progress bar on the error stream."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def __call__(self, sequence: Sequence[T], description: str) -> Iterable[T]:
+        """Yield the sequence."""
+        return rich_track(sequence, description, console=self._console, transient=True)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of items")
+    return int(text)

@@ -1,0 +1,77 @@
+"""Results: rows enter, a table for people and JSON for machines leave."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from denseav.train.errors import DataError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One number.
+
+    Attributes
+    ----------
+    audio : what was heard: `clean`, or what was mixed in.
+    head : `total` (all heads) or one head's name.
+    value, low, high : in percent with their 95 % interval, which follows from resampling the
+        `count` units; a threshold (in units of similarity) and a count have no interval.
+    """
+
+    data: str
+    audio: str
+    metric: str
+    head: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+    count: int
+    unit: str
+
+
+def tables(rows: Iterable[Row], heads: Sequence[str]) -> Iterator[Table]:
+    """Yield a table for each set and way of hearing it: a line a metric, a column a head."""
+    parts: dict[tuple[str, str], dict[str, dict[str, Row]]] = {}
+    for row in rows:
+        lines = parts.setdefault((row.data, row.audio), {})
+        lines.setdefault(row.metric, {})[row.head] = row
+    for (data, audio), lines in parts.items():
+        shown = Table(title=f"{data}, {audio}", title_justify="left")
+        shown.add_column("percent (95 % interval)", no_wrap=True)
+        for head in heads:
+            shown.add_column(head, justify="right", no_wrap=True)
+        shown.add_column("n", justify="right", no_wrap=True)
+        for metric, found in lines.items():
+            one = next(iter(found.values()))
+            shown.add_row(metric, *(_cell(found.get(head)) for head in heads), str(one.count))
+        yield shown
+
+
+def write_json(path: Path, about: dict[str, Any], rows: Iterable[Row]) -> None:
+    """Write everything, whole or not at all.
+
+    Raises
+    ------
+    DataError
+        When it cannot be written.
+    """
+    text = json.dumps({**about, "results": [asdict(row) for row in rows]}, indent=2, default=str)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_text(text + "\n", encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be written ({error}); name another with --json") from None
+
+
+def _cell(row: Row | None) -> str:
+    if row is None:
+        return ""
+    if row.low is None or row.high is None:
+        return f"{row.value:.4g}"
+    return f"{row.value:.1f} ({row.low:.1f}-{row.high:.1f})"
