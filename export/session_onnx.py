@@ -19,6 +19,10 @@ _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _CUDA_REMEDY = "install the CUDA libraries with: pip install 'denseav[cuda]', or use --device cpu"
 
 
+class Interrupted(Exception):  # noqa: N818 - no error: it was asked for
+    """A pass was given up because `interrupt` was called."""
+
+
 class OnnxSession:
     """The three graphs of a bundle, loaded; see `denseav.export.session.Session`.
 
@@ -40,6 +44,7 @@ class OnnxSession:
         self.backend = f"onnxruntime-{device}"
         self.precision = bundle.manifest.precision
         self._device = device
+        self._run_options = ort.RunOptions()
         self._graphs = {name: _open(bundle.graph(name), device, threads) for name in GRAPHS}
 
     def image(self, image_HW3: NDArray[np.uint8]) -> Features:
@@ -60,6 +65,13 @@ class OnnxSession:
         heat: NDArray[np.float32] = self._run("heatmap", inputs, "cpu").numpy()
         return heat
 
+    def interrupt(self) -> None:
+        """Make the pass in progress and all later ones raise `Interrupted`, from any thread.
+
+        A large model on a CPU computes for seconds, longer than a person waits after Ctrl-C.
+        """
+        self._run_options.terminate = True
+
     def _put(self, array: NDArray[Any]) -> Any:
         return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), self._device, 0)
 
@@ -69,7 +81,12 @@ class OnnxSession:
         for name, value in inputs.items():
             binding.bind_ortvalue_input(name, value)
         binding.bind_output(session.get_outputs()[0].name, output_device)
-        session.run_with_iobinding(binding)
+        try:
+            session.run_with_iobinding(binding, self._run_options)
+        except Exception:
+            if self._run_options.terminate:
+                raise Interrupted from None
+            raise
         return binding.get_outputs()[0]
 
 

@@ -4,7 +4,7 @@ import argparse
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from denseav.export.bundle import (
     open_bundle,
 )
 from denseav.export.session import Session, open_session
+from denseav.export.session_onnx import Interrupted, OnnxSession
 from denseav.stream.camera import Camera
 from denseav.stream.clip import Clip
 from denseav.stream.errors import StreamError
@@ -33,8 +34,14 @@ from denseav.stream.view import View
 DEMO_CLIP = Path(__file__).with_name("demo") / "clip.mp4"
 
 
-def run(options: argparse.Namespace, stop: threading.Event) -> None:
+def run(options: argparse.Namespace, stop: threading.Event, opened: threading.Event) -> None:
     """Open what the options name, run until it ends or `stop` is set, and close everything.
+
+    Parameters
+    ----------
+    options : checked.
+    stop : set from any thread to end the run.
+    opened : is set when all is open: from then on there is something to close.
 
     Raises
     ------
@@ -52,12 +59,15 @@ def run(options: argparse.Namespace, stop: threading.Event) -> None:
     sources = [] if clip else _open_sources(options)
     names = [item.name for item in ([clip] if clip else sources)]
     _say("looking at and listening to " + " and ".join(names))
+    _interrupt_when(stop, session)
     pipeline = Pipeline(session, manifest)
     hud = Hud(session.backend, session.precision, names)
     try:
         with closing(_open_view(options, manifest, hud, stats)) as view:
+            opened.set()
             if clip:
-                run_offline(clip, pipeline, view, stats, stop, options.seconds)
+                with suppress(Interrupted):
+                    run_offline(clip, pipeline, view, stats, stop, options.seconds)
             else:
                 ready = _announcer(session, sources, hears=options.mic != "none")
                 LiveRun(sources, pipeline, view, stats, stop, options.seconds, ready).run()
@@ -65,6 +75,15 @@ def run(options: argparse.Namespace, stop: threading.Event) -> None:
         _stop(sources, stats)
         if options.stats_json is not None:
             write_report(_report(stats, session, manifest), options.stats_json)
+
+
+def _interrupt_when(stop: threading.Event, session: Session) -> None:
+    def wait() -> None:
+        stop.wait()
+        if isinstance(session, OnnxSession):  # elsewhere a pass takes milliseconds
+            session.interrupt()
+
+    threading.Thread(target=wait, name="interrupter", daemon=True).start()
 
 
 def _stop(sources: Sequence[Source], stats: Stats) -> None:

@@ -5,33 +5,35 @@ missing one is a line too, and not a traceback.
 """
 
 import logging
+import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Sequence
-from types import FrameType
 
 from denseav.export.bundle import BundleError
 from denseav.stream.errors import StreamError
 from denseav.stream.options import parse
 
+OPENING_S = 1.5  # for what is being opened to get ready to end in order
 _LIBRARIES = "libgl1 libglib2.0-0 libsm6 libice6 libx11-6 libxext6"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     logging.basicConfig(format="denseav-live: %(message)s", level=logging.WARNING)
-    stop = threading.Event()
-    _stop_on_signals(stop)
+    stop, opened = threading.Event(), threading.Event()
+    _stop_on_signals(stop, opened)
     try:
-        _run(arguments, stop)
+        _run(arguments, stop, opened)
     except (StreamError, BundleError) as error:
         print(f"denseav-live: error: {error}", file=sys.stderr)  # noqa: T201
         return error.exit_code
     return 0
 
 
-def _run(arguments: Sequence[str] | None, stop: threading.Event) -> None:
+def _run(arguments: Sequence[str] | None, stop: threading.Event, opened: threading.Event) -> None:
     options = parse(arguments)
     try:
         from denseav.stream.assembly import run
@@ -44,12 +46,28 @@ def _run(arguments: Sequence[str] | None, stop: threading.Event) -> None:
     if options.list_devices:
         print(list_devices())  # noqa: T201
     else:
-        run(options, stop)
+        run(options, stop, opened)
 
 
-def _stop_on_signals(stop: threading.Event) -> None:
-    def ask(_number: int, _frame: FrameType | None) -> None:
-        stop.set()
+def _stop_on_signals(stop: threading.Event, opened: threading.Event) -> None:
+    """Set `stop` at Ctrl-C or SIGTERM, even while a library keeps the main thread.
 
+    Python runs its own handlers only between two lines of the main thread, and an absent camera
+    or a large model keeps it for seconds.
+    """
+    asks, asked = socket.socketpair()
+    asks.setblocking(False)
+    signal.set_wakeup_fd(asks.fileno(), warn_on_full_buffer=False)
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, ask)
+        signal.signal(number, lambda *_: None)
+
+    def wait() -> None:
+        with (
+            asks
+        ):  # closed, its number could become a recording's, and the next signal a byte in it
+            while asked.recv(1):
+                stop.set()
+                if not opened.wait(OPENING_S):
+                    os._exit(0)  # nothing is open that would have to be closed
+
+    threading.Thread(target=wait, name="signals", daemon=True).start()

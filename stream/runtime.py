@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Sequence
 from time import monotonic
 
+from denseav.export.session_onnx import Interrupted
 from denseav.stream.clip import Clip
 from denseav.stream.errors import SourceError
 from denseav.stream.flow import AudioBlock, Frame, Heatmap, Source
@@ -139,6 +140,8 @@ class LiveRun:
         """Let a failure on a worker end the run and be raised by it."""
         try:
             step()
+        except Interrupted:
+            self._stop.set()
         except BaseException as error:  # noqa: BLE001
             self._failure = error
             self._stop.set()
