@@ -2,7 +2,7 @@
 
 The very next batch after a restart is the one that an uninterrupted run would have seen.
 
-Axes: B clips, 3 red green blue, H W pixels, S samples at 16 kHz, T audio tokens.
+Axes: B clips, 3 red green blue, H W pixels, S samples at 16 kHz.
 
 Errors
 ------
@@ -82,27 +82,6 @@ class Batch:
         if self.partner is not None:
             parts["partner"] = self.partner._map(change)
         return dataclasses.replace(self, **parts)
-
-
-def soft_tokens(mask_BS: Tensor, tokens: int) -> Tensor:
-    """Bring a mask over samples to audio tokens, as the released training does.
-
-    Each of T equal parts of the samples takes the two samples beside its middle.
-
-    Parameters
-    ----------
-    mask_BS : float32 [B, S].
-    tokens : T.
-
-    Returns
-    -------
-    Tensor
-        float32 [B, T]; a token counts as sound where it is above 0.01.
-    """
-    soft_B1T = torch.nn.functional.interpolate(
-        mask_BS[:, None], tokens, mode="linear", align_corners=False
-    )
-    return soft_B1T[:, 0]
 
 
 class Loader(StreamingDataLoader):  # type: ignore[misc]

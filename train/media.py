@@ -33,6 +33,7 @@ HOLE_S = 0.05
 """Sound that comes later than this after the last, in seconds, leaves silence between."""
 
 _JPEG_QUALITY = 90
+_FAULTS = (av.error.FFmpegError, OSError, ValueError)
 
 Samples = NDArray[np.float32]
 
@@ -127,8 +128,8 @@ def _opened(path: Path) -> Any:
         return av.open(str(path))
     except FileNotFoundError:
         raise UnreadableError(f"{path} is missing") from None
-    except OSError as error:
-        raise UnreadableError(f"{path} cannot be opened ({error.strerror})") from None
+    except _FAULTS as error:
+        raise UnreadableError(f"{path} cannot be opened ({_reason(error)})") from None
 
 
 def _pieces(parts: Iterable[Samples], samples: int) -> Iterator[Samples]:
@@ -197,5 +198,11 @@ def _start_s(container: Any) -> float:
 def _decoding(path: Path, what: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, av.error.FFmpegError) as error:
-        raise UnreadableError(f"the {what} of {path} cannot be decoded ({error})") from None
+    except _FAULTS as error:
+        raise UnreadableError(
+            f"the {what} of {path} cannot be decoded ({_reason(error)})"
+        ) from None
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)

@@ -111,15 +111,17 @@ class Clip:
         )
 
 
-def write_shards(folder: Path, clips: Iterable[Clip]) -> dict[str, Any]:
-    """Write clips into an empty folder as shards of at most 64 MiB.
+def write_shards(
+    folder: Path, clips: Iterable[Clip], *, max_bytes: int = MAX_SHARD_BYTES
+) -> dict[str, Any]:
+    """Write clips into an empty folder as shards of at most so many bytes.
 
     Returns
     -------
     dict
         The index of these shards, for `close_shards`; without chunks when there was no clip.
     """
-    writer = BinaryWriter(str(folder), chunk_bytes=MAX_SHARD_BYTES)
+    writer = BinaryWriter(str(folder), chunk_bytes=max_bytes)
     for number, clip in enumerate(clips):
         writer[number] = clip.pack()
     writer.done()
@@ -147,6 +149,18 @@ def close_shards(folder: Path, indices: Iterable[dict[str, Any]]) -> int:
     clips = sum(int(chunk["chunk_size"]) for chunk in chunks)
     write_json(folder / _PASSPORT, {"format": FORMAT, "schema": SCHEMA, "clips": clips})
     return clips
+
+
+def save_clips(folder: Path, clips: Iterable[Clip]) -> int:
+    """Write a whole set of shards at once, into a new or empty folder.
+
+    Returns
+    -------
+    int
+        How many clips there are.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    return close_shards(folder, [write_shards(folder, clips)])
 
 
 def count_closed(folder: Path) -> int:
@@ -226,7 +240,7 @@ class Shards(StreamingDataset):  # type: ignore[misc]
             raise DamagedClip(name)
         try:
             return Clip.unpack(super().__getitem__(number))
-        except ChunkWaitTimeoutError:
+        except (ChunkWaitTimeoutError, RuntimeError):
             self._damaged.add(name)
             raise DamagedClip(name) from None
         except (ValueError, KeyError, TypeError, IndexError, OSError):
