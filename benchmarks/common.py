@@ -128,10 +128,14 @@ def program(name: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Finished:
-    """How a program ended: its exit code, wall time and the largest memory it ever held."""
+    """How a program ended: its exit code, the largest memory it ever held, and its time.
+
+    `seconds` are on the wall; `cpu_seconds` are of all its threads, whatever else was running.
+    """
 
     code: int
     seconds: float
+    cpu_seconds: float
     peak_gb: float
 
 
@@ -145,6 +149,7 @@ def run_measured(command: Sequence[str]) -> Finished:
     return Finished(
         code=process.returncode,
         seconds=round(time.monotonic() - started_s, 1),
+        cpu_seconds=round(usage.ru_utime + usage.ru_stime, 1),
         peak_gb=round(usage.ru_maxrss * 1024 / 1e9, 2),  # Linux counts in KiB
     )
 

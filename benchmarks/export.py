@@ -51,6 +51,7 @@ def _measure(precision: str, work: Path, window_s: float, clip_s: float) -> dict
     report = json.loads(stats.read_text()) if stats.exists() else {}
     return {
         "export_minutes": round(exported.seconds / 60, 2),
+        "export_cpu_minutes": round(exported.cpu_seconds / 60, 2),
         "export_peak_gb": exported.peak_gb,
         "bundle_mb": round(sum(path.stat().st_size for path in folder.iterdir()) / 1e6, 1),
         "parity": manifest.parity,
@@ -72,7 +73,8 @@ def _checks(precision: str, figures: dict[str, Any]) -> list[Check]:
 
 def _table(record: dict[str, Any]) -> Table:
     table = Table("figure", *PRECISIONS, title="denseav-export, full size")
-    for figure in ("export_minutes", "export_peak_gb", "bundle_mb", "run_frames", "run_fps"):
+    rows = ("export_minutes", "export_cpu_minutes", "export_peak_gb", "bundle_mb")
+    for figure in (*rows, "run_frames", "run_fps", "run_peak_gb"):
         values = [str(record[precision][figure]) for precision in PRECISIONS]
         table.add_row(figure.replace("_", " "), *values)
     for figure in ("cosine", "rank_correlation", "max_abs"):
