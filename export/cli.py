@@ -37,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(stderr=True)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     logging.getLogger("onnxscript").setLevel(logging.ERROR)
+    logging.getLogger("torch_tensorrt").setLevel(logging.CRITICAL)
     warnings.simplefilter("ignore")
     try:
         if options.rebuild_engines:

@@ -5,7 +5,7 @@ stream, after the picture's features by that stream's order. A sound's features 
 only when they are complete, so that no picture waits for a sound in the making.
 """
 
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import tensorrt as trt
@@ -15,6 +15,8 @@ from denseav.export.bundle import Bundle, BundleError
 from denseav.export.gpu import DeviceMemory, StagedArray, Stream, gpu_facts
 from denseav.export.session import Features
 from denseav.export.sidecar import Machine, check_engines, engine_path, rebuild_command
+
+_Given = TypeVar("_Given")
 
 
 class TrtSession:
@@ -116,9 +118,10 @@ class _Engine:
 
     def _layout(self, tensor: str) -> tuple[tuple[int, ...], DTypeLike]:
         dtype: DTypeLike = trt.nptype(self._engine.get_tensor_dtype(tensor))
-        return tuple(self._engine.get_tensor_shape(tensor)), dtype
+        shape = self._engine.get_tensor_shape(tensor)
+        return tuple(shape[axis] for axis in range(len(shape))), dtype
 
-    def _given(self, value: Any) -> Any:
+    def _given(self, value: _Given | None) -> _Given:
         if value is None:
             raise self._failure("open")
         return value
