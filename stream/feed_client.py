@@ -1,0 +1,325 @@
+"""Reads the denseav feed. One file to copy: needs only numpy and pyzmq, Python 3.9 or newer.
+
+    with HeatmapSubscriber("tcp://127.0.0.1:5557") as feed:
+        message = feed.read_latest(max_age_ms=200)  # raises FeedStaleError, never gives old news
+
+Times are nanoseconds of the publisher's monotonic clock. Axes: K heads, H W cells of the maps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket as tcp
+import struct
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic_ns
+from typing import Any
+
+import numpy as np
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+PREFIX = struct.Struct("<32s4sBBHIIIHHHHIQ16s")  # FEED.md says what each is
+MAGIC, MAJOR, MINOR = b"DNAV", 1, 0
+MESSAGE_BYTES_MAX, HEADER_BYTES_MAX, TIME_MAX_NS = 4 << 20, 8 << 10, 1 << 62
+KEY_NAMES = "server-public", "client-public", "client-secret"
+_REFUSALS = {  # by whether this client has keys, and what the publisher says or speaks
+    (True, 400): "this client's key is not authorised: never added, or revoked",
+    (True, 500): "it cannot check keys now",
+    (True, "CURVE"): "its key is not the server-public of the key file",
+    (True, "NULL"): "it is not encrypted, so it is not the publisher that the keys are for",
+    (False, "CURVE"): "it wants keys: give keys= the file from denseav-feed keys add-client",
+}
+DAMAGE = LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # on Linux: names one monotonic clock
+_SILENCE_S = 2.0  # how long iteration waits
+_HANDSHAKE = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+_HANDSHAKE |= zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+_DRIFT_PPM = 200  # what the clocks of two machines may drift apart without looking like age
+
+
+class FeedError(Exception):
+    """Anything wrong with the feed; the others are kinds of it."""
+
+
+class FeedFormatError(FeedError, ValueError):
+    """A message is not what FEED.md describes."""
+
+
+class FeedRefusedError(FeedError, ConnectionError):
+    """The connection is refused, or this client's key file is; the text says why."""
+
+
+class FeedStaleError(FeedError, TimeoutError):
+    """Nothing young enough came in time."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """One head, in pixels of the frame: `peak` (x, y), `box` (left, top, right, bottom).
+
+    Both are None while it is not valid, the box also while the score is under the threshold.
+    """
+
+    name: str
+    valid: bool
+    score: float
+    threshold: float
+    peak: tuple[float, ...] | None
+    box: tuple[float, ...] | None
+
+
+@dataclass(frozen=True)
+class HeatMessage:
+    """One frame's answer; heads in the order of the maps, every field in `header`, all in `data`.
+
+    `heat_to_pixel_33` takes (column, row, 1) of the maps to (x, y, 1) of the frame.
+    """
+
+    run: str
+    sequence: int
+    capture_ns: int
+    publish_ns: int
+    frame_size: tuple[int, int]
+    heads: dict[str, Head]
+    maps_KHW: np.ndarray[Any, np.dtype[np.float16]]
+    heat_to_pixel_33: np.ndarray[Any, np.dtype[np.float64]]
+    preview_jpeg: bytes
+    header: dict[str, Any]
+    data: bytes
+
+
+def decode(data: bytes) -> HeatMessage:
+    """Return what a message says; FeedFormatError is all that it ever raises."""
+    try:
+        return _heat(data)
+    except DAMAGE as error:
+        raise FeedFormatError(f"not a feed message: {error!s:.99}") from None
+
+
+def split(data: bytes, kind: str) -> tuple[dict[str, Any], str, int, tuple[int, ...], list[int]]:
+    """Check every length; return header, run, sequence, maps' shape, and where the parts begin."""
+    expect(PREFIX.size <= len(data) <= MESSAGE_BYTES_MAX, f"{len(data)} bytes")
+    topic, magic, major, minor, prefix, header_bytes, *sizes = PREFIX.unpack_from(data)
+    maps_bytes, preview_bytes, heads, rows, columns = sizes[:5]
+    expect(magic == MAGIC, "its magic is not DNAV")
+    expect(major == MAJOR, f"its version is {major}.{minor}, this reader's {MAJOR}.{MINOR}")
+    expect(PREFIX.size <= prefix <= 1024, f"a prefix of {prefix} bytes")
+    expect(2 <= header_bytes <= HEADER_BYTES_MAX, f"a header of {header_bytes} bytes")
+    expect(maps_bytes == 2 * heads * rows * columns, "its maps' bytes are not their shape's")
+    starts = [prefix + header_bytes, prefix + header_bytes + maps_bytes]
+    expect(starts[1] + preview_bytes == len(data), "its lengths do not add up")
+    header = json.loads(data[prefix : starts[0]].decode())
+    label = f"{kind}/{field(header, 'camera', str)}".encode()
+    expect(topic == label.ljust(32, b"\0"), f"its topic is not {label!r}")
+    for name, type_ in (("publish_ns", int), ("unix_offset_ns", int), ("host", str)):
+        field(header, name, type_, TIME_MAX_NS)
+    return header, sizes[-1].hex(), sizes[-2], (heads, rows, columns), starts
+
+
+def _heat(data: bytes) -> HeatMessage:
+    header, run, sequence, shape, starts = split(data, "heat")
+    expect(1 <= shape[0] <= 16 and min(shape) >= 1 and max(shape) <= 1024, f"maps of {shape}")
+    maps_KHW = np.frombuffer(data[starts[0] : starts[1]], "<f2").reshape(shape)
+    expect(bool(np.isfinite(maps_KHW).all()), "its maps are not all numbers")
+    size = field(header["frame_size"], 0, int), field(header["frame_size"], 1, int)
+    expect(min(size) > 0 and max(size) < 65536, f"a frame of {size}")
+    heads = {record["name"]: _head(record, size) for record in header["heads"]}
+    expect(len(heads) == shape[0], "there is not one map for each head")
+    for name in ("audio_start_ns", "audio_end_ns", "capture_ns"):
+        field(header, name, int, TIME_MAX_NS)
+    matrix_9 = [field(header["heat_to_pixel"], index, float) for index in range(9)]
+    times = header["capture_ns"], header["publish_ns"]
+    maps = maps_KHW, np.array(matrix_9).reshape(3, 3)
+    return HeatMessage(run, sequence, *times, size, heads, *maps, data[starts[1] :], header, data)
+
+
+def _head(record: Any, size: tuple[int, int]) -> Head:
+    valid, places = field(record, "valid", bool), []
+    for name, length in (("peak", 2), ("box", 4)):
+        place = record[name]
+        if place is not None:
+            place = tuple(field(place, index, float) for index in range(length))
+            inside = all(0 <= place[index] <= size[index % 2] for index in range(length))
+            expect(valid and inside, f"a {name} of an invalid head, or outside the frame")
+        places.append(place)
+    numbers = field(record, "score", float), field(record, "threshold", float)
+    return Head(field(record, "name", str), valid, *numbers, *places)
+
+
+def field(record: Any, name: str | int, kind: type, limit: float = 1e9) -> Any:
+    """Return a field of that very type: a number within the limit, or a short printable text."""
+    value = record[name]
+    fits = len(value) <= 128 and value.isprintable() if kind is str else abs(value) <= limit
+    same = type(value) is kind or (kind is float and type(value) is int)
+    expect(fits and same, f"its field {name} is {value!r:.40}")
+    return value
+
+
+def expect(sound: bool, complaint: str) -> None:
+    """Raise FeedFormatError with the complaint unless the data are sound."""
+    if not sound:
+        raise FeedFormatError(complaint)
+
+
+def read_keys(path: str | os.PathLike[str]) -> list[bytes]:
+    """Return server-public, client-public and client-secret, or raise FeedRefusedError."""
+    try:
+        with Path(path).open(encoding="ascii") as file:
+            if os.name == "posix" and os.fstat(file.fileno()).st_mode & 0o077:
+                raise ValueError(f"others may reach it; run: chmod 600 {path}")
+            lines = file.read(4096).splitlines()
+        fields = dict(line.split(" = ", 1) for line in lines if " = " in line)
+        keys = [fields[name].encode() for name in KEY_NAMES]
+        if zmq.curve_public(keys[2]) != keys[1] or len(keys[0]) != 40:
+            raise ValueError("it is damaged")
+    except (LookupError, ValueError, OSError, zmq.ZMQError) as error:
+        raise FeedRefusedError(f"cannot use the key file {path}: {error}") from None
+    return keys
+
+
+def _security(endpoint: str) -> str:
+    """Ask what a publisher speaks, NULL or CURVE, by the plain greeting that begins ZMTP."""
+    host, _, port = endpoint.rpartition("/")[2].rpartition(":")
+    answer = b""
+    try:
+        with tcp.create_connection((host.strip("[]"), int(port)), 0.5) as line:
+            line.sendall(b"\xff" + bytes(8) + b"\x7f\x03\0NULL" + bytes(48))
+            while len(answer) < 32 and (part := line.recv(64)):
+                answer += part
+    except (OSError, ValueError):
+        return ""
+    return answer[12:32].rstrip(b"\0").decode("ascii", "replace")
+
+
+class HeatmapSubscriber(AbstractContextManager[Any], Iterator[Any], AsyncIterator[Any]):
+    """Keeps the newest heatmap of one publisher, received on a thread of its own.
+
+    `endpoint` is tcp://ADDRESS:PORT, `keys` the path of this client's key file; `tap` is called
+    with each message, on the receiving thread. `gaps` counts messages that never came, `restarts`
+    new runs of the publisher. `for` and `async for` give each newest message, waiting 2 s for it.
+    """
+
+    _kind = "heat"
+    _decode: Callable[[bytes], Any] = staticmethod(decode)
+
+    def __init__(
+        self, endpoint: str, keys: Any = None, tap: Callable[[Any], None] | None = None
+    ) -> None:
+        self.gaps = self.restarts = self._shift_ns = self._noted_ns = 0
+        self._endpoint, self._tap = endpoint, tap
+        self._keys = read_keys(keys) if keys else None
+        self._newest: Any = None
+        self._failure: FeedError | None = None
+        self._host = _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else ""
+        self._unread = False
+        self._changed, self._stop = threading.Condition(), threading.Event()
+        self._context = zmq.Context()
+        self._thread = threading.Thread(target=self._receive, daemon=True)
+        self._thread.start()
+
+    def read_latest(self, max_age_ms: float = 200.0) -> Any:
+        """Return the newest message; FeedStaleError when none so young is there or comes."""
+        return self._wait(max_age_ms / 1000, lambda: self.age_ms(self._newest) <= max_age_ms)
+
+    def __next__(self) -> Any:
+        return self._wait(_SILENCE_S, lambda: self._unread)
+
+    async def __anext__(self) -> Any:
+        return await asyncio.to_thread(self.__next__)
+
+    def age_ms(self, message: Any) -> float:
+        """Return how long ago the frame of a message of the present run was captured."""
+        return float((monotonic_ns() - message.capture_ns - self._shift_ns) / 1e6)
+
+    def close(self) -> None:
+        """Stop receiving."""
+        self._stop.set()
+        self._thread.join()
+        self._context.term()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _wait(self, timeout_s: float, enough: Callable[[], bool]) -> Any:
+        with self._changed:
+            self._changed.wait_for(lambda: self._failure or (self._newest and enough()), timeout_s)
+            if self._failure:
+                raise type(self._failure)(*self._failure.args)
+            if not (self._newest and enough()):
+                last = f"{self.age_ms(self._newest):.0f} ms old" if self._newest else "none yet"
+                raise FeedStaleError(f"nothing in time from {self._endpoint}; newest: {last}")
+            self._unread = False
+            return self._newest
+
+    def _connect(self, socket: Any) -> Any:
+        """Return the monitor; options come before connecting, as later ones have no effect."""
+        socket.linger, socket.rcvhwm, socket.maxmsgsize, socket.ipv6 = 0, 2, MESSAGE_BYTES_MAX, 1
+        socket.reconnect_ivl, socket.heartbeat_ivl, socket.heartbeat_timeout = 100, 1000, 3000
+        if self._keys:
+            socket.curve_serverkey, socket.curve_publickey, socket.curve_secretkey = self._keys
+        socket.subscribe(f"{self._kind}/")
+        monitor = socket.get_monitor_socket(_HANDSHAKE)
+        socket.connect(self._endpoint)
+        return monitor
+
+    def _receive(self) -> None:
+        """Receive until closed. A refused connection is made anew: keys may be put right."""
+        try:
+            while not self._stop.wait(0.5 if self._failure else 0):
+                with self._context.socket(zmq.SUB) as socket, self._connect(socket) as monitor:
+                    breaks = 0
+                    while not self._stop.is_set() and breaks < 2:
+                        if socket.poll(50):
+                            self._take(socket.recv(), bool(socket.rcvmore))
+                        if monitor.poll(0):
+                            breaks = self._judge(recv_monitor_message(monitor), breaks)
+                    socket.disable_monitor()
+        except zmq.ZMQError as error:
+            self._fail(FeedError(f"cannot receive from {self._endpoint} ({error})"))
+
+    def _take(self, data: bytes, more: bool) -> None:
+        try:
+            expect(not more, "it has several parts")
+            message = self._decode(data)
+        except FeedFormatError as error:
+            self._fail(error)
+            return
+        with self._changed:
+            now_ns, last = monotonic_ns(), self._newest
+            shift_ns = now_ns - message.publish_ns
+            if last and last.run == message.run and last.sequence < message.sequence:
+                self.gaps += message.sequence - last.sequence - 1
+                drift_ns = (now_ns - self._noted_ns) * _DRIFT_PPM // 1_000_000
+                shift_ns = min(shift_ns, self._shift_ns + drift_ns)
+            elif last:
+                self.restarts += 1
+            same_clock = message.header["host"] == self._host and message.publish_ns <= now_ns
+            self._shift_ns, self._noted_ns = 0 if same_clock else shift_ns, now_ns
+            self._newest, self._unread, self._failure = message, True, None
+            self._changed.notify_all()
+        if self._tap:
+            self._tap(message)
+
+    def _judge(self, event: dict[str, Any], breaks: int) -> int:
+        """Return how often the handshake has broken off; 2 is a refusal, and its reason is kept."""
+        kind, auth = event["event"], zmq.EVENT_HANDSHAKE_FAILED_AUTH
+        if kind == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            return 0
+        if kind == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL and not breaks:
+            return 1
+        situation = bool(self._keys), event["value"] if kind == auth else _security(self._endpoint)
+        why = _REFUSALS.get(situation, "it breaks off the handshake")
+        self._fail(FeedRefusedError(f"{self._endpoint} refused: {why}"))
+        return 2
+
+    def _fail(self, failure: FeedError) -> None:
+        with self._changed:
+            self._failure = failure
+            self._changed.notify_all()

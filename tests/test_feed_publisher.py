@@ -1,0 +1,315 @@
+"""The publisher: real results only, never in the way, and honest about how it is doing."""
+
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+import pytest
+import zmq
+from feeds import ORIGIN, free_endpoint, heatmap, publish_until, publishing, status_of
+
+from denseav.stream.errors import OutputError, UsageError
+from denseav.stream.feed_client import FeedStaleError, HeatmapSubscriber
+from denseav.stream.feed_errors import FeedAuthError
+from denseav.stream.feed_publisher import Publisher, health
+from denseav.stream.feed_sockets import resolve
+from denseav.stream.feed_status import StatusSubscriber
+from denseav.stream.flow import Heatmap
+from denseav.stream.stats import Snapshot, Stats
+
+
+@pytest.fixture
+def endpoint() -> str:
+    return free_endpoint()
+
+
+@pytest.fixture
+def publisher(endpoint: str) -> Iterator[Publisher]:
+    with publishing(endpoint) as publisher:
+        yield publisher
+
+
+def wait_for_status(
+    status: StatusSubscriber, publisher: Publisher | None = None, **wanted: object
+) -> None:
+    """Wait until the status says all that is wanted."""
+    end_s = time.monotonic() + 5
+    while time.monotonic() < end_s:
+        header = status.read_latest(max_age_ms=2000).header
+        if all(header[name] == value for name, value in wanted.items()):
+            return
+        if publisher is not None:
+            publisher.heatmap(heatmap())
+        time.sleep(0.02)
+    raise AssertionError(f"the status never said {wanted}, but {header}")
+
+
+def test_a_heatmap_reaches_a_subscriber_as_it_is(publisher: Publisher, endpoint: str) -> None:
+    with HeatmapSubscriber(endpoint) as feed:
+        publish_until(publisher, lambda: feed._newest)
+        message = feed.read_latest(max_age_ms=1000)
+    assert message.header["model"] == ORIGIN.model
+    assert message.header["backend"] == "cpu"
+    assert message.heads["sound"].peak == (480.0, 300.0)
+    assert message.header["skew_ms"] == -100.0
+    assert message.preview_jpeg == b""
+
+
+def test_nothing_is_published_before_something_was_heard(
+    publisher: Publisher, endpoint: str
+) -> None:
+    one = heatmap()
+    deaf = Heatmap(one.frame, one.heat_KHW, (False, False), None, None, -120.0, one.ready_s)
+    with HeatmapSubscriber(endpoint) as feed, StatusSubscriber(status_of(endpoint)) as status:
+        wait_for_status(status, subscribers=1)
+        for _ in range(10):
+            publisher.heatmap(deaf)
+            time.sleep(0.02)
+        assert status.read_latest(max_age_ms=2000).state == "starting"
+        with pytest.raises(FeedStaleError):
+            feed.read_latest(max_age_ms=100)
+
+
+def test_without_subscribers_nothing_is_encoded(
+    publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("denseav.stream.feed_publisher.heat_fields", lambda *_: 1 / 0)
+    for index in range(20):
+        publisher.heatmap(heatmap(index))
+        time.sleep(0.01)
+    assert publisher._heat.sequence == 0
+
+
+def test_giving_a_heatmap_never_waits_for_the_feed(endpoint: str) -> None:
+    with publishing(endpoint, preview=True) as publisher, HeatmapSubscriber(endpoint) as feed:
+        publish_until(publisher, lambda: feed._newest)
+        large = heatmap(size=(3840, 2160))  # its JPEG takes tens of milliseconds
+        took_s = []
+        for _ in range(50):
+            begin_s = time.perf_counter()
+            publisher.heatmap(large)
+            took_s.append(time.perf_counter() - begin_s)
+        assert np.median(took_s) < 0.001
+        assert publisher._replaced > 0
+
+
+def test_the_preview_travels_only_when_asked_for(endpoint: str) -> None:
+    with publishing(endpoint, preview=True) as publisher, HeatmapSubscriber(endpoint) as feed:
+        publish_until(publisher, lambda: feed._newest)
+        jpeg = feed.read_latest(max_age_ms=1000).preview_jpeg
+    picture = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+    assert picture is not None
+    assert picture.shape == (480, 640, 3)
+
+
+def test_the_status_tells_the_life_of_the_run(endpoint: str) -> None:
+    with StatusSubscriber(status_of(endpoint)) as status:
+        publisher = Publisher(endpoint, ORIGIN, Stats().snapshot)
+        wait_for_status(status, state="starting", audio_dbfs=None)
+        wait_for_status(status, publisher, state="live", audio_dbfs=-20.0)
+        wait_for_status(status, state="stalled", health="unusable")
+        publisher.close()
+        wait_for_status(status, state="ended", replay=False)
+
+
+def test_the_status_comes_twice_a_second(publisher: Publisher, endpoint: str) -> None:
+    came: list[int] = []
+    with StatusSubscriber(
+        status_of(endpoint), tap=lambda message: came.append(message.publish_ns)
+    ) as status:
+        next(status)
+        time.sleep(2.1)
+    gaps_ms = np.diff(came) / 1e6
+    assert len(gaps_ms) >= 3
+    assert np.median(gaps_ms) == pytest.approx(500, abs=60)
+
+
+def test_the_status_counts_subscribers(publisher: Publisher, endpoint: str) -> None:
+    with StatusSubscriber(status_of(endpoint)) as status:
+        feeds = [HeatmapSubscriber(endpoint) for _ in range(3)]
+        wait_for_status(status, subscribers=3)
+        for feed in feeds:
+            feed.close()
+        wait_for_status(status, subscribers=0)
+
+
+@pytest.mark.parametrize(
+    ("fps_in", "fps_out", "p95_ms", "live", "grade"),
+    [
+        (30.0, 30.0, 80.0, True, "excellent"),
+        (30.0, 20.0, 80.0, True, "fair"),
+        (30.0, 30.0, 300.0, True, "fair"),
+        (30.0, 5.0, 80.0, True, "poor"),
+        (30.0, 30.0, 80.0, False, "unusable"),
+    ],
+)
+def test_the_health_grade(
+    fps_in: float, fps_out: float, p95_ms: float, live: bool, grade: str
+) -> None:
+    snapshot = Snapshot(
+        fps_in=fps_in,
+        fps_out=fps_out,
+        latency_p50_ms=10.0,
+        latency_p95_ms=p95_ms,
+        audio_age_ms=100.0,
+        drops={},
+    )
+    assert health(snapshot, live) == grade
+
+
+def test_a_slow_subscriber_sees_fresh_messages_and_slows_nobody(
+    publisher: Publisher, endpoint: str
+) -> None:
+    """50 ms for each message at 100 a second; the benchmark measures the same for minutes."""
+    ages_ms = []
+    with HeatmapSubscriber(endpoint) as feed:
+        publish_until(publisher, lambda: feed._newest)
+        stop = threading.Event()
+
+        def publish() -> None:
+            index = 0
+            while not stop.wait(0.01):
+                publisher.heatmap(heatmap(index))
+                index += 1
+
+        thread = threading.Thread(target=publish)
+        thread.start()
+        for _ in range(40):
+            message = next(feed)
+            ages_ms.append(feed.age_ms(message))
+            time.sleep(0.05)
+        stop.set()
+        thread.join()
+    assert np.median(ages_ms) < 30
+    assert np.median(ages_ms[20:]) < np.median(ages_ms[:20]) + 20
+
+
+def test_a_conflating_subscriber_is_safe(publisher: Publisher, endpoint: str) -> None:
+    """CONFLATE aborts the process on messages of several parts: ours have one."""
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    with context.socket(zmq.SUB) as socket_:
+        socket_.setsockopt(zmq.CONFLATE, 1)
+        socket_.subscribe(b"heat/")
+        socket_.connect(endpoint)
+        publish_until(publisher, lambda: socket_.poll(0))
+        for index in range(50):
+            publisher.heatmap(heatmap(index))
+            time.sleep(0.005)
+        assert len(socket_.recv()) > 500
+    context.term()
+
+
+def test_a_subscriber_of_one_camera_filters_by_the_whole_topic(
+    publisher: Publisher, endpoint: str
+) -> None:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    with context.socket(zmq.SUB) as ours, context.socket(zmq.SUB) as others:
+        ours.subscribe(b"heat/cam0".ljust(32, b"\0"))
+        others.subscribe(b"heat/cam".ljust(32, b"\0"))
+        for each in (ours, others):
+            each.connect(endpoint)
+        publish_until(publisher, lambda: ours.poll(0))
+        assert not others.poll(100)
+    context.term()
+
+
+def test_a_killed_subscriber_leaves_the_others_alone(publisher: Publisher, endpoint: str) -> None:
+    code = f"""
+from denseav.stream.feed_client import HeatmapSubscriber
+feed = HeatmapSubscriber({endpoint!r})
+next(feed)
+print("in", flush=True)
+feed._stop.wait()
+"""
+    victim = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    with HeatmapSubscriber(endpoint) as feed, StatusSubscriber(status_of(endpoint)) as status:
+        wait_for_status(status, publisher, subscribers=2)
+        time.sleep(0.2)
+        victim.kill()
+        victim.wait()
+        assert victim.stdout is not None
+        victim.stdout.close()
+        wait_for_status(status, publisher, subscribers=1)
+        assert next(feed).sequence > 0
+
+
+def test_noise_on_the_port_does_no_harm(publisher: Publisher, endpoint: str) -> None:
+    port = int(endpoint.rpartition(":")[2])
+    for noise in (b"", b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 4096, bytes(100_000)):
+        with socket.create_connection(("127.0.0.1", port)) as line:
+            try:
+                line.sendall(noise)
+            except ConnectionError:
+                pass
+    with HeatmapSubscriber(endpoint) as feed:
+        assert publish_until(publisher, lambda: feed._newest) >= 0
+
+
+def test_a_port_in_use_is_one_line_with_a_remedy(publisher: Publisher, endpoint: str) -> None:
+    with pytest.raises(OutputError, match=r"in use.*another port") as caught:
+        Publisher(endpoint, ORIGIN, Stats().snapshot)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_status_port_in_use_is_said_and_frees_the_first(endpoint: str) -> None:
+    port = int(endpoint.rpartition(":")[2])
+    with socket.create_server(("127.0.0.1", port + 1)):
+        with pytest.raises(OutputError, match=f"{port + 1}.*in use"):
+            Publisher(endpoint, ORIGIN, Stats().snapshot)
+    with publishing(endpoint):
+        pass
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "5557", "tcp://127.0.0.1", "tcp://127.0.0.1:0", "tcp://127.0.0.1:65535", "ipc:///tmp/x"],
+)
+def test_what_is_no_endpoint_is_a_usage_error(text: str) -> None:
+    with pytest.raises(UsageError, match=r"tcp://ADDRESS:PORT"):
+        resolve(text)
+
+
+def test_a_host_that_cannot_be_resolved_is_said() -> None:
+    with pytest.raises(OutputError, match=r"cannot resolve the host 'no\.such\.invalid'"):
+        resolve("tcp://no.such.invalid:5557")
+
+
+@pytest.mark.parametrize(
+    ("text", "heat", "loopback"),
+    [
+        ("tcp://127.0.0.1:5557", "tcp://127.0.0.1:5557", True),
+        ("tcp://127.0.0.2:5557", "tcp://127.0.0.2:5557", True),
+        ("tcp://[::1]:5557", "tcp://[::1]:5557", True),
+        ("tcp://*:5557", "tcp://0.0.0.0:5557", False),
+        ("tcp://0.0.0.0:5557", "tcp://0.0.0.0:5557", False),
+        ("tcp://[::]:5557", "tcp://[::]:5557", False),
+        ("tcp://192.0.2.7:5557", "tcp://192.0.2.7:5557", False),
+    ],
+)
+def test_which_addresses_are_this_machine_only(text: str, heat: str, loopback: bool) -> None:
+    assert (resolve(text).heat, resolve(text).loopback) == (heat, loopback)
+
+
+def test_an_open_address_without_keys_is_refused_unless_spelled_out(endpoint: str) -> None:
+    everywhere = endpoint.replace("127.0.0.1", "0.0.0.0")
+    with pytest.raises(FeedAuthError, match="--insecure"):
+        Publisher(everywhere, ORIGIN, Stats().snapshot)
+    Publisher(everywhere, ORIGIN, Stats().snapshot, insecure=True).close()
+
+
+def test_closing_is_quick_and_leaves_no_thread(endpoint: str) -> None:
+    before = threading.active_count()
+    publisher = Publisher(endpoint, ORIGIN, Stats().snapshot)
+    feed = HeatmapSubscriber(endpoint)
+    publish_until(publisher, lambda: feed._newest)
+    begin_s = time.monotonic()
+    publisher.close()
+    publisher.close()
+    feed.close()
+    assert time.monotonic() - begin_s < 1.5
+    assert threading.active_count() == before
