@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from desktop import XServer
 from media import LEVELS, ffmpeg, grey, tone, write_clip
 from servers import MjpegServer, PulseServer, RtspServer
 
@@ -40,6 +41,16 @@ def rtsp_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RtspServer
         pytest.skip("GStreamer's RTSP server is not installed")
     server = RtspServer()
     yield server
+    server.kill()
+
+
+@pytest.fixture(scope="session")
+def display() -> Iterator[str]:
+    """The name of a display that nobody looks at."""
+    if not XServer.possible():
+        pytest.skip("needs Xvfb, xdotool and ImageMagick")
+    server = XServer()
+    yield server.display
     server.kill()
 
 

@@ -1,20 +1,14 @@
 import ctypes
 import os
-import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
-
-needs_xvfb = pytest.mark.skipif(
-    not all(map(shutil.which, ("Xvfb", "xdotool", "import"))),
-    reason="needs Xvfb, xdotool and ImageMagick",
-)
+from desktop import find_window, press, screenshot
 
 SHOW = """
 import sys, time
@@ -43,29 +37,6 @@ print("closed", repr(again), repr(screen.poll()), flush=True)
 LOOK = "from denseav.stream.screen import display_available; print(display_available())"
 
 
-@pytest.fixture(scope="module")
-def display() -> Iterator[str]:
-    """An X server of our own on a number that nobody uses."""
-    read_fd, write_fd = os.pipe()
-    command = [
-        "Xvfb",
-        "-displayfd",
-        str(write_fd),
-        "-screen",
-        "0",
-        "800x600x24",
-        "-nolisten",
-        "tcp",
-    ]
-    server = subprocess.Popen(command, pass_fds=[write_fd], stderr=subprocess.DEVNULL)
-    os.close(write_fd)
-    with os.fdopen(read_fd) as ready:
-        number = ready.readline().strip()
-    yield f":{number}"
-    server.terminate()
-    server.wait(timeout=10)
-
-
 @pytest.fixture
 def window(display: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A process that shows a window, and the window's id."""
@@ -76,29 +47,9 @@ def window(display: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
         stderr=subprocess.PIPE,
         text=True,
     )
-    find = ["xdotool", "search", "--sync", "--onlyvisible", "--name", "^a window$"]
-    found = subprocess.run(
-        find, env={**os.environ, "DISPLAY": display}, capture_output=True, text=True, timeout=20
-    )
-    yield process, found.stdout.split()[-1]
+    yield process, find_window(display, "^a window$")
     process.kill()
     process.communicate()
-
-
-def press(display: str, window_id: str, key: str) -> None:
-    command = ["xdotool", "key", "--window", window_id, key]
-    subprocess.run(
-        command, env={**os.environ, "DISPLAY": display}, capture_output=True, check=True, timeout=10
-    )
-    time.sleep(0.15)
-
-
-def screenshot(display: str, path: Path) -> "cv2.typing.MatLike":
-    command = ["import", "-window", "root", str(path)]
-    subprocess.run(command, env={**os.environ, "DISPLAY": display}, check=True, timeout=20)
-    image_HW3 = cv2.imread(str(path))
-    assert image_HW3 is not None
-    return image_HW3
 
 
 def ask_to_close(display: str, window_id: int) -> None:
@@ -147,7 +98,6 @@ def test_without_a_display_looking_says_no_and_nothing_aborts():
         assert (seen.returncode, seen.stdout, seen.stderr) == (0, "False\n", "")
 
 
-@needs_xvfb
 def test_a_picture_is_on_the_screen_and_keys_come_back(
     display: str, window: tuple[subprocess.Popen[str], str], tmp_path: Path
 ):
@@ -167,7 +117,6 @@ def test_a_picture_is_on_the_screen_and_keys_come_back(
     assert process.returncode == 0
 
 
-@needs_xvfb
 def test_escape_quits(display: str, window: tuple[subprocess.Popen[str], str]):
     process, window_id = window
     press(display, window_id, "Escape")
@@ -175,7 +124,6 @@ def test_escape_quits(display: str, window: tuple[subprocess.Popen[str], str]):
     assert out.splitlines()[0] == "'q'", err
 
 
-@needs_xvfb
 def test_closing_the_window_quits_and_it_does_not_come_back(
     display: str, window: tuple[subprocess.Popen[str], str]
 ):

@@ -1,0 +1,230 @@
+"""The real command on real input: what it shows, writes and says, and how it ends."""
+
+import contextlib
+import json
+import re
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+from desktop import find_window, press, screenshot
+from live_command import LiveProcess, live
+from media import ffmpeg
+from servers import MjpegServer, PulseServer, RtspServer
+
+from denseav.export.bundle import demo_folder, open_bundle
+
+ORANGE_OR_BLUE = ((0, 159, 230), (233, 180, 86))  # the colours of the heads
+
+
+def figures(text: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def recorded(path: Path) -> tuple[int, float, float]:
+    """Return how many pictures a recording has, its length, and that of its sound, in seconds."""
+    with av.open(str(path)) as container:
+        times_s = [frame.time for frame in container.decode(video=0)]
+        assert times_s == sorted(times_s)
+    with av.open(str(path)) as container:
+        sound = sum(frame.samples / frame.sample_rate for frame in container.decode(audio=0))
+    return len(times_s), times_s[-1], sound
+
+
+def test_the_demo_runs_where_there_is_nothing_and_says_so(tmp_path: Path) -> None:
+    done = live(tmp_path, "--demo", "--seconds", "2", "--stats-json", "-")
+    assert done.returncode == 0, done.stderr
+    assert "no display here, so running headless" in done.stderr
+    assert "untrained: random weights) on onnxruntime-cpu, fp32" in done.stderr
+    assert "looking at and listening to clip.mp4" in done.stderr
+    found = figures(done.stdout)
+    assert set(found) == {
+        "frames_in",
+        "frames_out",
+        "fps",
+        "seconds",
+        "latency_ms",
+        "audio_hops",
+        "audio_age_ms",
+        "drops",
+        "backend",
+        "precision",
+        "model",
+        "trained",
+    }
+    for latency_ms in (
+        found["latency_ms"][key] for key in ("capture_to_heatmap", "capture_to_sink")
+    ):
+        assert 0 < latency_ms["p50"] <= latency_ms["p95"] <= latency_ms["p99"]
+    assert 0 < found["frames_out"] <= found["frames_in"]
+    assert found["audio_hops"] >= 3
+    assert found["trained"] == open_bundle(demo_folder()).manifest.trained
+    assert (found["backend"], found["model"]) == ("onnxruntime-cpu", "demo")
+
+
+def test_offline_drops_nothing_and_records_every_picture(common: Path, tmp_path: Path) -> None:
+    arguments = ("--source", common, "--offline", "--headless", "--seconds", "2")
+    done = live(tmp_path, *arguments, "--record", "r.mp4", "--stats-json", "s.json")
+    assert done.returncode == 0, done.stderr
+    assert "the small demo model runs; for the released weights: pip install" in done.stderr
+    found = figures((tmp_path / "s.json").read_text())
+    assert (found["frames_in"], found["frames_out"], found["drops"]) == (50, 50, {})
+    pictures, length_s, sound_s = recorded(tmp_path / "r.mp4")
+    assert pictures == 50
+    assert length_s == pytest.approx(1.96, abs=0.001)
+    assert sound_s == pytest.approx(1.96, abs=0.1)
+
+
+def test_a_file_is_paced_by_its_own_time(exact: Path, tmp_path: Path) -> None:
+    done = live(tmp_path, "--source", exact, "--headless", "--stats-json", "-")
+    assert done.returncode == 0, done.stderr
+    found = figures(done.stdout)
+    assert found["frames_in"] == 25
+    assert found["seconds"] >= 0.95
+
+
+@pytest.mark.parametrize(
+    ("rate_hz", "layout", "codec"), [(8_000, "stereo", "pcm_s16le"), (96_000, "5.1", "pcm_s24le")]
+)
+def test_sound_of_any_kind_is_heard(tmp_path: Path, rate_hz: int, layout: str, codec: str) -> None:
+    path = tmp_path / "sound.mov"
+    sound = f"sine=f=440:d=1,aresample={rate_hz},aformat=channel_layouts={layout}"
+    pictures = ("-f", "lavfi", "-i", "testsrc=s=64x48:r=10:d=1")
+    ffmpeg(*pictures, "-f", "lavfi", "-i", sound, "-c:v", "png", "-c:a", codec, path)
+    done = live(tmp_path, "--source", path, "--offline", "--headless", "--stats-json", "-")
+    assert done.returncode == 0, done.stderr
+    assert figures(done.stdout)["audio_hops"] >= 4
+
+
+def test_a_picture_of_8k_is_shown_and_recorded_smaller(tmp_path: Path) -> None:
+    path = tmp_path / "8k.mp4"
+    pictures = ("-f", "lavfi", "-i", "testsrc=s=7680x4320:r=5:d=0.4")
+    sound = ("-f", "lavfi", "-i", "sine=d=0.4")
+    ffmpeg(*pictures, *sound, "-preset", "ultrafast", "-pix_fmt", "yuv420p", path)
+    arguments = ("--source", path, "--offline", "--headless", "--record", "r.mp4")
+    assert live(tmp_path, *arguments).returncode == 0
+    with av.open(str(tmp_path / "r.mp4")) as container:
+        assert container.streams.video[0].codec_context.width == 1920
+
+
+def test_camera_and_microphone_until_the_camera_is_lost(
+    mjpeg_server: MjpegServer, pulse_server: PulseServer, tmp_path: Path
+) -> None:
+    arguments = ("--camera", mjpeg_server.url, "--headless", "--record", "r.mp4")
+    process = LiveProcess(tmp_path, *arguments, "--stats-json", "s.json")
+    process.until(f'READY backend=onnxruntime-cpu-fp32 camera="{mjpeg_server.url}"@160x120 mic="')
+    time.sleep(1)
+    mjpeg_server.kill()
+    assert process.end() == 3
+    assert process.said[-1].endswith(
+        "stopped giving pictures; check its cable or network and start again\n"
+    )
+    found = figures((tmp_path / "s.json").read_text())
+    assert found["audio_hops"] >= 4
+    assert found["audio_age_ms"]["p50"] is not None
+    pictures, length_s, sound_s = recorded(tmp_path / "r.mp4")
+    assert pictures >= 10
+    assert sound_s == pytest.approx(length_s, abs=0.3)
+
+
+def test_rtsp_without_sound_shows_no_heat_and_ends_in_time(
+    rtsp_server: RtspServer, tmp_path: Path
+) -> None:
+    url = f"rtsp://me:secret@{rtsp_server.address}/cam"
+    arguments = ("--camera", url, "--mic", "none", "--headless", "--seconds", "1")
+    done = live(tmp_path, *arguments, "--stats-json", "-")
+    assert done.returncode == 0, done.stderr
+    assert f"looking at and listening to rtsp://{rtsp_server.address}/cam\n" in done.stderr
+    assert "secret" not in done.stderr
+    found = figures(done.stdout)
+    assert found["frames_out"] >= 10
+    assert (found["audio_hops"], found["audio_age_ms"]["p50"]) == (0, None)
+
+
+def test_the_loss_of_the_microphone_ends_the_run_too(
+    mjpeg_server: MjpegServer, pulse_server: PulseServer, tmp_path: Path
+) -> None:
+    process = LiveProcess(tmp_path, "--camera", mjpeg_server.url, "--headless")
+    process.until("READY")
+    pulse_server.kill()
+    assert process.end() == 3
+    assert "stopped giving sound" in process.said[-1]
+    assert not any("Traceback" in line for line in process.said)
+
+
+def test_the_window_and_its_keys(display: str, tmp_path: Path) -> None:
+    process = LiveProcess(tmp_path, "--demo", env={"DISPLAY": display})
+    window = find_window(display, "^denseav$")
+    process.until("READY")
+    shown_HW3 = screenshot(display, tmp_path / "screen.png").astype(int)
+    assert all((abs(shown_HW3 - colour).max(axis=2) < 8).any() for colour in ORANGE_OR_BLUE)
+    press(display, window, "r")
+    process.until("recording: denseav-")
+    time.sleep(0.5)
+    press(display, window, "r")
+    process.until("recorded: denseav-")
+    press(display, window, "r")
+    process.until("recording: denseav-")
+    time.sleep(0.3)
+    press(display, window, "s")
+    process.until("picture kept: denseav-")
+    press(display, window, "h")
+    press(display, window, "space")
+    time.sleep(0.5)
+    held_HW3 = screenshot(display, tmp_path / "screen.png")
+    time.sleep(0.4)
+    assert (screenshot(display, tmp_path / "screen.png") == held_HW3).all()
+    press(display, window, "q")
+    assert process.end() == 0
+    assert process.said[-1].startswith("denseav-live: recorded: denseav-")
+    names = sorted(path.name for path in tmp_path.iterdir() if path.name != "screen.png")
+    assert len(names) == 3
+    assert all(re.fullmatch(r"denseav-\d{8}-\d{6}(-\d)?\.(mp4|png)", name) for name in names)
+    for name in names:
+        if name.endswith("mp4"):
+            assert recorded(tmp_path / name)[0] >= 3
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_with_its_files_whole(tmp_path: Path, number: int) -> None:
+    arguments = ("--demo", "--headless", "--record", "r.mp4", "--stats-json", "s.json")
+    process = LiveProcess(tmp_path, *arguments)
+    process.until("READY")
+    time.sleep(0.5)
+    asked_s = time.monotonic()
+    process.process.send_signal(number)
+    assert process.end() == 0
+    assert time.monotonic() - asked_s < 2
+    assert figures((tmp_path / "s.json").read_text())["frames_out"] >= 3
+    assert recorded(tmp_path / "r.mp4")[0] >= 3
+    assert {path.name for path in tmp_path.iterdir()} == {"r.mp4", "s.json"}
+
+
+@pytest.fixture
+def mute_camera() -> Iterator[str]:
+    """The URL of a camera that takes a call and never answers."""
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/cam"
+
+
+def test_a_signal_ends_it_while_a_camera_does_not_answer(mute_camera: str, tmp_path: Path) -> None:
+    process = LiveProcess(tmp_path, "--camera", mute_camera, "--mic", "none", "--headless")
+    process.until("model demo")
+    time.sleep(0.2)
+    asked_s = time.monotonic()
+    process.process.send_signal(signal.SIGINT)
+    assert process.end() == 0
+    assert time.monotonic() - asked_s < 2
+
+
+def test_list_devices_always_answers(tmp_path: Path) -> None:
+    done = live(tmp_path, "--list-devices")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("cameras (--camera NUMBER or PATH)\n")
+    assert "\nmicrophones (--mic NUMBER or NAME)\n" in done.stdout
