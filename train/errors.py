@@ -1,4 +1,12 @@
-"""What can go wrong for a person who prepares data or trains, and the exit code it has."""
+"""What can go wrong for a person who prepares data or trains, and the exit code each has.
+
+DataError          3  files or shards cannot be used as they are
+├── SettingsError  2  the settings ask for something impossible
+├── StoppedError   6  training went nowhere and was stopped
+└── DiskError      7  a checkpoint or a figure cannot be written
+
+A checkpoint that cannot be used is `denseav.models.CheckpointError`, exit code 4.
+"""
 
 from typing import ClassVar
 
@@ -7,3 +15,21 @@ class DataError(ValueError):
     """Files or shards cannot be used as they are; the message says what to do."""
 
     exit_code: ClassVar[int] = 3
+
+
+class SettingsError(DataError):
+    """The settings ask for something impossible."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class StoppedError(DataError):
+    """Training went nowhere and was stopped."""
+
+    exit_code: ClassVar[int] = 6
+
+
+class DiskError(DataError):
+    """A checkpoint or a figure cannot be written."""
+
+    exit_code: ClassVar[int] = 7

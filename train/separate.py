@@ -1,8 +1,8 @@
 """Mix and separate: two sounds at once, and each head is to hear its own.
 
 Ryu et al., "Seeing Speech and Sound" (2025), equations 7, 9 and 11. Of every couple of clips one
-is speech and one another sound, each with its picture, and there is the mixture of both. The
-first half of images and of clean audio is the sound's, the second the speech's.
+is speech and one another sound, each with its picture, and there is the mixture of both. Images
+and clean audio are in turns the sound's and the speech's; mixtures follow the clean audio.
 
 b couples of one process, A of all, V images of one kind of this process.
 """
@@ -119,7 +119,7 @@ def check_heads(network: ModelConfig) -> None:
 def _correspondence(features: Features, batch: int) -> dict[str, Tensor]:
     terms = {}
     for index, kind in enumerate(("sound", "speech")):
-        part = slice(index * batch, (index + 1) * batch)
+        part = slice(index, 2 * batch, 2)
         sims_AV = dense_similarity(
             features.image_VKCHW[part],
             gather(features.audio_bKCT[part]),
@@ -135,7 +135,7 @@ def _separation(
 ) -> dict[str, Tensor]:
     mixed_AKCT = gather(features.audio_bKCT[2 * batch :])
     mask_AT = gather(features.mask_bT[2 * batch :] > HEARD)
-    images = features.image_VKCHW[:batch], features.image_VKCHW[batch:]
+    images = features.image_VKCHW[0::2], features.image_VKCHW[1::2]
     terms = {}
     for index, kind in enumerate(("sound", "speech")):
         shown = [images[index], images[1 - index]][: 2 if separation.shared_negatives else 1]
@@ -159,7 +159,7 @@ def _chosen(first_B: Tensor, one: Batch, other: Batch) -> Batch:
 
 
 def _joined(one: Batch, other: Batch) -> Batch:
-    return _merged(lambda a, b: torch.cat((a, b)), one, other)
+    return _merged(lambda a, b: torch.stack((a, b), dim=1).flatten(0, 1), one, other)
 
 
 def _merged(join: Callable[[Tensor, Tensor], Tensor], one: Batch, other: Batch) -> Batch:

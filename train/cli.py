@@ -1,0 +1,90 @@
+"""`denseav-train`: parse, start, run, say where the result is."""
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+from rich.console import Console
+
+from denseav.models import CheckpointError
+from denseav.train.checkpointing import writing
+from denseav.train.errors import DataError, SettingsError
+from denseav.train.settings import Settings
+
+_CODES = """every setting is a --key value, nested with dots, and overrides the configuration;
+exit codes: 0 done, 2 usage, 3 data, 4 checkpoint, 6 training went nowhere, 7 disk"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
+    console = Console(stderr=True)
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    try:
+        settings, out, record = parse(arguments)
+        _run(settings, out, record, console)
+    except (DataError, CheckpointError) as error:
+        console.print(f"denseav-train: error: {error}", style="red", soft_wrap=True, markup=False)
+        return error.exit_code
+    except KeyboardInterrupt:
+        console.print("denseav-train: interrupted; the same command goes on from last.ckpt")
+        return 130
+    return 0
+
+
+def parse(arguments: Sequence[str] | None = None) -> tuple[Settings, Path, str]:
+    """Return the settings, the run's folder, and all settings as YAML.
+
+    Raises
+    ------
+    SettingsError
+        When a key is unknown, or a value is not possible.
+    """
+    parser = jsonargparse.ArgumentParser(
+        prog="denseav-train",
+        description="Train DenseAV, or mix-and-separate, from shards.",
+        epilog=_CODES,
+        exit_on_error=False,
+    )
+    parser.add_argument("--config", action="config", help="a file of configs/train/")
+    parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="the run's folder")
+    parser.add_class_arguments(Settings)
+    try:
+        given = parser.parse_args(list(sys.argv[1:] if arguments is None else arguments))
+        values: dict[str, Any] = vars(parser.instantiate(given))
+        names = Settings.__dataclass_fields__
+        settings = Settings(**{name: values[name] for name in names})
+    except jsonargparse.ArgumentError as error:
+        raise SettingsError(_one_line(str(error))) from None
+    except CheckpointError as error:
+        raise SettingsError(f"network: {error}") from None
+    return settings, values["out"], parser.dump(given)
+
+
+def _run(settings: Settings, out: Path, record: str, console: Console) -> None:
+    from denseav.train.loop import train
+
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "settings.yaml").write_text(record)
+    progress = train(settings, out, console)
+    if int(os.environ.get("RANK", "0")) == 0:
+        console.print(
+            f"{progress.step} steps, {progress.skipped} skipped; best mean recall "
+            f"{progress.best:.1f} %; the network is in {out / 'model'}",
+            soft_wrap=True,
+            highlight=False,
+        )
+
+
+def _one_line(text: str) -> str:
+    text = " ".join(text.split())
+    return f"{text}; see denseav-train --help for all keys"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

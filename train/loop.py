@@ -1,0 +1,236 @@
+"""The loop: settings enter, a trained network leaves. It reads top to bottom.
+
+A batch's way: loader, learner, objective, gradient, optimizer; and once in a while a line, a
+validation, a checkpoint. Started again in the same folder, it goes on with the very next batch.
+
+Errors
+------
+SettingsError        the machine lacks what the settings ask for
+StoppedError         ten steps in a row had no finite gradient
+"""
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.wrappers import _FabricModule, _FabricOptimizer
+from rich.console import Console
+from torch import Tensor
+
+from denseav.train.backbones import new_network
+from denseav.train.batches import Batch
+from denseav.train.checkpointing import LAST, Keeper, Progress, Resumable
+from denseav.train.clips import NO_CHANGES
+from denseav.train.debug_data import MadeLoader
+from denseav.train.errors import StoppedError
+from denseav.train.gather import rank, total, world
+from denseav.train.machine import start
+from denseav.train.objective import Learner, denseav_terms
+from denseav.train.separate import separation_terms
+from denseav.train.settings import Optimization, Settings
+from denseav.train.stages import Stage, set_learning, stages
+from denseav.train.validation import recalls
+from denseav.train.watch import Watch
+
+PATIENCE = 10
+"""So many steps in a row without a finite gradient end the run."""
+
+
+class Batches(Resumable, Protocol):
+    """A loader of training batches."""
+
+    def endless(self) -> Iterator[Batch]:
+        """Yield batches without end."""
+
+
+def train(settings: Settings, out: Path, console: Console) -> Progress:
+    """Train a network, or go on where the run in `out` was.
+
+    Parameters
+    ----------
+    settings
+        The run.
+    out
+        Its folder: checkpoints, `model/`, figures.
+    console
+        Where lines are shown.
+
+    Returns
+    -------
+    Progress
+        How far it came.
+    """
+    fabric = start(settings)
+    learner = Learner(
+        new_network(settings.network, settings.backbones, settings.seed), settings.pooling
+    ).to(fabric.device)
+    learner.model.config = dataclasses.replace(settings.network, trained=True)
+    optimizer = torch.optim.Adam(learner.parameters(), eps=settings.optimization.epsilon)
+    loader = open_loader(settings)
+    torch.manual_seed(settings.seed + 1 + rank())  # dropout differs among processes
+
+    keeper = Keeper(out, fabric, settings.network)
+    progress = keeper.resume(learner, optimizer, loader)
+    batches = loader.endless()
+    with Watch(out, settings.optimization.steps, progress.step, console) as watch:
+        for stage in stages(settings.optimization):
+            if progress.step >= stage.end:
+                continue
+            watch.say(f"step {progress.step}: {stage.name} learn until step {stage.end}")
+            set_learning(learner, stage)
+            encode, stepper = fabric.setup(learner, optimizer)
+            encode.train()
+            while progress.step < stage.end:
+                rate = learning_rate(settings.optimization, progress.step)
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+                optimizer.zero_grad(set_to_none=True)
+                terms = gradients(settings, fabric, encode, batches, stage, progress.step)
+                move(settings, fabric, encode, stepper, progress, out)
+                progress.step += 1
+                watch.count(clips_of_step(settings))
+
+                if progress.step % settings.rhythm.log == 0:
+                    watch.step(progress.step, shared(settings, terms), rate, progress.skipped)
+                last = progress.step == settings.optimization.steps
+                due = last or progress.step % settings.rhythm.validate == 0
+                better = due and validate(settings, learner, watch, progress)
+                if (
+                    due or progress.step % settings.rhythm.save == 0
+                ) and not progress.skipped_in_row:
+                    keeper.save(learner, optimizer, loader, progress)
+                    if better:
+                        keeper.keep_best(learner.model)
+    return progress
+
+
+def gradients(
+    settings: Settings,
+    fabric: Fabric,
+    encode: _FabricModule,
+    batches: Iterator[Batch],
+    stage: Stage,
+    step: int,
+) -> dict[str, Tensor]:
+    """Add up the gradients of one step; return this process's share of the last batch's terms."""
+    parts = settings.optimization.accumulate
+    terms: dict[str, Tensor] = {}
+    for part in range(parts):
+        batch = next(batches).to(fabric.device)
+        generator = torch.Generator().manual_seed((settings.seed << 32) + step * parts + part)
+        with fabric.no_backward_sync(encode, enabled=part + 1 < parts):
+            terms = objective(settings, encode, batch, generator, stage)
+            loss = settings.loss.total(terms)
+            # Shares add up to the loss, and data parallelism takes the mean of their gradients.
+            fabric.backward(loss * (world() / parts))
+    return terms
+
+
+def objective(
+    settings: Settings, encode: Any, batch: Batch, generator: torch.Generator, stage: Stage
+) -> dict[str, Tensor]:
+    """Return this process's share of all terms of one batch."""
+    common = (encode, batch, settings.network.heads, settings.loss, generator)
+    if settings.separation is None:
+        return denseav_terms(*common)
+    mixtures = "audio" in stage.learning
+    return separation_terms(*common, settings.separation, mixtures=mixtures)
+
+
+def move(
+    settings: Settings,
+    fabric: Fabric,
+    encode: _FabricModule,
+    stepper: _FabricOptimizer,
+    progress: Progress,
+    out: Path,
+) -> None:
+    """Make a step with a finite gradient; skip and count any other.
+
+    Raises
+    ------
+    StoppedError
+        After ten in a row.
+    """
+    norm = fabric.clip_gradients(
+        encode, stepper, max_norm=settings.optimization.clip_norm, error_if_nonfinite=False
+    )
+    finite = bool(torch.as_tensor(norm).isfinite())
+    if finite or settings.machine.precision == "16-mixed":  # whose scaler has to see it
+        stepper.step()
+    progress.skipped += not finite
+    progress.skipped_in_row = 0 if finite else progress.skipped_in_row + 1
+    if progress.skipped_in_row == PATIENCE:
+        raise StoppedError(
+            f"{PATIENCE} steps in a row had no finite gradient, the last of them step "
+            f"{progress.step}; the last good checkpoint is {out / LAST}: go on from it with a "
+            "lower optimization.learning_rate or machine.precision 32-true"
+        )
+
+
+def learning_rate(optimization: Optimization, step: int) -> float:
+    """Return the rate of a step: linear warm-up, then constant."""
+    return optimization.learning_rate * min((step + 1) / max(optimization.warmup_steps, 1), 1)
+
+
+def shared(settings: Settings, terms: dict[str, Tensor]) -> dict[str, float]:
+    """Return the terms of all processes' batch, with their weighted total."""
+    values = {name: total(term) for name, term in terms.items()}
+    values["total"] = settings.loss.total(values)
+    return {name: value.item() for name, value in values.items()}
+
+
+def clips_of_step(settings: Settings) -> int:
+    """Return how many clips all processes learn from in a step."""
+    source = settings.data or settings.made
+    assert source is not None, "settings have one or the other"
+    return source.batch_size * world() * settings.optimization.accumulate
+
+
+def open_loader(settings: Settings) -> Batches:
+    """Open what this process learns from."""
+    own = {"rank": rank(), "world": world(), "seed": settings.seed}
+    if settings.made is not None:
+        return MadeLoader(settings.made, mixtures=settings.separation is not None, **own)
+    assert settings.data is not None, "settings have one or the other"
+    from denseav.train.loading import make_loader
+
+    loader: Batches = make_loader(settings.data, **own)
+    return loader
+
+
+def held_out(settings: Settings) -> Iterable[Batch]:
+    """Return this process's validation batches, unchanged by chance; none where none are set."""
+    own = {"rank": rank(), "world": world(), "seed": settings.seed}
+    if settings.made is not None:
+        return [MadeLoader(settings.made, mixtures=False, **own).each_thing()]
+    if settings.validation is None:
+        return []
+    from denseav.train.loading import make_loader
+
+    plain = dataclasses.replace(
+        settings.validation, others="", mixing=None, changes=NO_CHANGES, shuffle=False
+    )
+    loader: Iterable[Batch] = make_loader(plain, **own)
+    return loader
+
+
+def validate(settings: Settings, learner: Learner, watch: Watch, progress: Progress) -> bool:
+    """Measure retrieval, draw heatmaps, and tell whether the network is the best so far."""
+    batches = held_out(settings)
+    first = next(iter(batches), None)
+    if first is None:
+        return True
+    device = learner.model.calibrator.scale.device
+    learner.eval()
+    limit = -(-settings.rhythm.validation_clips // world())
+    found = recalls(learner, batches, device, limit)
+    watch.found(progress.step, found)
+    watch.heatmaps(progress.step, learner.model, first.to(device))
+    learner.train()
+    better = found["recall"] > progress.best
+    progress.best = max(progress.best, found["recall"])
+    return better

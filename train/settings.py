@@ -1,0 +1,168 @@
+"""What a training run is: one checked, frozen record, read from YAML and `--key value`.
+
+The defaults are the papers': Hamilton et al. (2024) for everything, and what they leave open as
+their released code has it. A configuration file states only what differs.
+
+Errors
+------
+SettingsError        a value is out of range, or two contradict each other
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from denseav.models.config import ImageConfig, LoraConfig, ModelConfig
+from denseav.train.debug_data import MadeSettings
+from denseav.train.errors import SettingsError
+from denseav.train.objective import Weights
+from denseav.train.pooling import Pooling
+from denseav.train.rows import DataSettings
+from denseav.train.separate import Separation, check_heads
+
+DENSEAV_WEIGHTS = Weights()
+PAPER_NETWORK = ModelConfig(name="denseav", image=ImageConfig(lora=LoraConfig()))
+
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backbones:
+    """Where the encoders' first weights are from: a hub id or a folder; "" for random ones."""
+
+    image: str = "facebook/dino-vits8"
+    audio: str = "facebook/hubert-large-ls960-ft"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimization:
+    """How weights move: Adam, a linear warm-up, then a constant rate.
+
+    Attributes
+    ----------
+    aligner_steps : steps in which only the aligners learn, at the beginning.
+    steps : all steps.
+    learning_rate : after the warm-up.
+    warmup_steps : until the rate is full.
+    epsilon : Adam's.
+    clip_norm : the largest norm of the whole gradient.
+    accumulate : batches whose gradients make one step; each has its own negatives.
+    """
+
+    aligner_steps: int = 3_000
+    steps: int = 803_000
+    learning_rate: float = 5e-5
+    warmup_steps: int = 1_000
+    epsilon: float = 1e-7
+    clip_norm: float = 10.0
+    accumulate: int = 1
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.accumulate) < 1 or self.aligner_steps < 0:
+            raise SettingsError("optimization: steps and accumulate must be at least 1")
+        if min(self.learning_rate, self.clip_norm, self.epsilon) <= 0 or self.warmup_steps < 0:
+            raise SettingsError(
+                "optimization: learning_rate, clip_norm and epsilon must be above 0"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """Where it runs; nodes and ranks themselves come from torchrun or SLURM.
+
+    Attributes
+    ----------
+    accelerator : what kind of device; auto takes a GPU where there is one.
+    devices : processes on each node, one device each.
+    nodes : how many machines.
+    strategy : ddp copies the network to each device, fsdp cuts it up among them.
+    precision : of the encoders; the losses are always in float32.
+    threads : of one process on a CPU; 0 leaves PyTorch's choice.
+    """
+
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
+    devices: int = 1
+    nodes: int = 1
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    precision: Precision = "bf16-mixed"
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.devices, self.nodes) < 1 or self.threads < 0:
+            raise SettingsError("machine: devices and nodes must be at least 1, threads 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rhythm:
+    """How often something else is done than a step, in steps.
+
+    Attributes
+    ----------
+    log : a line on the console and in the logs.
+    save : a checkpoint.
+    validate : retrieval on the validation clips, and a checkpoint.
+    validation_clips : at most so many clips are compared.
+    """
+
+    log: int = 50
+    save: int = 1_000
+    validate: int = 10_000
+    validation_clips: int = 1_000
+
+    def __post_init__(self) -> None:
+        if min(vars(self).values()) < 1:
+            raise SettingsError("rhythm: every number must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """One training run.
+
+    Attributes
+    ----------
+    network : what is trained.
+    backbones : where its encoders begin.
+    data : the shards to learn from.
+    validation : the shards to be measured on; None for no validation.
+    made : clips made in memory, in place of shards, to see that learning works.
+    pooling : how a pair gets its similarity: the paper's, or one of its ablations.
+    loss : what each term weighs.
+    separation : mix-and-separate, with what its paper leaves open; None for DenseAV.
+    optimization, machine, rhythm : how, where and how often.
+    seed : of weights, order and changes.
+    """
+
+    network: ModelConfig = PAPER_NETWORK
+    backbones: Backbones = Backbones()
+    data: DataSettings | None = None
+    validation: DataSettings | None = None
+    made: MadeSettings | None = None
+    pooling: Pooling = "dense"
+    loss: Weights = DENSEAV_WEIGHTS
+    separation: Separation | None = None
+    optimization: Optimization = Optimization()
+    machine: Machine = Machine()
+    rhythm: Rhythm = Rhythm()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if (self.data is None) == (self.made is None):
+            raise SettingsError("name the shards to learn from with --data.shards FOLDER")
+        self._check_pooling()
+        if self.separation is not None:
+            check_heads(self.network)
+            if self.data is not None and self.data.mixing is None:
+                raise SettingsError("mix-and-separate needs mixtures: set data.mixing")
+
+    def _check_pooling(self) -> None:
+        aggregation = self.network.aggregation
+        if (aggregation.clips, aggregation.heads) != ("misa", "max_elementwise"):
+            raise SettingsError(
+                "training has the paper's aggregation, misa and max_elementwise; choose its "
+                "ablations with --pooling average, cls or simpool"
+            )
+        if aggregation.nonnegative or not aggregation.mask_silence:
+            raise SettingsError("training needs nonnegative: false and mask_silence: true")
+        if (self.pooling == "cls") != self.network.cls_similarity:
+            raise SettingsError("--pooling cls goes with --network.cls_similarity true, and only")
+        if self.separation is not None and self.pooling != "dense":
+            raise SettingsError("mix-and-separate chooses heads: leave --pooling dense")
