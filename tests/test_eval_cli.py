@@ -61,7 +61,9 @@ def test_segmentation_of_both_kinds_clean_and_mixed(
     assert set(clean) == {f"{m} {h}" for m in ("mAP", "mIoU") for h in ("total", "speech", "sound")}
     assert all(0 < value < 100 for value in clean.values())
     assert values(report, data="ADE20K speech", audio="mixed +0 dB") != clean
-    assert "ADE20K sound" in report["shown"]
+    assert "ADE20K sound, clean, 2 classes" in report["shown"]
+    assert f"{clean['mAP total']:.1f} " in report["shown"]
+    assert "…" not in report["shown"]  # nothing is cut, 80 columns wide as it is here
     lists = sorted(path.name for path in (tmp_path / "lists").iterdir())
     assert lists == ["ade20k-sound.csv", "ade20k-speech.csv"]
     again = evaluate(*data, "--mixed", tmp_path / "lists", "--snr", "0", "10")

@@ -157,7 +157,7 @@ def _evaluate(options: argparse.Namespace, sets: Sequence[EvalSet], console: Con
     finally:
         if rows:
             title = f"{model.config.name}{'' if model.config.trained else UNTRAINED}"
-            out.print(title, highlight=False)
+            out.print(f"{title}: percent, with 95 % intervals", highlight=False)
         for shown in tables(rows, (TOTAL, *model.config.heads)):
             out.print(shown)
 

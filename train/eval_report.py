@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
 from denseav.train.errors import DataError
@@ -36,19 +37,17 @@ class Row:
 
 def tables(rows: Iterable[Row], heads: Sequence[str]) -> Iterator[Table]:
     """Yield a table for each set and way of hearing it: a line a metric, a column a head."""
-    parts: dict[tuple[str, str], dict[str, dict[str, Row]]] = {}
+    parts: dict[str, dict[str, dict[str, Row]]] = {}
     for row in rows:
-        lines = parts.setdefault((row.data, row.audio), {})
+        lines = parts.setdefault(f"{row.data}, {row.audio}, {row.count} {row.unit}", {})
         lines.setdefault(row.metric, {})[row.head] = row
-    for (data, audio), lines in parts.items():
-        shown = Table(title=f"{data}, {audio}", title_justify="left")
-        shown.add_column("percent (95 % interval)", no_wrap=True)
+    for title, lines in parts.items():
+        shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+        shown.add_column("metric")
         for head in heads:
-            shown.add_column(head, justify="right", no_wrap=True)
-        shown.add_column("n", justify="right", no_wrap=True)
+            shown.add_column(head, justify="right")
         for metric, found in lines.items():
-            one = next(iter(found.values()))
-            shown.add_row(metric, *(_cell(found.get(head)) for head in heads), str(one.count))
+            shown.add_row(metric, *(_cell(found.get(head)) for head in heads))
         yield shown
 
 
@@ -74,4 +73,4 @@ def _cell(row: Row | None) -> str:
         return ""
     if row.low is None or row.high is None:
         return f"{row.value:.4g}"
-    return f"{row.value:.1f} ({row.low:.1f}-{row.high:.1f})"
+    return f"{row.value:.1f} {row.low:.1f}-{row.high:.1f}"

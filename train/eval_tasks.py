@@ -16,7 +16,10 @@ from denseav.train.bootstrap import Drawn, interval
 from denseav.train.eval_maps import TOTAL, Maps, Truths
 from denseav.train.eval_report import Row
 from denseav.train.score_boxes import Heat, Mask
-from denseav.train.score_disentanglement import disentanglement
+from denseav.train.score_disentanglement import (
+    activation_disentanglement,
+    prediction_disentanglement,
+)
 from denseav.train.score_segmentation import score_classes, to_pixels
 
 Values = NDArray[np.float64]
@@ -99,15 +102,12 @@ def disentangled(ask: Ask, speech_AVK: Tensor, sound_AVK: Tensor) -> list[Row]:
     speech_NK, sound_NK = speech_AVK.diagonal().T, sound_AVK.diagonal().T
     counts = len(speech_NK), len(sound_NK)
 
-    def predicted(a: Drawn, b: Drawn) -> float:
-        return disentanglement(speech_NK[a], sound_NK[b]).predicted
-
-    def active(a: Drawn, b: Drawn) -> float:
-        return disentanglement(speech_NK[a], sound_NK[b]).active
+    def drawn(statistic: Callable[[Tensor, Tensor], float]) -> Callable[[Drawn, Drawn], float]:
+        return lambda a, b: statistic(speech_NK[a], sound_NK[b])
 
     return [
-        ask.row("PredDis", TOTAL, predicted, *counts, unit="clips"),
-        ask.row("ActDis", TOTAL, active, *counts, unit="clips"),
+        ask.row("PredDis", TOTAL, drawn(prediction_disentanglement), *counts, unit="clips"),
+        ask.row("ActDis", TOTAL, drawn(activation_disentanglement), *counts, unit="clips"),
     ]
 
 

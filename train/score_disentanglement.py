@@ -7,8 +7,6 @@ to assign heads to kinds (Hamilton et al., 2024).
 N clips with their pictures, K = 2 heads.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 from torchmetrics.functional.classification import binary_average_precision
@@ -16,16 +14,8 @@ from torchmetrics.functional.classification import binary_average_precision
 LEAST_RANGE = 1e-4
 
 
-@dataclass(frozen=True, kw_only=True)
-class Disentanglement:
-    """Prediction and activation disentanglement, in [0, 1]."""
-
-    predicted: float
-    active: float
-
-
-def disentanglement(speech_NK: Tensor, sound_NK: Tensor) -> Disentanglement:
-    """Compare two heads on both kinds of audio.
+def prediction_disentanglement(speech_NK: Tensor, sound_NK: Tensor) -> float:
+    """Return PredDis, in [0, 1].
 
     Parameters
     ----------
@@ -37,28 +27,27 @@ def disentanglement(speech_NK: Tensor, sound_NK: Tensor) -> Disentanglement:
     ValueError
         When there are not two heads, or one kind has no clips.
     """
+    a_NK, b_NK = _unit_range(speech_NK, sound_NK)
+    return _best_assignment(
+        [[_precision(a, b), _precision(b, a)] for a, b in zip(a_NK.T, b_NK.T, strict=True)]
+    )
+
+
+def activation_disentanglement(speech_NK: Tensor, sound_NK: Tensor) -> float:
+    """Return ActDis, in [0, 1]; parameters and errors are those of PredDis."""
+    quiet_KD = [1 - part_NK.mean(dim=0) for part_NK in _unit_range(speech_NK, sound_NK)]
+    return _best_assignment(torch.stack(quiet_KD, dim=1).tolist())
+
+
+def _unit_range(speech_NK: Tensor, sound_NK: Tensor) -> tuple[Tensor, Tensor]:
     if speech_NK.shape[1:] != (2,) or sound_NK.shape[1:] != (2,):
         raise ValueError("PredDis and ActDis are defined for two heads")
     if not len(speech_NK) or not len(sound_NK):
         raise ValueError("PredDis and ActDis need both speech and sound")
-    speech_NK, sound_NK = _unit_range(speech_NK, sound_NK)
-    precision = [
-        [_precision(a[:, head], b[:, head]) for a, b in _ways(speech_NK, sound_NK)]
-        for head in range(2)
-    ]
-    quiet = [[float(1 - a[:, head].mean()) for a in (speech_NK, sound_NK)] for head in range(2)]
-    return Disentanglement(predicted=_best_assignment(precision), active=_best_assignment(quiet))
-
-
-def _unit_range(speech_NK: Tensor, sound_NK: Tensor) -> tuple[Tensor, Tensor]:
     everything_NK = torch.cat((speech_NK, sound_NK))
     least_K = everything_NK.amin(dim=0)
     range_K = (everything_NK.amax(dim=0) - least_K).clamp_min(LEAST_RANGE)
     return (speech_NK - least_K) / range_K, (sound_NK - least_K) / range_K
-
-
-def _ways(speech_NK: Tensor, sound_NK: Tensor) -> tuple[tuple[Tensor, Tensor], ...]:
-    return (speech_NK, sound_NK), (sound_NK, speech_NK)
 
 
 def _precision(own_N: Tensor, other_N: Tensor) -> float:
