@@ -51,6 +51,7 @@ class View:
         self._sound: deque[AudioBlock] = deque(maxlen=_SOUND_BLOCKS)
         self._canvas: Canvas | None = None
         self._paused = False
+        self._by_key = False  # whether the recording was begun by a key
 
     def audio(self, block: AudioBlock) -> None:
         """Keep some sound for the recording. Callable from any thread."""
@@ -62,14 +63,21 @@ class View:
         Raises
         ------
         OutputError
-            When the recording cannot be written.
+            When the recording that was asked for from the start cannot be written; one begun by
+            a key is given up, and said so.
         """
         if self._screen is None and self._record is None:
             self._sound.clear()
             return
         canvas = self._overlay.draw(heatmap)
         self._hud.draw(canvas, self._stats.snapshot())
-        self._write(canvas, heatmap.frame.capture_s)
+        try:
+            self._write(canvas, heatmap.frame.capture_s)
+        except OutputError as error:
+            if not self._by_key:
+                raise
+            self._say(str(error))
+            self._record = self._recorder = None
         if self._screen is not None and not self._paused:
             self._canvas = canvas
             self._press(self._screen.show(canvas))
@@ -97,7 +105,7 @@ class View:
         elif key == "s" and self._canvas is not None:
             self._keep(self._canvas)
         elif key == "r" and self._record is None:
-            self._record = unused_path(Path(), ".mp4")
+            self._record, self._by_key = unused_path(Path(), ".mp4"), True
             self._say(f"recording: {self._record}; r ends it")
         elif key == "r":
             self._finish()

@@ -1,0 +1,71 @@
+"""What is installed: everything in the tree, nothing heavy, and no torch where it runs live."""
+
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from live_command import environment
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("models", "train", "export", "stream")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of a copy of the tree, so that nothing built before is in it."""
+    folder = tmp_path_factory.mktemp("wheel")
+    for package in PACKAGES:
+        unbuilt = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / package, folder / "tree" / package, ignore=unbuilt)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder / "tree")
+    command = ["pip", "wheel", ".", "--no-deps", "--no-build-isolation", "--quiet", "-w", folder]
+    subprocess.run([sys.executable, "-m", *command], cwd=folder / "tree", check=True, timeout=120)
+    return next(folder.glob("*.whl"))
+
+
+def test_the_wheel_holds_every_file_of_the_tree(wheel: Path) -> None:
+    expected = {
+        f"denseav/{path.relative_to(ROOT)}"
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    assert held == expected
+    for needed in ("export/demo/manifest.json", "export/demo/audio.onnx", "stream/demo/clip.mp4"):
+        assert f"denseav/{needed}" in held
+
+
+def test_the_wheel_is_small_and_names_its_commands(wheel: Path) -> None:
+    assert wheel.stat().st_size < 20_000_000
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        commands = archive.read(next(n for n in names if n.endswith("entry_points.txt"))).decode()
+    assert "denseav-live = denseav.stream.live:main" in commands
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+LOADED = """
+import sys
+from denseav.stream import live
+light = [name for name in ("cv2", "onnxruntime", "av") if name in sys.modules]
+from denseav.stream import assembly, devices
+heavy = [name for name in ("torch", "transformers", "denseav.models") if name in sys.modules]
+print(light, heavy)
+"""
+
+
+def test_what_runs_live_imports_no_torch_and_its_door_no_library(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED],
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout == "[] []\n"
