@@ -6,6 +6,9 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
+# ONNX Runtime reports to its makers what it runs, unless it is told not to before it is loaded.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import re
+import shutil
 import signal
 import socket
 import time
@@ -13,7 +14,7 @@ from typing import Any
 import av
 import pytest
 from desktop import find_window, press, screenshot
-from live_command import LiveProcess, live
+from live_command import LiveProcess, environment, live
 from media import ffmpeg
 from servers import MjpegServer, PulseServer, RtspServer
 
@@ -79,6 +80,18 @@ def test_offline_drops_nothing_and_records_every_picture(common: Path, tmp_path:
     assert pictures == 50
     assert length_s == pytest.approx(1.96, abs=0.001)
     assert sound_s == pytest.approx(1.96, abs=0.1)
+
+
+def test_the_model_exported_last_is_the_default(exact: Path, tmp_path: Path) -> None:
+    folder = Path(environment(tmp_path)["XDG_CACHE_HOME"]) / "denseav" / "bundle"
+    shutil.copytree(demo_folder(), folder)
+    manifest = folder / "manifest.json"
+    told = {**json.loads(manifest.read_text()), "model": "mine", "trained": True}
+    manifest.write_text(json.dumps(told))
+    done = live(tmp_path, "--source", exact, "--offline", "--headless", "--stats-json", "-")
+    assert done.returncode == 0, done.stderr
+    assert "denseav-live: model mine on onnxruntime-cpu, fp32\n" in done.stderr
+    assert (figures(done.stdout)["model"], figures(done.stdout)["trained"]) == ("mine", True)
 
 
 def test_a_file_is_paced_by_its_own_time(exact: Path, tmp_path: Path) -> None:

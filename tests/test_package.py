@@ -69,3 +69,15 @@ def test_what_runs_live_imports_no_torch_and_its_door_no_library(tmp_path: Path)
         check=True,
     )
     assert done.stdout == "[] []\n"
+
+
+def test_nothing_is_noted_down_about_who_runs_it(tmp_path: Path) -> None:
+    env = environment(tmp_path)
+    told = ("CI", "GITHUB_ACTIONS", "ORT_DISABLE_TELEMETRY", "PYTEST_CURRENT_TEST")
+    subprocess.run(
+        [sys.executable, "-c", "import denseav.export.session_onnx"],
+        env={name: value for name, value in env.items() if name not in told},
+        timeout=60,
+        check=True,
+    )
+    assert not Path(env["XDG_CACHE_HOME"]).exists()
