@@ -1,7 +1,7 @@
 """The command from end to end: a tiny network with random weights on tiny data."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +9,19 @@ import eval_trees
 import numpy as np
 import pytest
 import tiny_model
+import torch
 
 from denseav.models import save
 from denseav.train.eval_cli import main
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """So small a network is slower on several threads, and far slower on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
