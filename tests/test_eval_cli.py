@@ -98,6 +98,30 @@ def test_retrieval_of_both_kinds_gives_the_disentanglement_too(
     assert values(report, data="AudioSet", audio="mixed +0 dB")
 
 
+def test_a_model_with_one_head_has_no_wrong_head_and_no_disentanglement(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    save(tiny_model.tiny(heads=("speech",)), tmp_path / "one")
+    out = tmp_path / "out.json"
+    code = main(
+        [
+            str(tmp_path / "one"),
+            "--places",
+            str(eval_trees.places(tmp_path / "distro")),
+            "--audioset",
+            str(eval_trees.audioset(tmp_path / "as")),
+            "--json",
+            str(out),
+        ]
+    )
+    report = json.loads(out.read_text())
+    assert code == 0
+    assert {row["head"] for row in report["results"]} == {"total", "speech"}
+    assert {row["data"] for row in report["results"]} == {"Places", "AudioSet"}
+    places = values(report, data="Places")
+    assert places["R@1 I->A total"] == places["R@1 I->A speech"]
+
+
 def test_fewer_retrieval_items_are_a_fixed_draw(
     evaluate: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -153,6 +177,30 @@ def test_shards_without_a_kind_are_refused(
     folder = eval_trees.shards(tmp_path / "shards", kinds=("unknown", "unknown"))
     assert "whether its clips are speech or sound" in refused(capfd, 3, model, "--shards", folder)
     assert "holds no finished shards" in refused(capfd, 3, model, "--shards", tmp_path)
+
+
+def test_a_damaged_shard_is_named(
+    model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = eval_trees.shards(tmp_path / "shards", kinds=("speech", "sound"))
+    (shard,) = folder.glob("*.bin")
+    shard.write_bytes(shard.read_bytes()[:-100])
+    line = refused(capfd, 3, model, "--shards", folder)
+    assert f"the shard {shard.name} is damaged; copy it again" in line
+
+
+def test_an_interrupted_run_says_so(
+    model: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("denseav.train.eval_cli.load", interrupted)
+    assert main([str(model), "--vggss", str(eval_trees.vggss(tmp_path / "v"))]) == 130
+    assert "interrupted" in capfd.readouterr().err
 
 
 def test_an_own_folder(evaluate: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
