@@ -6,12 +6,14 @@ import re
 import shutil
 import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 import pytest
 from desktop import find_window, press, screenshot
 from live_command import LiveProcess, environment, live
@@ -19,6 +21,17 @@ from media import ffmpeg
 from servers import MjpegServer, PulseServer, RtspServer
 
 from denseav.export.bundle import demo_folder, open_bundle
+from denseav.export.session_onnx import Interrupted, OnnxSession
+from denseav.stream import assembly
+from denseav.stream.clip import Clip
+from denseav.stream.hud import Hud
+from denseav.stream.microphone import Microphone
+from denseav.stream.overlay import Overlay
+from denseav.stream.paced import PacedClip
+from denseav.stream.pipeline import Pipeline
+from denseav.stream.runtime import LiveRun
+from denseav.stream.stats import Stats
+from denseav.stream.view import View
 
 ORANGE_OR_BLUE = ((0, 159, 230), (233, 180, 86))  # the colours of the heads
 
@@ -241,3 +254,28 @@ def test_list_devices_always_answers(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("cameras (--camera NUMBER or PATH)\n")
     assert "\nmicrophones (--mic NUMBER or NAME)\n" in done.stdout
+
+
+def test_a_pass_can_be_interrupted_and_that_is_no_failure(exact: Path) -> None:
+    bundle = open_bundle(demo_folder())
+    session = OnnxSession(bundle)
+    size = bundle.manifest.image
+    image_HW3 = np.zeros((size.height, size.width, 3), np.uint8)
+    session.image(image_HW3)
+    session.interrupt()
+    with pytest.raises(Interrupted):
+        session.image(image_HW3)
+    pipeline, stats, stop = Pipeline(session, bundle.manifest), Stats(), threading.Event()
+    hud, overlay = Hud("", "", []), Overlay(bundle.manifest.heads, trained=False)
+    view = View(overlay, hud, stats, None, None, print)
+    LiveRun([PacedClip(Clip(exact))], pipeline, view, stats, stop, seconds=20).run()
+    assert stop.is_set()
+
+
+def test_what_a_microphone_lost_is_in_the_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    microphone, stats = Microphone.__new__(Microphone), Stats()
+    microphone.overflows, microphone.not_finite = 2, 0
+    monkeypatch.setattr(microphone, "stop", lambda: None)
+    assembly._stop([microphone], stats)
+    report = stats.report(backend="", precision="", model="", trained=False)
+    assert report["drops"] == {"microphone_overflow": 2}
