@@ -2,7 +2,7 @@
 
 They come from `denseav-export`, each through its parity gate. int8 is not among its precisions:
 it is made here, by ONNX Runtime's dynamic quantisation of the fp32 graphs (matrix products only,
-a scale for each channel).
+a scale for each channel). Axes: N items, K heads, H W pixels or grid, S samples at 16 kHz.
 """
 
 import dataclasses
@@ -12,11 +12,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
+import numpy as np
+import onnx
 from common import export, say
+from numpy.typing import NDArray
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from denseav.export.bundle import Bundle, file_sha256, open_bundle, write_manifest
+from denseav.export import probe
+from denseav.export.bundle import Bundle, Manifest, file_sha256, open_bundle, write_manifest
+from denseav.export.parity import Heats
+from denseav.export.session import Session
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +66,11 @@ def _quantise(fp32: Bundle, folder: Path) -> None:
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir()
     for name in ("image", "audio"):
+        model = onnx.load(fp32.graph(name))
+        # The shapes noted for weights would contradict those that are transposed on the way.
+        del model.graph.value_info[:]
         quantize_dynamic(
-            fp32.graph(name),
+            model,
             part / f"{name}.onnx",
             op_types_to_quantize=["MatMul"],
             per_channel=True,
@@ -71,3 +81,25 @@ def _quantise(fp32: Bundle, folder: Path) -> None:
     manifest = dataclasses.replace(fp32.manifest, precision="int8", files=files, parity={})
     write_manifest(part, manifest)
     part.rename(folder)
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """Pictures `uint8 [N, H, W, 3]`, sounds `float32 [N, S]`, and the token that is looked at."""
+
+    pictures_NHW3: NDArray[np.uint8]
+    sounds_NS: NDArray[np.float32]
+    newest: int
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> Self:
+        """Make what a bundle takes: four pictures and four sounds."""
+        pictures_NHW3 = probe.frames(4, manifest.image.height, manifest.image.width)
+        sounds_NS = probe.sounds(4, manifest.audio.window_samples)
+        return cls(pictures_NHW3, sounds_NS, manifest.audio.tokens - 1)
+
+    def heatmaps(self, session: Session) -> Heats:
+        """Return each picture's heatmap `[N, K, H, W]` with each sound."""
+        pictures = [session.image(picture) for picture in self.pictures_NHW3]
+        sounds = [session.audio(sound) for sound in self.sounds_NS]
+        return np.stack([session.heatmap(p, s, self.newest) for p in pictures for s in sounds])
