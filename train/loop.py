@@ -27,6 +27,7 @@ from denseav.train.clips import NO_CHANGES
 from denseav.train.debug_data import MadeLoader
 from denseav.train.errors import StoppedError
 from denseav.train.gather import rank, total, world
+from denseav.train.loading import make_loader
 from denseav.train.machine import start
 from denseav.train.objective import Learner, denseav_terms
 from denseav.train.separate import separation_terms
@@ -196,8 +197,6 @@ def open_loader(settings: Settings) -> Batches:
     if settings.made is not None:
         return MadeLoader(settings.made, mixtures=settings.separation is not None, **own)
     assert settings.data is not None, "settings have one or the other"
-    from denseav.train.loading import make_loader
-
     loader: Batches = make_loader(settings.data, **own)
     return loader
 
@@ -209,8 +208,6 @@ def held_out(settings: Settings) -> Iterable[Batch]:
         return [MadeLoader(settings.made, mixtures=False, **own).each_thing()]
     if settings.validation is None:
         return []
-    from denseav.train.loading import make_loader
-
     plain = dataclasses.replace(
         settings.validation, others="", mixing=None, changes=NO_CHANGES, shuffle=False
     )
