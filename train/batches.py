@@ -1,29 +1,15 @@
-"""What one training step is given: pictures and sound of B clips, stacked, and their loader.
-
-The very next batch after a restart is the one that an uninterrupted run would have seen.
+"""What one training step is given: pictures and sound of B clips, stacked.
 
 Axes: B clips, 3 red green blue, H W pixels, S samples at 16 kHz.
-
-Errors
-------
-DataError            the settings, the shards or the saved state cannot be used
 """
 
-import copy
 import dataclasses
-import multiprocessing
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
 from torch import Tensor
-
-from denseav.train.clips import Example
-from denseav.train.errors import DataError
-from denseav.train.rows import DataSettings, Row, Rows
-from denseav.train.shards import StreamingDataLoader
 
 SPEECH, SOUND, UNKNOWN = 0, 1, -1
 
@@ -82,99 +68,3 @@ class Batch:
         if self.partner is not None:
             parts["partner"] = self.partner._map(change)
         return dataclasses.replace(self, **parts)
-
-
-class Loader(StreamingDataLoader):  # type: ignore[misc]
-    """Batches of one epoch each time it is iterated, or of all epochs to come with `endless`."""
-
-    def __init__(self, rows: Rows, settings: DataSettings) -> None:
-        workers = min(settings.workers, len(os.sched_getaffinity(0)))
-        context = multiprocessing.get_context("forkserver") if workers else None
-        if context:
-            context.set_forkserver_preload([__name__])
-        super().__init__(
-            rows,
-            batch_size=settings.batch_size,
-            num_workers=workers,
-            collate_fn=_stack_rows,
-            multiprocessing_context=context,
-            pin_memory=torch.cuda.is_available(),
-            drop_last=settings.shuffle,
-        )
-
-    def endless(self) -> Iterator[Batch]:
-        """Yield batches, epoch after epoch."""
-        while True:
-            yield from self
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return where the order is: after the batches that were yielded, none more."""
-        state: dict[str, Any] = super().state_dict()
-        return state | {"clips": self.dataset.clips}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where a state was saved, also on other ranks or with other workers.
-
-        Raises
-        ------
-        DataError
-            When it was saved with other shards or another seed.
-        """
-        state = copy.deepcopy(state)
-        clips = state.pop("clips")
-        if clips != self.dataset.clips:
-            raise DataError(
-                f"the checkpoint was made with {clips} clips, and {self.dataset.folder} has "
-                f"{self.dataset.clips}; give the shards it was made with, or start a new run"
-            )
-        if state["dataset"]["seed"] != self.dataset.seed:
-            raise DataError(
-                f"the checkpoint was made with seed {state['dataset']['seed']}, not "
-                f"{self.dataset.seed}; give that seed, or start a new run"
-            )
-        state["dataset"]["input_dir_path"] = self.dataset.input_dir.path
-        super().load_state_dict(state)
-
-
-def make_loader(settings: DataSettings, *, rank: int, world: int, seed: int) -> Loader:
-    """Open the shards of one process.
-
-    Parameters
-    ----------
-    settings : what is loaded, and how.
-    rank, world : this process, and how many there are; their clips do not overlap.
-    seed : of the order and of all changes; the same on every rank.
-
-    Raises
-    ------
-    DataError
-        When shards are missing, or there are too few for a batch.
-    """
-    rows = Rows(settings, rank, world, seed)
-    if settings.batch_size * world > rows.clips and settings.shuffle:
-        raise DataError(
-            f"a batch of {settings.batch_size} on each of {world} processes needs more than the "
-            f"{rows.clips} clips in {settings.shards}; lower batch_size to "
-            f"{max(rows.clips // world, 1)}"
-        )
-    return Loader(rows, settings)
-
-
-def _stack_rows(rows: Sequence[Row]) -> Batch:
-    batch = _stack([row.example for row in rows])
-    partners = [row.partner for row in rows if row.partner is not None]
-    if not partners:
-        return batch
-    mixed = [row.mixed_S for row in rows if row.mixed_S is not None]
-    return dataclasses.replace(batch, partner=_stack(partners), mixed_wave_BS=torch.stack(mixed))
-
-
-def _stack(examples: Sequence[Example]) -> Batch:
-    return Batch(
-        image_B3HW=torch.stack([example.image_3HW for example in examples]),
-        wave_BS=torch.stack([example.wave_S for example in examples]),
-        audio_mask_BS=torch.stack([example.audio_mask_S for example in examples]),
-        positive_mask_BS=torch.stack([example.positive_mask_S for example in examples]),
-        image_mask_B1HW=torch.stack([example.image_mask_1HW for example in examples]),
-        kind_B=torch.tensor([example.kind for example in examples]),
-    )

@@ -1,8 +1,8 @@
-"""Rows: a stream of examples, each with its partner where two sounds are mixed.
+"""Rows: examples by epoch and number, each with its partner where two sounds are mixed.
 
-The order is LitData's; what is drawn for a clip depends on the seed, the epoch and the clip
-alone, so that a row comes out the same after an interruption and in any worker. Damaged clips
-are replaced by others of their set, and logged.
+What is drawn for a clip depends on the seed, the epoch and the clip alone, so that a row comes
+out the same after an interruption and in any worker. Damaged clips are replaced by others of
+their set, and logged.
 
 Axes: S samples at 16 kHz.
 
@@ -13,15 +13,16 @@ DataError            the settings or the shards cannot be used
 
 import logging
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.random import Generator
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from denseav.train.augment import mix
 from denseav.train.clips import Changes, Example, ExampleMaker
 from denseav.train.errors import DataError
+from denseav.train.order import Place
 from denseav.train.shards import Clip, DamagedClip, Shards
 
 _log = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ class DataSettings:
     batch_size : clips of one batch of one process.
     workers : processes that load, for each process that trains; never more than its cores.
     image_size : side of the square picture, in pixels.
-    shuffle : draw a new order every epoch and drop the last, smaller batch.
+    shuffle : in a new order every epoch, without a last, smaller batch; otherwise all, in order.
     """
 
     shards: str
@@ -96,37 +97,34 @@ class Row:
     mixed_S: Tensor | None = None
 
 
-class Rows(Shards):
-    """Stream what batches are stacked from; random for training, in order otherwise.
+class Rows(Dataset[Row]):
+    """What batches are stacked from.
 
     Parameters
     ----------
     settings : what is loaded, and how.
-    rank, world : this process, and how many there are.
-    seed : of the order and of all changes; the same on every rank.
+    seed : of all that is drawn.
 
     Raises
     ------
     DataError
-        When shards are missing, or while streaming when too many are damaged.
+        When shards are missing, or while reading when too many are damaged.
     """
 
-    def __init__(self, settings: DataSettings, rank: int, world: int, seed: int) -> None:
-        super().__init__(
-            settings.shards, shuffle=settings.shuffle, seed=seed, rank=rank, world=world
-        )
-        self._settings = settings
+    def __init__(self, settings: DataSettings, seed: int) -> None:
+        self.shards = Shards(settings.shards)
         self._others = Shards(settings.others) if settings.others else None
+        self._settings, self._seed = settings, seed
         self._maker = ExampleMaker(settings.image_size, settings.changes)
         self._told: set[str] = set()
 
-    def __getitem__(self, index: Any) -> Row:
-        """Return the row for a place in the order."""
-        random = np.random.default_rng([self.seed, self.current_epoch, index.index])
+    def __getitem__(self, place: Place) -> Row:
+        """Return the row of a clip in an epoch."""
+        random = np.random.default_rng([self._seed, *place])
         settings, others = self._settings, self._others
         if others and not settings.mixing and random.random() < settings.others_share:
             return Row(self._drawn(others, random))
-        example = self._example(self, index.index, random)
+        example = self._example(self.shards, place[1], random)
         if not others or not settings.mixing:
             return Row(example)
         partner = self._drawn(others, random)

@@ -1,19 +1,21 @@
-"""Shards: what clips are on disk, how they are written once and streamed in training.
+"""Shards: what clips are on disk, how they are written once and read by number.
 
-A shard is a chunk of LitData, which was chosen by trying. Beside it were tried:
+A shard is a chunk of LitData, which was chosen by trying. What else was tried:
 
 - mosaicml-streaming 0.13 cannot be installed here: it holds numpy below 2.2 and transformers
   below 5, brings 65 packages, and by design never skips a damaged shard.
 - webdataset 1.0 is small and skips damage, but has no state in the middle of an epoch and no
-  access by number, which splices and mixtures need.
-- torchdata 0.11, the last release, of early 2025, resumes exactly, but repeats an empty epoch
+  access by number, which splices, quarters and mixtures need.
+- torchdata 0.11, the last release, of early 2025, resumes exactly, but gives an empty epoch
   after a state saved at an epoch's end, and calls what PyTorch 2.14 has deprecated.
-- LitData 0.2.76 is released monthly, resumes with the very next batch with any number of
-  workers, also restripes the rest of an epoch over other ranks, and reads by number. Its price
-  is 60 MB of clients for clouds; its call home for newer versions is turned off below, and
-  damage, which would end the run after a wait of two seconds a clip, is caught here.
+- LitData 0.2.76 is released monthly, fits PyTorch 2.14, and finds any clip by its number at
+  once. Its own stream, with a state that also resumes exactly, is not used: it maps shards
+  ahead, where a damaged one ends the run, and its order changes with the number of workers and
+  the kind of file system. The order is `order.py`'s instead, and its state a few numbers.
 
-A clip enters and leaves as encoded bytes; this file knows nothing of pictures and waves.
+LitData's price is 60 MB of clients for clouds; its call home for newer versions is turned off
+below, and damage is caught here. A clip enters and leaves as encoded bytes; this file knows
+nothing of pictures and waves.
 
 Errors
 ------
@@ -33,14 +35,11 @@ from zlib import crc32
 
 os.environ.setdefault("LITDATA_DISABLE_VERSION_CHECK", "1")
 
-from litdata import StreamingDataLoader, StreamingDataset
+from litdata import StreamingDataset
 from litdata.exceptions import ChunkWaitTimeoutError
 from litdata.streaming.writer import BinaryWriter
-from litdata.utilities.env import _DistributedEnv
 
 from denseav.train.errors import DataError
-
-__all__ = ["Clip", "DamagedClip", "Shards", "StreamingDataLoader", "close_shards", "write_shards"]
 
 FORMAT = "denseav-shards"
 SCHEMA = 1
@@ -179,17 +178,16 @@ def write_json(path: Path, record: dict[str, Any]) -> None:
     whole.replace(path)
 
 
-class Shards(StreamingDataset):  # type: ignore[misc]
-    """A folder of shards: clips by number, or streamed in an order that can be resumed.
-
-    Streaming and its state are LitData's (`StreamingDataLoader`); every read goes by number.
+class Shards:
+    """A folder of shards, whose clips are read by number. May be sent to other processes.
 
     Parameters
     ----------
     folder : written by `denseav-data prepare`.
-    shuffle : stream shards, and the clips in each, in an order drawn anew every epoch.
-    seed : of that order.
-    rank, world : of this process; each streams its own clips, all equally many.
+
+    Attributes
+    ----------
+    sizes : how many clips each shard holds; clips are numbered through all shards.
 
     Raises
     ------
@@ -197,35 +195,23 @@ class Shards(StreamingDataset):  # type: ignore[misc]
         When the folder is no set of shards, is unfinished, empty, or lacks a shard.
     """
 
-    def __init__(
-        self,
-        folder: Path | str,
-        *,
-        shuffle: bool = False,
-        seed: int = 0,
-        rank: int = 0,
-        world: int = 1,
-    ) -> None:
+    def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
         chunks = _inspect(self.folder)
-        self._ends = list(accumulate(int(chunk["chunk_size"]) for chunk in chunks))
+        self.sizes = [int(chunk["chunk_size"]) for chunk in chunks]
+        self._ends = list(accumulate(self.sizes))
         self._names = [chunk["filename"] for chunk in chunks]
         self._damaged = {
             chunk["filename"]
             for chunk in chunks
             if (self.folder / chunk["filename"]).stat().st_size != chunk["chunk_bytes"]
         }
-        super().__init__(str(self.folder), shuffle=shuffle, drop_last=shuffle, seed=seed)
-        self.distributed_env = _DistributedEnv(world, rank, num_nodes=1)
+        self._reader: StreamingDataset | None = None
 
     @property
     def clips(self) -> int:
-        """How many clips there are, on all ranks together."""
+        """How many clips there are."""
         return self._ends[-1]
-
-    def __getitem__(self, index: Any) -> Any:
-        """Return what streaming gives for a place in its order: the clip."""
-        return self.clip(index.index)
 
     def clip(self, number: int) -> Clip:
         """Return one clip.
@@ -238,13 +224,19 @@ class Shards(StreamingDataset):  # type: ignore[misc]
         name = self._names[bisect_right(self._ends, number)]
         if name in self._damaged:
             raise DamagedClip(name)
+        if self._reader is None:
+            self._reader = StreamingDataset(str(self.folder))
         try:
-            return Clip.unpack(super().__getitem__(number))
+            return Clip.unpack(self._reader[number])
         except (ChunkWaitTimeoutError, RuntimeError):
             self._damaged.add(name)
             raise DamagedClip(name) from None
         except (ValueError, KeyError, TypeError, IndexError, OSError):
             raise DamagedClip(name) from None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave open files behind."""
+        return self.__dict__ | {"_reader": None}
 
 
 def _inspect(folder: Path) -> list[dict[str, Any]]:
