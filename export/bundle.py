@@ -181,7 +181,7 @@ def _read_manifest(folder: Path) -> Manifest:
     if schema > SCHEMA:
         raise BundleError(
             f"{folder} has schema {schema}, newer than the {SCHEMA} this denseav reads; "
-            "upgrade with: pip install -U denseav"
+            "upgrade denseav"
         )
     try:
         return _parse(record)

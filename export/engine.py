@@ -45,13 +45,14 @@ def require_tools() -> None:
         import torch_tensorrt  # noqa: F401
     except ModuleNotFoundError as error:
         raise BundleError(
-            f"{error.name} is not installed; install it with: pip install 'denseav[trt]'"
+            f"{error.name} is not installed; install it, in a clone of denseav, with: "
+            "pip install '.[trt]'"
         ) from None
     except (ImportError, OSError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise BundleError(
             f"torch-tensorrt cannot be loaded ({reason}); install one that goes with this "
-            "PyTorch, with: pip install 'denseav[trt]'"
+            "PyTorch, in a clone of denseav, with: pip install '.[trt]'"
         ) from None
 
 

@@ -98,13 +98,13 @@ def trt_runtime() -> ModuleType:
         from denseav.export import session_trt
     except ModuleNotFoundError as error:
         raise BundleError(
-            f"{error.name} is not installed; install it with: pip install 'denseav[trt]', "
-            "or use --device cuda or cpu"
+            f"{error.name} is not installed; install it, in a clone of denseav, with: "
+            "pip install '.[trt]'; or use --device cuda or cpu"
         ) from None
     except ImportError as error:
         raise BundleError(
-            f"TensorRT's libraries cannot be loaded ({error}); install them with: "
-            "pip install 'denseav[trt]', or use --device cuda or cpu"
+            f"TensorRT's libraries cannot be loaded ({error}); install them, in a "
+            "clone of denseav, with: pip install '.[trt]'; or use --device cuda or cpu"
         ) from None
     return session_trt
 

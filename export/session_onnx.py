@@ -19,7 +19,10 @@ from denseav.export.session import Features
 OnnxDevice = Literal["cpu", "cuda"]
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-_CUDA_REMEDY = "install the CUDA libraries with: pip install 'denseav[cuda]', or use --device cpu"
+_CUDA_REMEDY = (
+    "install the CUDA libraries, in a clone of denseav, with: pip install '.[cuda]'; "
+    "or use --device cpu"
+)
 
 
 class Interrupted(Exception):  # noqa: N818 - no error: it was asked for

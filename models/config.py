@@ -226,7 +226,7 @@ class ModelConfig:
         if not isinstance(schema, int) or not 1 <= schema <= SCHEMA:
             raise CheckpointError(
                 f"the configuration has schema {schema!r}, this denseav reads up to {SCHEMA}; "
-                "upgrade with: pip install -U denseav"
+                "upgrade denseav"
             )
         config: ModelConfig = _parse(cls, record.get("model"), "model")
         return config

@@ -51,7 +51,7 @@ def run(options: argparse.Namespace, stop: threading.Event, opened: threading.Ev
     if options.stats_json is not None:
         check_destination(options.stats_json)
     bundle = _open_model(options)
-    session = open_session(bundle, options.device, options.threads)
+    session = open_session(bundle, options.device, options.threads, options.on_mismatch)
     manifest, stats = bundle.manifest, Stats()
     trained = "" if manifest.trained else " (untrained: random weights)"
     _say(f"model {manifest.model}{trained} on {session.backend}, {session.precision}")
@@ -111,8 +111,9 @@ def _open_model(options: argparse.Namespace) -> Bundle:
     if default_folder().is_dir():
         return open_bundle(default_folder())
     _say(
-        "no exported model yet, so the small demo model runs; for the released weights: "
-        "pip install 'denseav[export]' && denseav-export hf:mhamilton723/DenseAV-sound-language"
+        "no exported model yet, so the small demo model runs; for the released weights, in a "
+        "clone of denseav: pip install '.[export]' && "
+        "denseav-export hf:mhamilton723/DenseAV-sound-language"
     )
     return open_bundle(demo_folder())
 

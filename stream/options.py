@@ -51,6 +51,12 @@ def _parser() -> argparse.ArgumentParser:
         "--device", default="auto", choices=("auto", "cpu", "cuda", "trt"), help="default: auto"
     )
     model.add_argument(
+        "--on-mismatch",
+        default="error",
+        choices=("error", "rebuild", "onnx"),
+        help="with --device trt, when engines were built for something else; default: error",
+    )
+    model.add_argument(
         "--threads", type=_count, default=1, metavar="N", help="for each pass on a CPU; default: 1"
     )
     output = parser.add_argument_group("where it goes")

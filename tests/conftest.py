@@ -1,7 +1,12 @@
 """Real parts without hardware: files, a camera on the network, a sound server with a microphone."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
+
+# Tiny networks are many times slower on several threads that wait for one another. Read by torch
+# when it is loaded, here and in the programs that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from desktop import XServer
