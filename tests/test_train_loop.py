@@ -80,7 +80,7 @@ def poison(monkeypatch: pytest.MonkeyPatch, bad: range) -> None:
 
 
 def test_debug_configuration_learns(tmp_path: Path) -> None:
-    settings, out, _ = parse(
+    settings, out = parse(
         ["--config", str(DEBUG), "--out", str(tmp_path), "--optimization.steps", "120"]
     )
     progress = train(settings, out, quiet())
@@ -263,6 +263,20 @@ def test_bad_settings_are_one_line_with_a_remedy(
     assert code == 2
     assert BAD[arguments] in said
     assert said.count("\n") == 0, said
+
+
+def test_two_processes_speak_once_and_go_on(tmp_path: Path) -> None:
+    two = ("--machine.devices", "2", "--made.batch_size", "4", "--rhythm.log", "2")
+    for steps in ("6", "8"):
+        run = start(tmp_path, *two, "--optimization.steps", steps)
+        _, said = run.communicate(timeout=240)
+        assert run.returncode == 0, said
+        assert said.count(f"step {steps}/{steps}  contrast") == 1
+    state = torch.load(tmp_path / LAST, weights_only=True)
+    assert [own["loader"]["given"] for own in state["processes"]] == [8, 8]
+    assert list(losses(tmp_path)) == [2, 4, 6, 8]
+    again, _ = parse(["--config", str(tmp_path / "settings.yaml"), "--out", "elsewhere"])
+    assert (again.machine.devices, again.optimization.steps) == (2, 8)
 
 
 def make(folder: Path) -> Path:

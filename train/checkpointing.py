@@ -2,7 +2,8 @@
 
 `last.ckpt` and `best.ckpt` hold weights, optimizer, progress, and of each process its random
 states and where its loader is; `model/` is the best network alone, as `denseav.models.load`
-reads it. Every file appears whole or not at all: a full disk or a kill leaves the old one.
+reads it; `settings.yaml` is what the run was told. Every checkpoint appears whole or not at all:
+a full disk or a kill leaves the old one.
 
 Errors
 ------
@@ -11,6 +12,7 @@ CheckpointError      a checkpoint is damaged, or of another network
 """
 
 import dataclasses
+import json
 import os
 import pickle
 import random
@@ -29,10 +31,12 @@ from torch.optim import Optimizer
 from denseav.models import CheckpointError, DenseAV, ModelConfig, save
 from denseav.train.errors import DiskError
 from denseav.train.gather import gather_objects, rank
+from denseav.train.settings import Settings
 
 LAST = "last.ckpt"
 BEST = "best.ckpt"
 MODEL = "model"
+SETTINGS = "settings.yaml"
 
 
 class Resumable(Protocol):
@@ -69,7 +73,14 @@ class Keeper:
 
     folder: Path
     fabric: Fabric
-    network: ModelConfig
+    settings: Settings
+
+    def __post_init__(self) -> None:
+        if rank() == 0:
+            with writing(self.folder):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                record = json.dumps(dataclasses.asdict(self.settings), indent=2)  # YAML too
+                (self.folder / SETTINGS).write_text(record + "\n")
 
     def save(
         self, learner: nn.Module, optimizer: Optimizer, loader: Resumable, progress: Progress
@@ -77,7 +88,7 @@ class Keeper:
         """Write `last.ckpt`; all processes call it."""
         own = {"loader": loader.state_dict(), "random": _random_states()}
         state = {
-            "network": self.network.to_json(),
+            "network": self.settings.network.to_json(),
             "progress": dataclasses.asdict(progress),
             "processes": gather_objects(own),
             "learner": learner,
@@ -134,10 +145,11 @@ class Keeper:
                 f"{path} is damaged ({str(error).splitlines()[0]}); copy {BEST} over it, or give "
                 "another --out"
             ) from None
-        if network != self.network:
+        if network != self.settings.network:
             raise CheckpointError(
-                f"{path} is of another architecture, {_difference(network, self.network)}; give "
-                "the configuration it was made with, or another --out"
+                f"{path} is of another architecture, "
+                f"{_difference(network, self.settings.network)}; give the configuration it was "
+                "made with, or another --out"
             )
         return state
 

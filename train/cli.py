@@ -1,7 +1,6 @@
 """`denseav-train`: parse, start, run, say where the result is."""
 
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,6 @@ import jsonargparse
 from rich.console import Console
 
 from denseav.models import CheckpointError
-from denseav.train.checkpointing import writing
 from denseav.train.errors import DataError, SettingsError
 from denseav.train.settings import Settings
 
@@ -25,8 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s")
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     try:
-        settings, out, record = parse(arguments)
-        _run(settings, out, record, console)
+        settings, out = parse(arguments)
+        _run(settings, out, console)
     except (DataError, CheckpointError) as error:
         console.print(f"denseav-train: error: {error}", style="red", soft_wrap=True, markup=False)
         return error.exit_code
@@ -36,8 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def parse(arguments: Sequence[str] | None = None) -> tuple[Settings, Path, str]:
-    """Return the settings, the run's folder, and all settings as YAML.
+def parse(arguments: Sequence[str] | None = None) -> tuple[Settings, Path]:
+    """Return the settings and the run's folder.
 
     Raises
     ------
@@ -62,17 +60,16 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Settings, Path, str]:
         raise SettingsError(_one_line(str(error))) from None
     except CheckpointError as error:
         raise SettingsError(f"network: {error}") from None
-    return settings, values["out"], parser.dump(given)
+    return settings, values["out"]
 
 
-def _run(settings: Settings, out: Path, record: str, console: Console) -> None:
+def _run(settings: Settings, out: Path, console: Console) -> None:
+    # Imported late: the loop takes seconds to import, and a wrong key should not.
+    from denseav.train.gather import rank
     from denseav.train.loop import train
 
-    with writing(out):
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "settings.yaml").write_text(record)
     progress = train(settings, out, console)
-    if int(os.environ.get("RANK", "0")) == 0:
+    if rank() == 0:
         console.print(
             f"{progress.step} steps, {progress.skipped} skipped; best mean recall "
             f"{progress.best:.1f} %; the network is in {out / 'model'}",

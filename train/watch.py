@@ -24,6 +24,7 @@ from denseav.models.denseav import DenseAV
 from denseav.models.image_encoder import IMAGE_MEAN, IMAGE_STD
 from denseav.train.batches import Batch
 from denseav.train.checkpointing import writing
+from denseav.train.gather import rank
 
 METRICS = "metrics.jsonl"
 EXAMPLES = 4
@@ -44,11 +45,13 @@ class Watch:
     def __init__(self, folder: Path, steps: int, start: int, console: Console) -> None:
         self._steps = steps
         self._console = console
+        self._first_process = rank() == 0
         self._began, self._first = time.monotonic(), start
         self._since, self._clips = self._began, 0
         self._path = folder / METRICS
-        _forget_after(self._path, start)
-        self._board = SummaryWriter(str(folder), purge_step=start + 1)
+        if self._first_process:
+            _forget_after(self._path, start)
+            self._board = SummaryWriter(str(folder), purge_step=start + 1)
 
     def __enter__(self) -> "Watch":
         """Begin."""
@@ -56,11 +59,13 @@ class Watch:
 
     def __exit__(self, *_: object) -> None:
         """Write what is left."""
-        self._board.close()
+        if self._first_process:
+            self._board.close()
 
     def say(self, text: str) -> None:
         """Show a line."""
-        self._console.print(text, soft_wrap=True, markup=False, highlight=False)
+        if self._first_process:
+            self._console.print(text, soft_wrap=True, markup=False, highlight=False)
 
     def count(self, clips: int) -> None:
         """Note that clips were learned from."""
@@ -91,6 +96,8 @@ class Watch:
 
     def record(self, step: int, figures: Mapping[str, float]) -> None:
         """Write figures to `metrics.jsonl` and TensorBoard."""
+        if not self._first_process:
+            return
         with writing(self._path), self._path.open("a") as file:
             file.write(json.dumps({"step": step, **figures}) + "\n")
         for name, value in figures.items():
@@ -98,6 +105,8 @@ class Watch:
 
     def heatmaps(self, step: int, model: DenseAV, batch: Batch) -> None:
         """Draw the first clips of a batch and, of each head, where it hears them."""
+        if not self._first_process:
+            return
         pictures = draw_heatmaps(model, batch)
         self._board.add_images("heatmaps", pictures, step)
         self._board.flush()
