@@ -54,7 +54,7 @@ def test_missing_fields_have_their_defaults() -> None:
         ("{", "not JSON"),
         ("[]", "not a denseav configuration"),
         ('{"model_type": "bert"}', "not a denseav configuration"),
-        ('{"format": "denseav-model", "schema": 2, "model": {}}', "upgrade with"),
+        ('{"format": "denseav-model", "schema": 2, "model": {}}', "upgrade denseav"),
         ('{"format": "denseav-model", "model": {}}', "schema None"),
         ('{"format": "denseav-model", "schema": 1}', "model must be an object"),
         ('{"format": "denseav-model", "schema": 1, "model": {}}', "needs a name"),
