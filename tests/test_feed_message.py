@@ -2,6 +2,7 @@
 
 import json
 import struct
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,7 @@ def test_a_prefix_that_is_not_so_is_refused(prefix: dict[str, Any], complaint: s
         {"publish_ns": 1.5},
         {"publish_ns": True},
         {"capture_ns": 1 << 62 | 1},
+        {"capture_ns": 1 << 61},
         {"frame_size": [0, 480]},
         {"frame_size": [640]},
         {"frame_size": 640},
@@ -221,10 +223,8 @@ def test_any_bytes_are_refused_with_the_one_exception(noise: bytes) -> None:
 def test_any_byte_may_be_wrong(index: int, flip: int) -> None:
     data = bytearray(message())
     data[index % len(data)] ^= flip
-    try:
+    with suppress(FeedFormatError):
         decode(bytes(data))
-    except FeedFormatError:
-        pass
 
 
 def test_the_maps_cannot_be_written_to() -> None:

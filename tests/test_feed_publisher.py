@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import cv2
 import numpy as np
@@ -241,11 +242,8 @@ feed._stop.wait()
 def test_noise_on_the_port_does_no_harm(publisher: Publisher, endpoint: str) -> None:
     port = int(endpoint.rpartition(":")[2])
     for noise in (b"", b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 4096, bytes(100_000)):
-        with socket.create_connection(("127.0.0.1", port)) as line:
-            try:
-                line.sendall(noise)
-            except ConnectionError:
-                pass
+        with socket.create_connection(("127.0.0.1", port)) as line, suppress(ConnectionError):
+            line.sendall(noise)
     with HeatmapSubscriber(endpoint) as feed:
         assert publish_until(publisher, lambda: feed._newest) >= 0
 
@@ -258,9 +256,11 @@ def test_a_port_in_use_is_one_line_with_a_remedy(publisher: Publisher, endpoint:
 
 def test_a_status_port_in_use_is_said_and_frees_the_first(endpoint: str) -> None:
     port = int(endpoint.rpartition(":")[2])
-    with socket.create_server(("127.0.0.1", port + 1)):
-        with pytest.raises(OutputError, match=f"{port + 1}.*in use"):
-            Publisher(endpoint, ORIGIN, Stats().snapshot)
+    with (
+        socket.create_server(("127.0.0.1", port + 1)),
+        pytest.raises(OutputError, match=f"{port + 1}.*in use"),
+    ):
+        Publisher(endpoint, ORIGIN, Stats().snapshot)
     with publishing(endpoint):
         pass
 

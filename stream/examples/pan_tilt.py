@@ -1,0 +1,63 @@
+"""A camera that turns towards the sound, and stands still as soon as the feed is not to be trusted.
+
+    python pan_tilt.py tcp://127.0.0.1:5557 [FILE.client]
+
+It prints degrees per second, one command a line, in place of a motor: put your own in `Mount`.
+Three things are worth keeping: the rates fall to zero as soon as the newest message is older than
+200 ms, whatever the reason; no box means no turning; and every rate is limited. On a robot without
+denseav, copy `feed_client.py` beside this file and import from `feed_client`.
+"""
+
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from denseav.stream.feed_client import FeedError, HeatmapSubscriber, HeatMessage
+
+TICK_S = 0.05
+MAX_AGE_MS = 200.0
+FIELD_OF_VIEW_DEG = (70.0, 43.0)  # of the camera, across and down
+GAIN_PER_S = 1.5
+RATE_MAX_DEG_S = 40.0
+DEAD_ZONE_DEG = 2.0
+
+
+class Mount:
+    """The motors. This one prints."""
+
+    def turn(self, pan_deg_s: float, tilt_deg_s: float, why: str) -> None:
+        """Turn at these rates until told otherwise: right and down are positive."""
+        print(f"pan {pan_deg_s:+.1f} tilt {tilt_deg_s:+.1f} {why}", flush=True)  # noqa: T201
+
+
+def rates_deg_s(message: HeatMessage) -> tuple[float, float]:
+    """Return how fast to turn, across and down, to bring the sound into the middle."""
+    peak = message.heads["sound"].peak
+    if peak is None or message.heads["sound"].box is None:
+        return 0.0, 0.0
+    found = []
+    for place, size, view_deg in zip(peak, message.frame_size, FIELD_OF_VIEW_DEG):  # noqa: B905
+        off_deg = (place / size - 0.5) * view_deg
+        rate = 0.0 if abs(off_deg) < DEAD_ZONE_DEG else GAIN_PER_S * off_deg
+        found.append(max(-RATE_MAX_DEG_S, min(RATE_MAX_DEG_S, rate)))
+    return found[0], found[1]
+
+
+def follow(feed: HeatmapSubscriber, mount: Mount) -> None:
+    """Follow the sound until interrupted."""
+    try:
+        while True:
+            try:
+                mount.turn(*rates_deg_s(feed.read_latest(MAX_AGE_MS)), "towards the sound")
+            except FeedError as error:
+                mount.turn(0.0, 0.0, f"stopped: {error}")
+            time.sleep(TICK_S)
+    finally:
+        mount.turn(0.0, 0.0, "stopped: ended")
+
+
+if __name__ == "__main__":
+    keys = Path(sys.argv[2]) if len(sys.argv) > 2 else None
+    with HeatmapSubscriber(sys.argv[1], keys) as subscriber, suppress(KeyboardInterrupt):
+        follow(subscriber, Mount())
