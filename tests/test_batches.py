@@ -250,12 +250,13 @@ def test_a_damaged_shard_costs_its_clips_not_the_run(
     ]
 
 
-def test_damage_everywhere_ends_with_the_reason(sounds: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [0, 1])
+def test_damage_everywhere_ends_with_one_line(sounds: Path, tmp_path: Path, workers: int) -> None:
     shutil.copytree(sounds, tmp_path / "copy")
     for shard in (tmp_path / "copy").glob("*.bin"):
         shard.write_bytes(b"")
-    with pytest.raises(DataError, match=r"20 clips in a row .* are damaged"):
-        list(loader(settings(tmp_path / "copy")))
+    with pytest.raises(DataError, match=r"^20 clips in a row .* are damaged; copy .*$"):
+        list(loader(settings(tmp_path / "copy", workers=workers)))
 
 
 def test_a_batch_larger_than_the_data_names_what_fits(sounds: Path) -> None:

@@ -33,7 +33,7 @@ class Loader:
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield the batches that are left of the epoch, without moving on."""
-        return iter(self._loading())
+        return self._loading()
 
     def endless(self) -> Iterator[Batch]:
         """Yield batches, epoch after epoch, each counted as taken when it is given."""
@@ -57,19 +57,22 @@ class Loader:
         """
         self._order.load_state_dict(state)
 
-    def _loading(self) -> Iterable[Batch]:
+    def _loading(self) -> Iterator[Batch]:
         context = multiprocessing.get_context("forkserver") if self._workers else None
         if context:
             context.set_forkserver_preload([__name__])
         loading: Iterable[Batch] = DataLoader(
             self._rows,
-            batch_sampler=list(self._order.batches()),
+            batch_sampler=self._order.batches(),
             num_workers=self._workers,
             collate_fn=_stack_rows,
             multiprocessing_context=context,
             pin_memory=torch.cuda.is_available(),
         )
-        return loading
+        try:
+            yield from loading
+        except DataError as error:  # a worker's comes with its traceback before it
+            raise DataError(str(error).splitlines()[-1].split("DataError: ")[-1]) from None
 
 
 def make_loader(settings: DataSettings, *, rank: int, world: int, seed: int) -> Loader:

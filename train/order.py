@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from denseav.train.errors import DataError
 
@@ -57,7 +58,7 @@ class Order:
         step = self._batch_size * self._world
         for start in range(self._taken, self._whole_steps(), step):
             at = start + self._rank * self._batch_size
-            if mine := numbers[at : at + self._batch_size]:
+            if mine := numbers[at : at + self._batch_size].tolist():
                 yield [(epoch, number) for number in mine]
 
     def advance(self) -> None:
@@ -94,15 +95,15 @@ class Order:
         clips, step = sum(self._sizes), self._batch_size * self._world
         return clips - (clips - self._taken) % step if self._shuffle else clips
 
-    def _numbers(self) -> list[int]:
-        starts = np.cumsum([0, *self._sizes[:-1]])
+    def _numbers(self) -> NDArray[np.int64]:
         if not self._shuffle:
-            return list(range(sum(self._sizes)))
+            return np.arange(sum(self._sizes))
         random = np.random.default_rng([self._seed, self._epoch])
+        starts = np.cumsum([0, *self._sizes[:-1]])
         shards = random.permutation(len(self._sizes))
-        numbers: list[int] = []
+        pools = []
         for at in range(0, len(shards), SHARDS_AT_ONCE):
             few = shards[at : at + SHARDS_AT_ONCE]
             pool = np.concatenate([starts[shard] + np.arange(self._sizes[shard]) for shard in few])
-            numbers += random.permutation(pool).tolist()
-        return numbers
+            pools.append(random.permutation(pool))
+        return np.concatenate(pools)
