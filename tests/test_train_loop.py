@@ -163,6 +163,17 @@ def test_mixtures_are_heard_once_aligners_are_warm(tmp_path: Path) -> None:
     assert all("loss/correspondence_speech" in line for line in lines if "skipped" in line)
 
 
+def test_half_precision_stays_near_the_full(tmp_path: Path) -> None:
+    half = replace(SMALL, machine=replace(SMALL.machine, precision="bf16-mixed"))
+    train(half, make(tmp_path / "half"), quiet())
+    train(SMALL, make(tmp_path / "full"), quiet())
+    full = losses(tmp_path / "full")
+    assert losses(tmp_path / "half") == pytest.approx(full, rel=0.1)
+    assert losses(tmp_path / "half") != full
+    weights = torch.load(tmp_path / "half" / LAST, weights_only=True)["learner"]
+    assert {value.dtype for value in weights.values()} == {torch.float32}
+
+
 def test_accumulated_batches_each_count(tmp_path: Path) -> None:
     optimization = replace(SMALL.optimization, accumulate=3)
     train(replace(SMALL, optimization=optimization), make(tmp_path), quiet())
@@ -249,6 +260,7 @@ BAD = {
     "--pooling cls": "cls_similarity",
     "--network.aggregation.clips mima": "--pooling",
     "--machine.accelerator cuda --machine.devices 99": "99 GPUs",
+    "--machine.precision 16-mixed": "bf16-mixed",
     "--config nowhere.yaml": "nowhere.yaml",
     "--made null": "--data.shards",
 }

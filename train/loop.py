@@ -11,6 +11,7 @@ StoppedError         ten steps in a row had no finite gradient
 
 import dataclasses
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -217,14 +218,14 @@ def held_out(settings: Settings) -> Iterable[Batch]:
 
 def validate(settings: Settings, learner: Learner, watch: Watch, progress: Progress) -> bool:
     """Measure retrieval, draw heatmaps, and tell whether the network is the best so far."""
-    batches = held_out(settings)
-    first = next(iter(batches), None)
+    batches = iter(held_out(settings))
+    first = next(batches, None)
     if first is None:
         return True
     device = learner.model.calibrator.scale.device
     learner.eval()
     limit = -(-settings.rhythm.validation_clips // world())
-    found = recalls(learner, batches, device, limit)
+    found = recalls(learner, chain([first], batches), device, limit)
     watch.found(progress.step, found)
     watch.heatmaps(progress.step, learner.model, first.to(device))
     learner.train()

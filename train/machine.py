@@ -38,6 +38,8 @@ def start(settings: Settings) -> Fabric:
 def _kind(machine: Machine) -> str:
     gpus = torch.cuda.device_count()
     if machine.accelerator == "cpu" or (machine.accelerator == "auto" and not gpus):
+        if machine.precision == "16-mixed":
+            raise SettingsError("16-mixed needs a GPU; set --machine.precision bf16-mixed")
         return "cpu"
     if gpus < machine.devices:
         raise SettingsError(

@@ -1,0 +1,100 @@
+"""Training from shards on disk: the very next batch after an interruption, mixtures, validation."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+
+import pytest
+import torch
+from made_clips import made_clip
+from rich.console import Console
+from train_parts import NETWORK
+
+from denseav.models import load
+from denseav.train.checkpointing import LAST, MODEL
+from denseav.train.errors import DataError
+from denseav.train.loop import train
+from denseav.train.rows import DataSettings, Mixing
+from denseav.train.separate import Separation
+from denseav.train.settings import Backbones, Machine, Optimization, Rhythm, Settings
+from denseav.train.shards import Clip, save_clips
+from denseav.train.watch import METRICS
+
+
+def clips(kind: str, count: int) -> Iterable[Clip]:
+    return (replace(made_clip(number), kind=kind) for number in range(count))
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    folder = tmp_path_factory.mktemp("sets")
+    for kind, count in (("speech", 7), ("sound", 5)):
+        save_clips(folder / kind, clips(kind, count))
+    data = DataSettings(
+        shards=str(folder / "speech"),
+        others=str(folder / "sound"),
+        batch_size=2,
+        workers=0,
+        image_size=16,
+    )
+    return Settings(
+        network=NETWORK,
+        backbones=Backbones(image="", audio=""),
+        data=data,
+        validation=replace(data, others=""),
+        optimization=Optimization(aligner_steps=2, steps=7, learning_rate=1e-3, warmup_steps=2),
+        machine=Machine(accelerator="cpu", precision="32-true", threads=1),
+        rhythm=Rhythm(log=1, save=2, validate=7),
+    )
+
+
+def run(settings: Settings, folder: Path) -> dict[int, float]:
+    train(settings, folder, Console(file=StringIO()))
+    lines = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
+    return {line["step"]: line["loss/total"] for line in lines if "loss/total" in line}
+
+
+def test_in_mid_epoch_it_goes_on_with_the_very_next_batch(
+    settings: Settings, tmp_path: Path
+) -> None:
+    whole = run(settings, tmp_path / "whole")
+    assert list(whole) == [1, 2, 3, 4, 5, 6, 7]  # two epochs of three batches, and one
+    for stop in (2, 3, 5):
+        folder = tmp_path / f"stop{stop}"
+        run(replace(settings, optimization=replace(settings.optimization, steps=stop)), folder)
+        assert run(settings, folder) == whole, stop
+
+
+def test_all_of_the_losses_see_their_part(settings: Settings, tmp_path: Path) -> None:
+    run(settings, tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / METRICS).read_text().splitlines()]
+    terms = [line for line in lines if "skipped" in line]
+    assert any(line["loss/splice"] > 0 for line in terms)
+    recall = next(line for line in lines if "recall/recall" in line)
+    assert 0 <= recall["recall/image_to_audio/1"] <= 100
+    assert load(tmp_path / MODEL).config.trained
+
+
+def test_mix_and_separate_from_two_sets(settings: Settings, tmp_path: Path) -> None:
+    assert settings.data is not None
+    mixing = replace(settings.data, mixing=Mixing())
+    separate = replace(settings, data=mixing, separation=Separation())
+    assert all(torch.tensor(list(run(separate, tmp_path).values())).isfinite())
+    lines = (tmp_path / METRICS).read_text().splitlines()
+    assert "loss/separation_speech" in json.loads(lines[-2])
+    one_kind = replace(mixing, others=mixing.shards)
+    with pytest.raises(DataError, match="--kind"):
+        run(replace(separate, data=one_kind), tmp_path / "one")
+
+
+def test_other_shards_than_the_checkpoints_are_refused(settings: Settings, tmp_path: Path) -> None:
+    run(settings, tmp_path / "run")
+    assert settings.data is not None
+    other = replace(settings.data, shards=settings.data.others, others="")
+    longer = replace(settings.optimization, steps=9)
+    with pytest.raises(DataError, match="clips 7, not 5"):
+        run(replace(settings, data=other, optimization=longer), tmp_path / "run")
+    state = torch.load(tmp_path / "run" / LAST, weights_only=True)
+    assert state["progress"]["step"] == 7
