@@ -22,13 +22,11 @@ from PIL import Image
 from torch import Tensor
 
 from denseav.train import augment
+from denseav.train.media import LEAST_SAMPLES
 from denseav.train.shards import KINDS, Clip
 
 WAVE_SAMPLES = 164_200
 """What the network is trained on: 10.2625 s, of which HuBERT makes 512 frames, 56 tokens."""
-
-LEAST_SOUND = 0.04
-"""The share of the wave that has to sound; clips with less are not used."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -97,7 +95,7 @@ class ExampleMaker:
         """
         image_3HW, image_mask_1HW = self._picture(clip, draw_other, random)
         sound_S = decode_sound(clip.audio, 0, WAVE_SAMPLES)
-        if len(sound_S) < LEAST_SOUND * WAVE_SAMPLES:
+        if len(sound_S) < LEAST_SAMPLES:
             raise ValueError("there is less than 0.41 s of sound")
         spliced_S, positive_S = self._splice(sound_S, draw_other, random)
         mask_S = torch.ones_like(sound_S)

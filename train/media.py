@@ -27,6 +27,8 @@ RATE_HZ = 16_000
 FRAME_SIDE = 256
 """Stored pictures are scaled down to this short side, in pixels: a crop of 224 with room."""
 
+LEAST_SAMPLES = 6_568
+"""Clips with less sound, a twenty-fifth of what the network takes, are not used."""
 LONGEST_S = 60
 """What is kept of a recording that is no video, in seconds, and the longest hole in any."""
 HOLE_S = 0.05

@@ -21,10 +21,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from denseav.train.clips import LEAST_SOUND, WAVE_SAMPLES
 from denseav.train.errors import DataError
 from denseav.train.layouts import FRAMES, Item
-from denseav.train.media import RATE_HZ, UnreadableError, cut_video, flac, read_picture, read_sound
+from denseav.train.media import (
+    LEAST_SAMPLES,
+    RATE_HZ,
+    UnreadableError,
+    cut_video,
+    flac,
+    read_picture,
+    read_sound,
+)
 from denseav.train.shards import Clip, close_shards, count_closed, write_json, write_shards
 
 PART_ITEMS = 64
@@ -32,7 +39,6 @@ PIECE_S = 10.0
 
 _PLAN = "prepare.json"
 _PARTS = "parts"
-_LEAST_SAMPLES = round(LEAST_SOUND * WAVE_SAMPLES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,7 +186,7 @@ def _of_pictures(item: Item) -> list[Clip]:
     if not there:
         raise UnreadableError(f"{item.pictures[0]} is missing")
     wave_S = read_sound(item.sound)
-    if len(wave_S) < _LEAST_SAMPLES:
+    if len(wave_S) < LEAST_SAMPLES:
         raise UnreadableError(f"{item.sound} has only {len(wave_S) / RATE_HZ:.2f} s of sound")
     frames = tuple(read_picture(path) for path in there)
     return [Clip(key=item.key, kind=item.kind, frames=frames, audio=flac(wave_S), notes=item.notes)]
@@ -190,7 +196,7 @@ def _of_video(item: Item) -> Iterator[Clip]:
     pieces: Any = cut_video(item.sound, PIECE_S, FRAMES)
     found = False
     for index, (frames, wave_S) in enumerate(pieces):
-        if len(wave_S) >= _LEAST_SAMPLES:
+        if len(wave_S) >= LEAST_SAMPLES:
             found = True
             key = f"{item.key}@{index * PIECE_S:g}"
             notes = item.notes | {"start_s": index * PIECE_S}
