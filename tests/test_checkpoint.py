@@ -129,7 +129,7 @@ def test_a_configuration_for_another_model(folder: Path) -> None:
     (folder / "config.json").write_text("not json")
     assert "cannot be read as JSON" in refused(folder)
     (folder / "config.json").write_text('{"format": "denseav-model", "schema": 9, "model": {}}')
-    assert "upgrade with" in refused(folder)
+    assert "upgrade denseav" in refused(folder)
 
 
 def test_all_keys_that_do_not_fit_are_listed_in_one_error(folder: Path) -> None:
