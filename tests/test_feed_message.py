@@ -96,8 +96,8 @@ def test_a_longer_prefix_of_a_later_minor_version_is_skipped() -> None:
     [
         ({"magic": b"EVIL"}, "magic"),
         ({"major": 2}, r"version is 2\.0"),
-        ({"prefix": 0}, "prefix"),
-        ({"size": 1 << 20}, "header of"),
+        ({"prefix": 0}, "prefix or header"),
+        ({"size": 1 << 20}, "prefix or header"),
         ({"maps": 4}, "shape"),
         ({"preview": 1}, "add up"),
         ({"heads": 65535, "rows": 65535, "columns": 65535}, "shape"),
