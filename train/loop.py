@@ -17,9 +17,9 @@ from typing import Any, Protocol
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.wrappers import _FabricModule, _FabricOptimizer
 from rich.console import Console
 from torch import Tensor
+from torch.optim import Optimizer
 
 from denseav.train.backbones import new_network
 from denseav.train.batches import Batch
@@ -112,7 +112,7 @@ def train(settings: Settings, out: Path, console: Console) -> Progress:
 def gradients(
     settings: Settings,
     fabric: Fabric,
-    encode: _FabricModule,
+    encode: Any,
     batches: Iterator[Batch],
     stage: Stage,
     step: int,
@@ -145,8 +145,8 @@ def objective(
 def move(
     settings: Settings,
     fabric: Fabric,
-    encode: _FabricModule,
-    stepper: _FabricOptimizer,
+    encode: Any,
+    stepper: Optimizer,
     progress: Progress,
     out: Path,
 ) -> None:
