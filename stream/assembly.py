@@ -4,7 +4,7 @@ import argparse
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from denseav.export.session_onnx import Interrupted, OnnxSession
 from denseav.stream.camera import Camera
 from denseav.stream.clip import Clip
 from denseav.stream.errors import StreamError
+from denseav.stream.feed_message import Origin
+from denseav.stream.feed_publisher import Publisher
 from denseav.stream.flow import Heatmap, Source
 from denseav.stream.hud import Hud
 from denseav.stream.microphone import Microphone
@@ -63,14 +65,19 @@ def run(options: argparse.Namespace, stop: threading.Event, opened: threading.Ev
     pipeline = Pipeline(session, manifest)
     hud = Hud(session.backend, session.precision, names)
     try:
-        with closing(_open_view(options, manifest, hud, stats)) as view:
+        with ExitStack() as outputs:
+            view = outputs.enter_context(closing(_open_view(options, manifest, hud, stats)))
+            publish = None
+            if options.publish is not None:
+                publisher = _open_publisher(options, bundle, session, stats, names[0])
+                publish = outputs.enter_context(closing(publisher)).heatmap
             opened.set()
             if clip:
                 with suppress(Interrupted):
                     run_offline(clip, pipeline, view, stats, stop, options.seconds)
             else:
                 ready = _announcer(session, sources, hears=options.mic != "none")
-                LiveRun(sources, pipeline, view, stats, stop, options.seconds, ready).run()
+                LiveRun(sources, pipeline, view, stats, stop, options.seconds, ready, publish).run()
     finally:
         _stop(sources, stats)
         if options.stats_json is not None:
@@ -142,6 +149,28 @@ def _open_view(options: argparse.Namespace, manifest: Manifest, hud: Hud, stats:
             _say("no display here, so running headless")
     overlay = Overlay(manifest.heads, manifest.trained)
     return View(overlay, hud, stats, screen, options.record, _say)
+
+
+def _open_publisher(
+    options: argparse.Namespace, bundle: Bundle, session: Session, stats: Stats, camera: str
+) -> Publisher:
+    origin = Origin(
+        camera=camera,
+        heads=bundle.manifest.heads,
+        model=bundle.sha256,
+        backend=session.backend,
+        precision=session.precision,
+    )
+    publisher = Publisher(
+        options.publish,
+        origin,
+        stats.snapshot,
+        keys=options.publish_keys,
+        insecure=options.insecure,
+        preview=options.publish_preview,
+    )
+    _say(f"publishing heatmaps at {publisher.endpoint}")
+    return publisher
 
 
 def _announcer(

@@ -64,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     output.add_argument("--record", type=Path, metavar="FILE.mp4", help="overlay with its sound")
     output.add_argument("--seconds", type=_positive, metavar="N", help="end after N seconds")
     output.add_argument("--stats-json", metavar="PATH|-", help="write figures as JSON at exit")
+    _add_feed(parser.add_argument_group("a feed for other programs"))
     return parser
 
 
@@ -80,6 +81,15 @@ def _add_sources(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--list-devices", action="store_true", help="cameras and microphones")
 
 
+def _add_feed(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--publish", metavar="ENDPOINT", help="as in tcp://127.0.0.1:5557")
+    group.add_argument("--publish-preview", action="store_true", help="send the pictures too")
+    group.add_argument("--publish-keys", type=Path, metavar="DIR", help="from denseav-feed keys")
+    group.add_argument(
+        "--insecure", action="store_true", help="let other machines read without keys"
+    )
+
+
 def _check(options: argparse.Namespace) -> None:
     named = [options.camera is not None, options.source is not None, options.demo]
     if sum(named) != 1:
@@ -90,6 +100,12 @@ def _check(options: argparse.Namespace) -> None:
                 raise UsageError(f"--{option.replace('_', '-')} goes with --camera only")
     if options.offline and options.source is None:
         raise UsageError("--offline goes with --source FILE only")
+    if options.publish is None:
+        for option in ("publish_preview", "publish_keys", "insecure"):
+            if getattr(options, option):
+                raise UsageError(f"--{option.replace('_', '-')} goes with --publish only")
+    elif options.offline:
+        raise UsageError("--publish goes with live input: leave --offline out")
 
 
 def _size(text: str) -> tuple[int, int]:

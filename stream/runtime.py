@@ -31,6 +31,7 @@ class LiveRun:
     stop : set from anywhere to end the run.
     seconds : how long to run; None until the source ends or a person quits.
     ready : called with each heatmap until it returns True: the first that is worth announcing.
+    publish : called with every heatmap on the seeing thread; must not wait.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class LiveRun:
         stop: threading.Event,
         seconds: float | None = None,
         ready: Callable[[Heatmap], bool] | None = None,
+        publish: Callable[[Heatmap], None] | None = None,
     ) -> None:
         self._sources = sources
         self._pipeline = pipeline
@@ -49,6 +51,7 @@ class LiveRun:
         self._stats = stats
         self._seconds = seconds
         self._ready = ready
+        self._publish = publish
         self._frames: Mailbox[Frame] = Mailbox()
         self._heatmaps: Mailbox[Heatmap] = Mailbox()
         self._stop = stop
@@ -133,6 +136,8 @@ class LiveRun:
             self._stats.heatmap(frame.capture_s, heatmap.ready_s, heatmap.audio_end_s)
             if self._ready is not None and self._ready(heatmap):
                 self._ready = None
+            if self._publish is not None:
+                self._publish(heatmap)
             if self._heatmaps.put(heatmap):
                 self._stats.drop("sink_busy")
 
