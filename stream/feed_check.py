@@ -3,8 +3,6 @@
 Axes: K heads, H W cells of the maps.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,6 +13,36 @@ from denseav.stream.feed_status import GRADES, STATES, StatusMessage
 _PIXEL = 0.01  # how exact places must be
 _HEAT_FIELDS = ("frame", "skew_ms", "audio_dbfs", "model", "backend", "precision", "drops")
 _STATUS_GAP_S = 1.0  # twice what it should be
+
+
+class Check:
+    """What was found wrong with a feed, while its messages are given one by one.
+
+    `heats` and `statuses` count them; `found` has each complaint once.
+    """
+
+    def __init__(self) -> None:
+        self.heats = self.statuses = 0
+        self.found: set[str] = set()
+        self._last: HeatMessage | None = None
+
+    def heat(self, message: HeatMessage) -> None:
+        """Check a heat message, by itself and after the last one."""
+        self.heats += 1
+        self.found.update(check_heat(message))
+        if self._last is not None:
+            self.found.update(check_pair(self._last, message))
+        self._last = message
+
+    def status(self, message: StatusMessage) -> None:
+        """Check a status message."""
+        self.statuses += 1
+        self.found.update(check_status(message))
+
+    def end(self, seconds: float) -> None:
+        """Check that enough status messages came in all these seconds."""
+        if self.statuses < seconds / _STATUS_GAP_S:
+            self.found.add(f"{self.statuses} statuses in {seconds:.1f} s; 2 a second are due")
 
 
 def check_heat(message: HeatMessage) -> list[str]:
@@ -47,21 +75,16 @@ def check_pair(last: HeatMessage, message: HeatMessage) -> list[str]:
     return found
 
 
-def check_status(statuses: Sequence[StatusMessage], seconds: float) -> list[str]:
-    """Return what is wrong with the status messages that came within some seconds."""
+def check_status(status: StatusMessage) -> list[str]:
+    """Return what is wrong with one decoded status message."""
     found = []
-    if len(statuses) < seconds / _STATUS_GAP_S:
-        found.append(
-            f"{len(statuses)} status messages in {seconds:.1f} s, where 2 a second are due"
-        )
-    for status in statuses:
-        if status.state not in STATES:
-            found.append(f"the state {status.state!r} is none that FEED.md names")
-        if status.health not in GRADES:
-            found.append(f"the health {status.health!r} is none that FEED.md names")
-        if status.replay != (status.state == "replay"):
-            found.append("state and replay contradict each other")
-    return sorted(set(found))
+    if status.state not in STATES:
+        found.append(f"the state {status.state!r} is none that FEED.md names")
+    if status.health not in GRADES:
+        found.append(f"the health {status.health!r} is none that FEED.md names")
+    if status.replay != (status.state == "replay"):
+        found.append("state and replay contradict each other")
+    return found
 
 
 def _check_places(message: HeatMessage) -> list[str]:

@@ -4,8 +4,7 @@ import argparse
 import signal
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack, closing, suppress
-from itertools import pairwise
+from contextlib import closing, suppress
 from pathlib import Path
 from time import monotonic, sleep
 from types import FrameType
@@ -15,7 +14,7 @@ from rich.live import Live
 
 from denseav.stream import feed_keys
 from denseav.stream.errors import OutputError, SourceError, StreamError
-from denseav.stream.feed_check import check_heat, check_pair, check_status
+from denseav.stream.feed_check import Check
 from denseav.stream.feed_client import (
     FeedError,
     FeedRefusedError,
@@ -26,7 +25,7 @@ from denseav.stream.feed_client import (
 from denseav.stream.feed_errors import FeedAuthError
 from denseav.stream.feed_record import Recording, replay
 from denseav.stream.feed_sockets import Endpoint, FeedSockets, resolve
-from denseav.stream.feed_status import StatusMessage, StatusSubscriber
+from denseav.stream.feed_status import StatusSubscriber
 from denseav.stream.feed_watch import Watch
 
 DEFAULT_ENDPOINT = "tcp://127.0.0.1:5557"
@@ -174,27 +173,19 @@ def _replay(options: argparse.Namespace) -> None:
 
 
 def _check(options: argparse.Namespace) -> None:
-    endpoint = _endpoint(options.endpoint)
-    found: set[str] = set()
-    heats: list[HeatMessage] = []
-    statuses: list[StatusMessage] = []
-    with ExitStack() as stack:
-        heat = HeatmapSubscriber(endpoint.heat, options.keys, tap=heats.append)
-        stack.enter_context(heat)
-        status = StatusSubscriber(endpoint.status, options.keys, tap=statuses.append)
-        stack.enter_context(status)
+    endpoint, check = _endpoint(options.endpoint), Check()
+    with (
+        HeatmapSubscriber(endpoint.heat, options.keys, tap=check.heat) as heat,
+        StatusSubscriber(endpoint.status, options.keys, tap=check.status) as status,
+    ):
         next(heat)
         next(status)
         sleep(options.seconds)
         heat.read_latest(max_age_ms=1000)
-    for message in heats:
-        found.update(check_heat(message))
-    for last, message in pairwise(heats):
-        found.update(check_pair(last, message))
-    found.update(check_status(statuses, options.seconds))
-    if found:
-        raise SourceError("not as FEED.md says: " + "; ".join(sorted(found)))
-    _say(f"{len(heats)} heat and {len(statuses)} status messages are as FEED.md says")
+    check.end(options.seconds)
+    if check.found:
+        raise SourceError("not as FEED.md says: " + "; ".join(sorted(check.found)))
+    _say(f"{check.heats} heat and {check.statuses} status messages are as FEED.md says")
 
 
 def _init(options: argparse.Namespace) -> None:

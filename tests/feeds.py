@@ -13,6 +13,7 @@ from denseav.export.bundle import Head
 from denseav.stream import feed_keys
 from denseav.stream.feed_message import Envelope, Origin, heat_fields
 from denseav.stream.feed_publisher import Publisher
+from denseav.stream.feed_record import Recording
 from denseav.stream.flow import Frame, Heatmap
 from denseav.stream.stats import Stats
 
@@ -103,3 +104,13 @@ def make_keys(folder: Path, *names: str) -> dict[str, Path]:
         files[name] = folder.parent / f"{folder.name}-{name}.client"
         feed_keys.add_client(folder, name, files[name])
     return files
+
+
+def make_recording(path: Path, count: int = 5) -> list[bytes]:
+    envelope = Envelope("heat", "cam0", RUN)
+    kept = [message(index, envelope=envelope) for index in range(count)]
+    recording = Recording(path)
+    for each in kept:
+        recording.add(each)
+    recording.close()
+    return kept

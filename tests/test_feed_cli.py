@@ -14,16 +14,24 @@ from pathlib import Path
 
 import pytest
 import zmq
-from feeds import RUN, free_endpoint, heatmap, make_keys, message, publishing, status_of
+from feeds import (
+    RUN,
+    free_endpoint,
+    heatmap,
+    make_keys,
+    make_recording,
+    message,
+    publishing,
+    status_of,
+)
 
-from denseav.stream.errors import OutputError, SourceError
-from denseav.stream.feed_check import check_heat, check_pair, check_status
+from denseav.stream.feed_check import Check, check_heat, check_pair, check_status
 from denseav.stream.feed_cli import main
 from denseav.stream.feed_client import HeatmapSubscriber, decode
 from denseav.stream.feed_message import Envelope
 from denseav.stream.feed_publisher import Publisher
-from denseav.stream.feed_record import Recording, messages
-from denseav.stream.feed_status import StatusSubscriber
+from denseav.stream.feed_record import messages
+from denseav.stream.feed_status import StatusSubscriber, decode_status
 
 FEED = [
     sys.executable,
@@ -63,16 +71,6 @@ def live(endpoint: str, keys: Path | None = None) -> Iterator[Publisher]:
         yield publisher
         stop.set()
         thread.join()
-
-
-def make_recording(path: Path, count: int = 5) -> list[bytes]:
-    envelope = Envelope("heat", "cam0", RUN)
-    kept = [message(index, envelope=envelope) for index in range(count)]
-    recording = Recording(path)
-    for each in kept:
-        recording.add(each)
-    recording.close()
-    return kept
 
 
 def test_record_keeps_the_very_bytes_and_replay_sends_them_again(tmp_path: Path) -> None:
@@ -169,21 +167,45 @@ def test_check_tells_of_times_and_numbers_that_go_back() -> None:
     first, second = (decode(message(index, envelope=envelope)) for index in range(2))
     assert check_pair(first, second) == []
     assert {found.split(" ")[0] for found in check_pair(second, first)} == {"sequence", "the"}
-    assert "0 status messages in 3.0 s" in check_status([], 3.0)[0]
+    check = Check()
+    check.end(3.0)
+    assert check.found == {"0 statuses in 3.0 s; 2 a second are due"}
 
 
-def test_keys_from_making_to_revoking(tmp_path: Path) -> None:
-    folder = tmp_path / "keys"
-    assert feed("keys", "init", "--folder", folder).returncode == 0
-    assert feed("keys", "add-client", "arm", "--folder", folder, cwd=tmp_path).returncode == 0
-    listed = feed("keys", "list", "--folder", folder).stdout
-    assert re.fullmatch(r"arm\t\S{40}\n", listed)
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"state": "asleep"}, "the state 'asleep'"),
+        ({"health": "rosy"}, "the health 'rosy'"),
+        ({"replay": True}, "contradict"),
+    ],
+)
+def test_check_tells_of_a_status_that_is_not_as_documented(
+    change: dict[str, object], complaint: str
+) -> None:
+    fields = {"state": "live", "health": "fair", "replay": False}
+    envelope = Envelope("status", "cam0", RUN)
+    assert check_status(decode_status(envelope.seal(fields, None))) == []
+    (found,) = check_status(decode_status(envelope.seal(fields | change, None)))
+    assert complaint in found
+
+
+def test_keys_from_making_to_revoking(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = ("--folder", str(tmp_path / "keys"))
+    assert main(["keys", "init", *folder]) == 0
+    assert main(["keys", "add-client", "arm", *folder]) == 0
+    capsys.readouterr()
+    assert main(["keys", "list", *folder]) == 0
+    assert re.fullmatch(r"arm\t\S{40}\n", capsys.readouterr().out)
     assert oct((tmp_path / "arm.client").stat().st_mode)[-3:] == "600"
-    assert feed("keys", "revoke", "arm", "--folder", folder).returncode == 0
-    assert feed("keys", "list", "--folder", folder).stdout == ""
-    assert "no client is named arm" in one_line(
-        feed("keys", "revoke", "arm", "--folder", folder), 5
-    )
+    assert main(["keys", "revoke", "arm", *folder]) == 0
+    assert main(["keys", "list", *folder]) == 0
+    assert capsys.readouterr().out == ""
+    assert main(["keys", "revoke", "arm", *folder]) == 5
+    assert "no client is named arm" in capsys.readouterr().err
 
 
 def test_a_client_with_its_key_file_reads_a_guarded_feed(tmp_path: Path) -> None:
@@ -222,19 +244,6 @@ def test_a_replay_at_a_port_in_use_is_one_line(tmp_path: Path) -> None:
     endpoint = free_endpoint()
     with publishing(endpoint):
         assert "in use" in one_line(feed("replay", tmp_path / "run.feed", endpoint), 7)
-
-
-def test_a_recording_cut_anywhere_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "run.feed"
-    make_recording(path, 3)
-    whole = path.read_bytes()
-    for length in range(0, len(whole), 7):
-        path.write_bytes(whole[:length])
-        with pytest.raises(SourceError, match=r"cut short|no recording"):
-            list(messages(path))
-    path.write_bytes(whole + b"x")
-    with pytest.raises(SourceError, match="goes on"):
-        list(messages(path))
 
 
 def test_a_cut_recording_is_one_line_before_anything_is_sent(tmp_path: Path) -> None:
@@ -285,12 +294,6 @@ def test_a_stopped_recording_is_whole(tmp_path: Path) -> None:
         recording.send_signal(signal.SIGTERM)
         assert recording.wait(10) == 0
     assert len(list(messages(file))) > 5
-
-
-def test_a_recording_does_not_overwrite(tmp_path: Path) -> None:
-    make_recording(tmp_path / "run.feed")
-    with pytest.raises(OutputError, match="exists already"):
-        Recording(tmp_path / "run.feed")
 
 
 def test_the_exit_codes_are_in_the_help() -> None:
