@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from lightning_fabric import Fabric
 from torch import nn
 from torch.optim import Optimizer
 
@@ -72,35 +71,32 @@ class Keeper:
     """Writes and reads the checkpoints of one run's folder."""
 
     folder: Path
-    fabric: Fabric
     settings: Settings
 
     def __post_init__(self) -> None:
         if rank() == 0:
             with writing(self.folder):
                 self.folder.mkdir(parents=True, exist_ok=True)
-                record = json.dumps(dataclasses.asdict(self.settings), indent=2)  # YAML too
-                (self.folder / SETTINGS).write_text(record + "\n")
 
     def save(
         self, learner: nn.Module, optimizer: Optimizer, loader: Resumable, progress: Progress
     ) -> None:
         """Write `last.ckpt`; all processes call it."""
         own = {"loader": loader.state_dict(), "random": _random_states()}
-        state = {
-            "network": self.settings.network.to_json(),
-            "progress": dataclasses.asdict(progress),
-            "processes": gather_objects(own),
-            "learner": learner,
-            "optimizer": optimizer,
-        }
-        partial = self.folder / f".{LAST}.partial"
-        with writing(partial):
-            self.fabric.save(partial, state)
-            if rank() == 0:
+        processes = gather_objects(own)
+        if rank() == 0:
+            state = {
+                "network": self.settings.network.to_json(),
+                "progress": dataclasses.asdict(progress),
+                "processes": processes,
+                "learner": learner.state_dict(),
+                "optimizer": optimizer.state_dict(),
+            }
+            partial = self.folder / f".{LAST}.partial"
+            with writing(partial):
+                torch.save(state, partial)
                 _flush(partial)
                 partial.replace(self.folder / LAST)
-        self.fabric.barrier()
 
     def keep_best(self, model: DenseAV) -> None:
         """Make `last.ckpt` the best one too, and write its network to `model/`."""
@@ -118,10 +114,18 @@ class Keeper:
             save(model, self.folder / MODEL)
 
     def resume(self, learner: nn.Module, optimizer: Optimizer, loader: Resumable) -> Progress:
-        """Go on from `last.ckpt`, or begin where there is none."""
+        """Go on from `last.ckpt`, or begin where there is none; note what the run was told."""
         path = self.folder / LAST
-        if not path.exists():
-            return Progress()
+        progress = self._restore(path, learner, optimizer, loader) if path.exists() else Progress()
+        if rank() == 0:
+            with writing(self.folder / SETTINGS):
+                record = json.dumps(dataclasses.asdict(self.settings), indent=2)  # YAML too
+                (self.folder / SETTINGS).write_text(record + "\n")
+        return progress
+
+    def _restore(
+        self, path: Path, learner: nn.Module, optimizer: Optimizer, loader: Resumable
+    ) -> Progress:
         state = self._read(path)
         try:
             learner.load_state_dict(state["learner"])

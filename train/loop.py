@@ -74,7 +74,7 @@ def train(settings: Settings, out: Path, console: Console) -> Progress:
     loader = open_loader(settings)
     torch.manual_seed(settings.seed + 1 + rank())  # dropout differs among processes
 
-    keeper = Keeper(out, fabric, settings)
+    keeper = Keeper(out, settings)
     progress = keeper.resume(learner, optimizer, loader)
     batches = loader.endless()
     with Watch(out, settings.optimization.steps, progress.step, console) as watch:
