@@ -32,7 +32,7 @@ from denseav.stream.runtime import LiveRun
 from denseav.stream.stats import Stats
 from denseav.stream.view import View
 
-CASE = Case(frame_size=(224, 296), window_s=10)
+CASE = Case(frame_size=(224, 224), window_s=10)  # what the released code looks at
 DEMO_SIZE = ROOT / "configs" / "models" / "demo.json"
 TARGET = 8.0
 
