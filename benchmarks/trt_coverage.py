@@ -4,8 +4,9 @@
 
 A table for people, then one line of JSON. It shows that every operator has a converter and how
 many engines each graph becomes; not that an engine builds, nor that it is accurate.
-Install first: pip install 'denseav[trt]'. Where TensorRT's libraries cannot be had, its bindings
-(`tensorrt-cu13-bindings`) import against libraries that only export the symbols they ask for.
+Install first, in a clone of denseav: pip install '.[trt]'. Where TensorRT's libraries cannot be
+had, its bindings (`tensorrt-cu13-bindings`) import against libraries that only export the symbols
+they ask for.
 """
 
 import argparse
@@ -41,7 +42,7 @@ def main() -> int:
         torch_tensorrt = _import_torch_tensorrt()
     except Exception as error:  # noqa: BLE001
         # torch-tensorrt raises plain Exception when it cannot load TensorRT.
-        print(f"torch-tensorrt cannot be loaded ({error}); pip install 'denseav[trt]'")
+        print(f"torch-tensorrt cannot be loaded ({error}); pip install '.[trt]'")
         return 4
     model = load(str(options.model))
     plan = make_plan(model.config, str(options.model), "fp32", None, options.window)

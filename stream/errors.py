@@ -3,6 +3,7 @@
 StreamError        1  itself: a library of the system is missing
 ├── UsageError     2  the command line asks for something impossible
 ├── SourceError    3  a camera, microphone or file cannot be read
+├── FeedAuthError  5  in `feed_errors`: the feed's keys
 └── OutputError    7  a recording or report cannot be written
 
 A bundle that cannot be used is `denseav.export.bundle.BundleError`, exit code 4.

@@ -220,7 +220,9 @@ def _find(sounddevice: ModuleType, spec: str) -> dict[str, Any]:
         found: dict[str, Any] = sounddevice.query_devices(device, "input")
     except (ValueError, OverflowError, sounddevice.PortAudioError) as error:
         if device is None:
-            raise SourceError("this machine has no microphone; plug one in, or use --mic none") from None
+            raise SourceError(
+                "this machine has no microphone; plug one in, or use --mic none"
+            ) from None
         fault = f"no microphone {spec}"
         if str(error).startswith("Multiple"):
             fault = f"the name {spec} fits several microphones"

@@ -11,7 +11,7 @@ _CODES = """\
 keys in the window: q quit, space pause, h heads, r record, s snapshot
 exit codes: 0 ended as asked (also by q or Ctrl-C), 1 a library is missing, 2 usage,
             3 a source cannot be read, 4 the model or the device cannot be used,
-            7 an output cannot be written"""
+            5 the feed's keys are missing or unsafe, 7 an output cannot be written"""
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:

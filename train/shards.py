@@ -249,9 +249,7 @@ def _inspect(folder: Path) -> list[dict[str, Any]]:
             f"--out {folder}"
         ) from None
     if passport.get("format") != FORMAT or not 1 <= passport.get("schema", 0) <= SCHEMA:
-        raise DataError(
-            f"the shards in {folder} are of a newer denseav; upgrade denseav"
-        )
+        raise DataError(f"the shards in {folder} are of a newer denseav; upgrade denseav")
     missing = [c["filename"] for c in chunks if not (folder / c["filename"]).is_file()]
     if missing:
         raise DataError(
