@@ -75,7 +75,12 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, default=default_folder(), metavar="DIR", help="default: %(default)s"
     )
     precision = parser.add_mutually_exclusive_group()
-    precision.add_argument("--precision", choices=("fp32", "fp16"), default="fp32")
+    precision.add_argument(
+        "--precision",
+        choices=("fp32", "fp16", "int8"),
+        default="fp32",
+        help="int8 is for CPUs, and of the image graph alone; default: %(default)s",
+    )
     precision.add_argument(
         "--trt",
         choices=("fp32", "fp16"),

@@ -40,6 +40,7 @@ class Tolerance:
 TOLERANCES = {
     "fp32": Tolerance(cosine=0.99999, rank_correlation=0.9999),
     "fp16": Tolerance(cosine=0.999, rank_correlation=0.999),
+    "int8": Tolerance(cosine=0.999, rank_correlation=0.999),
 }
 
 

@@ -35,7 +35,7 @@ class Session(Protocol):
 
     @property
     def precision(self) -> str:
-        """`fp32` or `fp16`, as the manifest says."""
+        """`fp32`, `fp16` or `int8`, as the manifest says."""
 
     def image(self, image_HW3: NDArray[np.uint8]) -> Features:
         """Encode one RGB picture that already has the manifest's size."""

@@ -113,6 +113,15 @@ def test_half_precision_keeps_the_similarity_in_float32(fp16: Bundle) -> None:
     assert fp16.graph("audio").stat().st_size > 0
 
 
+def test_int8_is_of_the_image_graph_alone(fp32: Bundle, tmp_path: Path) -> None:
+    int8 = exported(tmp_path, "int8")
+    kinds = [node.op_type for node in operators(int8, "image")]
+    assert kinds.count("MatMulInteger") == 2 * 6  # each block: query, key, value, output, two more
+    assert int8.manifest.files["audio.onnx"] == fp32.manifest.files["audio.onnx"]
+    assert int8.manifest.files["image.onnx"] != fp32.manifest.files["image.onnx"]
+    assert all(0.999 <= figures["cosine"] < 1 for figures in int8.manifest.parity.values())
+
+
 def test_a_model_with_cls_similarity_exports_with_it(fp32: Bundle, tmp_path: Path) -> None:
     with_cls = exported(tmp_path, "fp32", cls_similarity=True)
     heats = []
