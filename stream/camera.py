@@ -22,7 +22,7 @@ import cv2
 from denseav.stream.errors import SourceError
 from denseav.stream.flow import Frame, Receiver
 
-OPEN_TIMEOUT_MS = 3000
+OPEN_TIMEOUT_MS = 5000
 READ_TIMEOUT_MS = 1500  # a run that is told to end while the camera hangs waits for so long
 FROZEN_S = 2.0  # a camera that grabs but gives no picture for so long has failed
 STOP_TIMEOUT_S = 2.0

@@ -86,7 +86,7 @@ def test_offline_drops_nothing_and_records_every_picture(common: Path, tmp_path:
     arguments = ("--source", common, "--offline", "--headless", "--seconds", "2")
     done = live(tmp_path, *arguments, "--record", "r.mp4", "--stats-json", "s.json")
     assert done.returncode == 0, done.stderr
-    assert "the small demo model runs; for the released weights: pip install" in done.stderr
+    assert "the small demo model runs; for the released weights, in a clone" in done.stderr
     found = figures((tmp_path / "s.json").read_text())
     assert (found["frames_in"], found["frames_out"], found["drops"]) == (50, 50, {})
     pictures, length_s, sound_s = recorded(tmp_path / "r.mp4")
