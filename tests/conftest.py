@@ -39,8 +39,8 @@ def mjpeg_server() -> Iterator[MjpegServer]:
     server.kill()
 
 
-@pytest.fixture(scope="session")
-def rtsp_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RtspServer]:
+@pytest.fixture(scope="module")
+def rtsp_server() -> Iterator[RtspServer]:
     """A camera that serves H.264 over RTSP on this machine, by GStreamer."""
     if not RtspServer.possible():
         pytest.skip("GStreamer's RTSP server is not installed")
