@@ -1,0 +1,25 @@
+"""The classes of the world: things that look unlike each other, sound, and have a name."""
+
+CLASSES = (
+    "bell",
+    "drum",
+    "bird",
+    "dog",
+    "tractor",
+    "clock",
+    "kettle",
+    "fountain",
+    "owl",
+    "bee",
+    "guitar",
+    "telephone",
+    "robot",
+    "helicopter",
+    "trumpet",
+    "sheep",
+    "rocket",
+    "frog",
+    "hammer",
+    "scissors",
+)
+"""Each is the word that is spoken, too."""
