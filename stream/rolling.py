@@ -85,6 +85,21 @@ class RollingWindow:
             known, time_s = self._clock[at]
             return time_s + (sample - known) / SAMPLE_RATE_HZ
 
+    def sample_at(self, time_s: float) -> int:
+        """Return which sample was captured at a time: `time_of` the other way round.
+
+        Raises
+        ------
+        LookupError
+            When no block has come yet.
+        """
+        with self._grown:
+            if not self._clock:
+                raise LookupError("no sound has come yet, so no time has a sample")
+            at = max(0, bisect.bisect_right(self._clock, time_s, key=lambda seen: seen[1]) - 1)
+            known, known_s = self._clock[at]
+            return known + round((time_s - known_s) * SAMPLE_RATE_HZ)
+
     def _newest_end(self) -> int | None:
         hops = (self._ring.end - TOKEN_SPAN_SAMPLES) // TOKEN_HOP_SAMPLES
         return None if hops < 0 else TOKEN_SPAN_SAMPLES + TOKEN_HOP_SAMPLES * hops
