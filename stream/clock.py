@@ -8,6 +8,7 @@ that came with the least delay. Nothing here knows devices or threads.
 
 from collections import deque
 from collections.abc import Sequence
+from itertools import pairwise
 
 BUCKET_S = 1.0  # of the arrivals in so long, the one with the least delay is remembered
 BUCKETS = 120
@@ -98,7 +99,7 @@ def line_below(points: Sequence[Point]) -> tuple[float, float, float]:
     mean_x = sum(x for x, _ in points) / len(points)
     hull = _lower_hull(points)
     slope = 0.0
-    for (x0, y0), (x1, y1) in zip(hull, hull[1:], strict=False):
+    for (x0, y0), (x1, y1) in pairwise(hull):
         slope = (y1 - y0) / (x1 - x0)
         if x1 >= mean_x:
             break

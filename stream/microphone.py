@@ -1,9 +1,9 @@
 """A live microphone in, blocks of sound out, by PortAudio.
 
 PortAudio's callback only stamps and hands over; all else happens on a thread of our own. The time
-of a sample is its count at the device's rate, plus an offset: stamps of single callbacks jitter,
-and PortAudio's own times are wrong on several systems. To open a lost microphone again is
-somebody else's decision.
+of a sample comes from its count, by a fitted clock: stamps of single callbacks jitter, and
+PortAudio's own times are wrong on several systems. To open a lost microphone again is somebody
+else's decision.
 """
 
 import queue
@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from denseav.stream.clock import SampleClock
 from denseav.stream.errors import SourceError
 from denseav.stream.flow import AudioBlock, Receiver
 
 BLOCKS_PER_SECOND = 100
 WAITING_BLOCKS = 500  # five seconds may wait for our thread; what comes then is lost, and a gap
-SETTLING_S = 1.0  # how long the least delay of a callback is sought
 FIRST_S = 5.0  # a wireless microphone takes seconds to begin
 CEASED_S = 2.0
 POLL_S = 0.1
@@ -36,33 +36,6 @@ class Packet:
     first_sample: int
     came_s: float
     overflowed: bool
-
-
-class SampleClock:
-    """Tells the time of a sample from its count: an offset plus count over rate.
-
-    The offset is fixed in the first second, from the callback that came with the least delay.
-    """
-
-    def __init__(self, rate_hz: int) -> None:
-        self._rate_hz = rate_hz
-        self._offset_s = np.inf
-
-    def observe(self, end_sample: int, came_s: float) -> float:
-        """Learn that the samples before `end_sample` had come by `came_s`.
-
-        Returns
-        -------
-        How much later than by the clock they came, in seconds.
-        """
-        offset_s = came_s - end_sample / self._rate_hz
-        if end_sample <= SETTLING_S * self._rate_hz or self._offset_s == np.inf:
-            self._offset_s = min(self._offset_s, offset_s)
-        return offset_s - self._offset_s
-
-    def time_of(self, sample: int) -> float:
-        """Return when the sample was captured, in seconds of `time.monotonic()`."""
-        return float(self._offset_s + sample / self._rate_hz)
 
 
 class Microphone:
