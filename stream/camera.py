@@ -1,8 +1,8 @@
 """A live camera in, frames out: a device on this machine or a stream on the network, by OpenCV.
 
-Every frame is stamped when it is grabbed, before it is decoded. A camera that stops or freezes
-ends with an error; to open it again is somebody else's decision. Passwords in a URL are used and
-never shown.
+A frame's time is the driver's stamp where there is one, else that of its grab, before it is
+decoded. A camera that stops or freezes ends with an error; to open it again is somebody else's
+decision. Passwords in a URL are used and never shown.
 """
 
 import os
@@ -19,6 +19,7 @@ os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 import cv2
 
+from denseav.stream.clock import driver_time_s
 from denseav.stream.errors import SourceError
 from denseav.stream.flow import Frame, Receiver
 
@@ -85,7 +86,7 @@ class Camera:
         while not self._stopping.is_set() and time.monotonic() - seen_s < FROZEN_S:
             if not self._capture.grab():
                 break
-            captured_s = time.monotonic()
+            captured_s = self._captured_s()
             decoded, image_HW3 = self._capture.retrieve()
             if not decoded:
                 continue
@@ -102,6 +103,13 @@ class Camera:
                     "and start again"
                 )
             )
+
+    def _captured_s(self) -> float:
+        """Return when the frame in hand was captured: by the driver where it says, else now."""
+        now_s = time.monotonic()
+        if self._capture.get(cv2.CAP_PROP_BACKEND) != cv2.CAP_V4L2:
+            return now_s
+        return driver_time_s(self._capture.get(cv2.CAP_PROP_POS_MSEC), now_s)
 
 
 def public_name(spec: str) -> str:

@@ -2,6 +2,7 @@ import itertools
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,7 @@ class FakeCapture:
         self.script = script  # True: a picture; False: one that cannot be decoded; None: no more
         self.settings: list[tuple[int, float]] = []
         self.released = False
+        self.stamp_s: Callable[[], float] | None = None  # the driver's, where it has one
 
     @staticmethod
     def absent(*_: Any) -> "FakeCapture":
@@ -167,6 +169,12 @@ class FakeCapture:
 
     def set(self, key: int, value: float) -> None:
         self.settings.append((key, value))
+
+    def get(self, key: int) -> float:
+        if key == cv2.CAP_PROP_BACKEND:
+            return cv2.CAP_V4L2 if self.stamp_s else cv2.CAP_FFMPEG
+        assert self.stamp_s is not None
+        return 1000 * self.stamp_s()
 
     def grab(self) -> bool:
         time.sleep(0.002)
@@ -221,6 +229,20 @@ def test_single_broken_pictures_are_left_out(monkeypatch: pytest.MonkeyPatch) ->
     camera.stop()
     assert [frame.index for frame in collector.frames[:100]] == list(range(100))
     assert collector.errors == []
+
+
+@pytest.mark.parametrize(("age_s", "used"), [(0.08, True), (-50.0, False), (30.0, False)])
+def test_the_drivers_stamp_is_a_frames_time_where_it_makes_sense(
+    monkeypatch: pytest.MonkeyPatch, age_s: float, used: bool
+) -> None:
+    capture, collector = plug(monkeypatch, [True]), Collector()
+    capture.stamp_s = lambda: time.monotonic() - age_s
+    camera = Camera("0")
+    camera.start(collector)
+    collector.wait_frames(5)
+    camera.stop()
+    for frame, came_s in zip(collector.frames, collector.came_s, strict=True):
+        assert came_s - frame.capture_s == pytest.approx(age_s if used else 0.0, abs=0.04)
 
 
 def test_a_device_that_gives_only_broken_pictures_ends(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,8 @@ from media import read_sound, speak
 from servers import PulseServer
 
 from denseav.stream import microphone as microphone_module
-from denseav.stream.devices import list_devices, list_microphones
 from denseav.stream.clock import SampleClock
+from denseav.stream.devices import list_devices, list_microphones
 from denseav.stream.errors import SourceError
 from denseav.stream.microphone import Microphone, Packet
 from denseav.stream.rolling import RollingWindow
