@@ -33,9 +33,9 @@ def background(rng: Generator, height: int, width: int, *, held_out: bool) -> Pi
     rng : Generator
         Draws the kind, its paints and the clutter.
     height, width : int
-        Pixels.
+        Pixels, at least 16.
     held_out : bool
-        Of the kinds kept for tests, which are never seen otherwise.
+        Of the kinds kept for tests, which are never seen otherwise. The clutter is the same.
 
     Returns
     -------
@@ -59,9 +59,9 @@ def background(rng: Generator, height: int, width: int, *, held_out: bool) -> Pi
 
 def _gradient(rng: Generator, height: int, width: int) -> Field:
     ramp_HW, _ = turned_grid(height, width, rng.uniform(0, 2 * np.pi), 1.0)
-    spread = ramp_HW - ramp_HW.min()
     grain_HW = rng.standard_normal((height, width), np.float32) * np.float32(rng.uniform(0, 0.1))
-    return spread / spread.max() + grain_HW
+    grain_HW += (ramp_HW - ramp_HW.min()) / np.ptp(ramp_HW)
+    return grain_HW
 
 
 def _cloudy(rng: Generator, height: int, width: int) -> Field:
@@ -71,21 +71,21 @@ def _cloudy(rng: Generator, height: int, width: int) -> Field:
 def _stripes(rng: Generator, height: int, width: int) -> Field:
     x_HW, _ = turned_grid(height, width, rng.uniform(0, np.pi), rng.uniform(0.03, 0.2) * height)
     x_HW += clouds(rng, height, width, 0.4 * height) * np.float32(rng.uniform(0, 1))
-    return np.clip(0.5 + rng.uniform(0.5, 4) * np.sin(np.pi * x_HW), 0, 1).astype(np.float32)
+    return _sharp(np.sin(np.pi * x_HW), rng)
 
 
 def _tiles(rng: Generator, height: int, width: int) -> Field:
     cell = rng.uniform(0.06, 0.25) * height
     x_HW, y_HW = turned_grid(height, width, rng.uniform(-0.5, 0.5), cell)
-    shades_RC = rng.uniform(0, 1, (64, 64)).astype(np.float32)
-    shade_HW = shades_RC[y_HW.astype(int) % 64, x_HW.astype(int) % 64]
+    shades_RC = rng.random((64, 64), np.float32)
+    shade_HW = shades_RC[np.floor(y_HW).astype(int) % 64, np.floor(x_HW).astype(int) % 64]
     joint_HW = (x_HW % 1 < 0.08) | (y_HW % 1 < 0.08)
     return np.where(joint_HW, np.float32(rng.choice([-0.4, 1.4])), shade_HW)
 
 
 def _planks(rng: Generator, height: int, width: int) -> Field:
     x_HW, y_HW = turned_grid(height, width, rng.uniform(0, np.pi), rng.uniform(0.1, 0.3) * height)
-    shade_HW = rng.uniform(0, 1, 64).astype(np.float32)[np.floor(x_HW).astype(int) % 64]
+    shade_HW = rng.random(64, np.float32)[np.floor(x_HW).astype(int) % 64]
     grain = rng.uniform(5, 12)
     wave_HW = np.sin(grain * x_HW + clouds(rng, height, width, 0.3 * height) * 3 + 0.3 * y_HW)
     return np.where(x_HW % 1 < 0.06, np.float32(-0.4), 0.7 * shade_HW + 0.3 * wave_HW)
@@ -93,8 +93,8 @@ def _planks(rng: Generator, height: int, width: int) -> Field:
 
 def _blobs(rng: Generator, height: int, width: int) -> Field:
     lumps_HW = clouds(rng, height, width, rng.uniform(0.1, 0.4) * height)
-    bands = rng.uniform(1.5, 4)
-    return np.round((0.5 + 0.5 * lumps_HW) * bands) / np.float32(bands)
+    bands = np.float32(rng.uniform(1.5, 4))
+    return (np.round((0.5 + 0.5 * lumps_HW) * bands) / bands).astype(np.float32)
 
 
 def _speckles(rng: Generator, height: int, width: int) -> Field:
@@ -106,14 +106,15 @@ def _gratings(rng: Generator, height: int, width: int) -> Field:
         turned_grid(height, width, rng.uniform(0, np.pi), rng.uniform(0.03, 0.15) * height)[0]
         for _ in range(2)
     )
-    return 0.5 + 0.25 * (np.sin(np.pi * first_HW) + np.sin(np.pi * second_HW))
+    plaid_HW: Field = 0.5 + 0.25 * (np.sin(np.pi * first_HW) + np.sin(np.pi * second_HW))
+    return plaid_HW
 
 
 def _rings(rng: Generator, height: int, width: int) -> Field:
     x_HW, y_HW = turned_grid(height, width, 0, 1.0)
     away_HW = np.hypot(x_HW - rng.uniform(0, width), y_HW - rng.uniform(0, height))
     wave_HW = np.sin(away_HW * np.float32(np.pi / (rng.uniform(0.04, 0.2) * height)))
-    return np.clip(0.5 + rng.uniform(0.5, 3) * wave_HW, 0, 1).astype(np.float32)
+    return _sharp(wave_HW, rng)
 
 
 def _shards(rng: Generator, height: int, width: int) -> Field:
@@ -122,7 +123,8 @@ def _shards(rng: Generator, height: int, width: int) -> Field:
     seeds_HW = np.full((height, width), 255, np.uint8)
     seeds_HW[tuple(points_N2.astype(int).T)] = 0
     _, cell_HW = cv2.distanceTransformWithLabels(seeds_HW, cv2.DIST_L2, 5)
-    return rng.uniform(0, 1, cell_HW.max() + 1).astype(np.float32)[cell_HW]
+    shade_HW: Field = rng.random(int(cell_HW.max()) + 1, np.float32)[cell_HW]
+    return shade_HW
 
 
 def _unfocused(rng: Generator, height: int, width: int) -> Field:
@@ -133,6 +135,12 @@ def _unfocused(rng: Generator, height: int, width: int) -> Field:
         radius = int(rng.uniform(0.03, 0.16) * height)
         cv2.circle(field_HW, middle, radius, float(rng.uniform(0, 1)), cv2.FILLED)
     return cv2.GaussianBlur(field_HW, (0, 0), rng.uniform(0.01, 0.03) * height).astype(np.float32)
+
+
+def _sharp(wave_HW: Field, rng: Generator) -> Field:
+    """Return a wave brought to [0, 1], its flanks soft or steep."""
+    sharp_HW: Field = np.clip(0.5 + np.float32(rng.uniform(0.5, 4)) * wave_HW, 0, 1)
+    return sharp_HW
 
 
 _SEEN = (_gradient, _cloudy, _stripes, _tiles, _planks, _blobs, _speckles)
@@ -152,16 +160,18 @@ def _strew(image_HW3: Picture, rng: Generator) -> None:
 
 
 def _nonsense(rng: Generator, side: int) -> Picture:
-    """Paint a thing of random outlines, uint8 [side, side, 4]."""
-    pen = Pen(rng)
+    """Paint a thing of random outlines, uint8 [side, side, 4], often the same on both sides."""
+    pen, paired = Pen(rng), rng.random() < 0.4
     for size in (1.0, *rng.uniform(0.1, 0.5, int(rng.integers(0, 7)))):
         x, y = rng.uniform(-0.8, 0.8, 2) * (size < 1)
         points_N2 = _outline(rng, x, y, size)
         tone = Tone(int(rng.integers(Tone.BODY, Tone.GAP)))
-        if size < 1 and pen.chance(0.4):
-            pen.line(points_N2[: len(points_N2) // 2 + 1], pen.near(0.12, 0.4), tone)
-        else:
-            pen.fill(points_N2, tone)
+        thin = size < 1 and pen.chance(0.4)
+        for side_2 in ((1, 1), (-1, 1))[: 1 + paired]:
+            if thin:
+                pen.line(points_N2[: len(points_N2) // 2 + 1] * side_2, pen.near(0.12, 0.4), tone)
+            else:
+                pen.fill(points_N2 * side_2, tone)
     return picture(pen, side)
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from denseav.train.world_paint import Pen, Tone, ellipse, rounded
+from denseav.train.world_paint import Pen, Points, Tone, ellipse, rounded
 
 
 def tractor(pen: Pen) -> None:
@@ -21,15 +21,20 @@ def tractor(pen: Pen) -> None:
 
 
 def _wheel(pen: Pen, x: float, y: float, radius: float, lugs: int) -> None:
+    hub_2 = np.array([x, y])
     for angle in np.linspace(0, 2 * np.pi, lugs, endpoint=False) + pen.rng.uniform(0, 1):
-        out_2 = np.array([np.cos(angle), np.sin(angle)])
-        pen.line(np.array([(x, y) + 0.9 * radius * out_2, (x, y) + radius * out_2]), 0.11, Tone.INK)
+        tip_2 = radius * _out(angle)
+        pen.line(np.stack([hub_2 + 0.9 * tip_2, hub_2 + tip_2]), 0.11, Tone.INK)
     pen.disc(x, y, 0.96 * radius, Tone.INK)
     pen.disc(x, y, 0.6 * radius, Tone.TRIM)
     for angle in np.linspace(0, 2 * np.pi, 5, endpoint=False) + pen.rng.uniform(0, 1):
-        rim_2 = 0.55 * radius * np.array([np.cos(angle), np.sin(angle)])
-        pen.line(np.array([(x, y), (x, y) + rim_2]), 0.12 * radius, Tone.INK)
+        pen.line(np.stack([hub_2, hub_2 + 0.55 * radius * _out(angle)]), 0.12 * radius, Tone.INK)
     pen.disc(x, y, 0.18 * radius, Tone.SPARK)
+
+
+def _out(angle: float) -> Points:
+    """Return the unit vector [2] at an angle in radians, clockwise from the right."""
+    return np.array([np.cos(angle), np.sin(angle)])
 
 
 def clock(pen: Pen) -> None:
@@ -110,72 +115,45 @@ def robot(pen: Pen) -> None:
 
 
 def helicopter(pen: Pen) -> None:
-    """Draw a helicopter: a bubble cabin, a long boom with a tail rotor, a wide rotor, skids."""
-    tail, blade = pen.near(-1.5, 0.07), pen.near(1.2, 0.08)
-    for x in (0.05, 0.6):
-        pen.line([(x, 0.4), (x, 0.78)], 0.08, Tone.TRIM)
-    pen.line([(-0.3, 0.8), (0.9, 0.8), (1.05, 0.7)], 0.12, Tone.TRIM)
-    pen.fill([(0.0, -0.25), (tail, -0.22), (tail, -0.05), (0.0, 0.4)], Tone.LIMB)
-    pen.fill(
-        [(tail + 0.3, -0.15), (tail + 0.05, -0.55), (tail - 0.12, -0.55), (tail - 0.02, -0.1)],
-        Tone.TRIM,
-    )
-    pen.disc(tail + 0.02, -0.2, 0.25, Tone.SPARK)
-    turn = pen.rng.uniform(0, np.pi)
-    across_2 = 0.22 * np.array([np.cos(turn), np.sin(turn)])
-    pen.line(
-        np.array([(tail + 0.02, -0.2) - across_2, (tail + 0.02, -0.2) + across_2]), 0.08, Tone.INK
-    )
-    pen.box(0.2, -0.75, 0.42, -0.35, Tone.LIMB)
-    pen.fill(ellipse(0.32, 0.05, pen.near(0.78, 0.06), pen.near(0.52, 0.08)), Tone.BODY)
-    pen.fill(ellipse(0.36, 0.05, 0.66, 0.42, -90, 20), Tone.SPARK)
-    pen.line([(0.36, -0.38), (0.36, 0.2), (1.0, 0.2)], 0.06, Tone.INK)
-    pen.box(-0.18, -0.15, 0.18, 0.25, Tone.TRIM)
-    droop = pen.rng.uniform(0, 0.1)
+    """Draw a helicopter: a bubble cabin, a boom with a tail rotor, a wide rotor above, skids."""
+    tail, blade = pen.near(-1.2, 0.06), pen.near(1.1, 0.08)
+    for x in (0.0, 0.6):
+        pen.line([(x, 0.5), (x, 0.92)], 0.1, Tone.TRIM)
+    pen.line([(-0.4, 0.95), (0.95, 0.95), (1.12, 0.82)], 0.15, Tone.TRIM)
+    pen.fill([(0.0, -0.35), (tail, -0.28), (tail, -0.02), (0.0, 0.5)], Tone.LIMB)
+    fin = [(0.35, -0.2), (0.08, -0.7), (-0.15, -0.7), (-0.05, 0.0)]
+    pen.fill([(tail + x, y) for x, y in fin], Tone.TRIM)
+    pen.disc(tail + 0.04, -0.18, 0.3, Tone.SPARK)
+    across_2 = 0.26 * _out(pen.rng.uniform(0, np.pi))
+    hub_2 = np.array([tail + 0.04, -0.18])
+    pen.line(np.stack([hub_2 - across_2, hub_2 + across_2]), 0.1, Tone.INK)
+    pen.box(0.15, -0.9, 0.45, -0.4, Tone.LIMB)
+    pen.fill(ellipse(0.32, 0.08, pen.near(0.84, 0.06), pen.near(0.64, 0.08)), Tone.BODY)
+    pen.fill(ellipse(0.36, 0.08, 0.7, 0.54, -90, 20), Tone.SPARK)
+    pen.line([(0.36, -0.46), (0.36, 0.27), (1.04, 0.27)], 0.08, Tone.INK)
+    pen.box(-0.24, -0.2, 0.16, 0.3, Tone.TRIM)
+    droop = pen.rng.uniform(0, 0.12)
     for side in (-1, 1):
-        pen.line([(0.31, -0.8), (0.31 + side * blade, -0.8 + droop)], 0.13, Tone.INK)
-    pen.disc(0.31, -0.8, 0.13, Tone.TRIM)
+        pen.line([(0.3, -0.98), (0.3 + side * blade, -0.98 + droop)], 0.18, Tone.INK)
+    pen.disc(0.3, -0.98, 0.17, Tone.TRIM)
 
 
 def rocket(pen: Pen) -> None:
     """Draw a rocket: a pointed nose, portholes in a row, swept fins, a forked flame."""
-    wide = pen.near(0.42)
-    flame = pen.near(1.55, 0.08)
-    pen.fill(
-        [
-            (-0.28, 0.8),
-            (0.28, 0.8),
-            (0.36, 1.2),
-            (0.16, 1.1),
-            (0, flame),
-            (-0.16, 1.1),
-            (-0.36, 1.2),
-        ],
-        Tone.SPARK,
-    )
-    pen.fill([(-0.14, 0.8), (0.14, 0.8), (0, 1.2)], Tone.INK)
-    out = pen.near(0.95, 0.08)
+    wide, flame, out = pen.near(0.52), pen.near(1.45, 0.06), pen.near(1.05, 0.08)
+    half = [(0.3, 0.8), (0.46, 1.2), (0.2, 1.1)]
+    pen.fill([*half, (0, flame), *((-x, y) for x, y in reversed(half))], Tone.SPARK)
+    pen.fill([(-0.16, 0.8), (0.16, 0.8), (0, 1.2)], Tone.INK)
     for side in (-1, 1):
-        pen.fill(
-            [(side * 0.25, 0.1), (side * out, 0.65), (side * out, 1.05), (side * 0.25, 0.75)],
-            Tone.TRIM,
-        )
-    side_y = [(1.0, 0.75), (1.0, -0.5), (0.72, -0.95), (0.35, -1.3)]
-    right = [(wide * x, y) for x, y in side_y]
-    left = [(-x, y) for x, y in reversed(right)]
-    pen.fill([*right, (0, -1.55), *left], Tone.BODY)
-    pen.fill(
-        [
-            (0.72 * wide, -0.95),
-            (0.35 * wide, -1.3),
-            (0, -1.55),
-            (-0.35 * wide, -1.3),
-            (-0.72 * wide, -0.95),
-        ],
-        Tone.TRIM,
-    )
-    pen.box(-0.3, 0.75, 0.3, 0.9, Tone.LIMB)
-    for y in (-0.55, 0.0)[: pen.count(1, 2)]:
-        pen.disc(0, y, 0.24, Tone.SPARK)
-        pen.disc(0, y, 0.14, Tone.INK)
-    pen.fill([(-0.06, 0.3), (0.06, 0.3), (0.08, 1.0), (-0.08, 1.0)], Tone.TRIM)
+        fin = [(0.25, 0.0), (out, 0.5), (out, 1.05), (0.25, 0.75)]
+        pen.fill([(side * x, y) for x, y in fin], Tone.TRIM)
+    nose = [(0.78 * wide, -0.8), (0.42 * wide, -1.1)]
+    right = [(0.8 * wide, 0.78), (wide, 0.3), (wide, -0.4), *nose]
+    pen.fill([*right, (0, -1.3), *((-x, y) for x, y in reversed(right))], Tone.BODY)
+    pen.fill([*nose, (0, -1.3), *((-x, y) for x, y in reversed(nose))], Tone.TRIM)
+    pen.box(-0.38, 0.72, 0.38, 0.9, Tone.LIMB)
+    portholes = pen.count(1, 2)
+    for y in (-0.42, 0.18)[:portholes]:
+        pen.disc(0, y, 0.27, Tone.SPARK)
+        pen.disc(0, y, 0.16, Tone.INK)
+    pen.fill([(-0.07, 0.5), (0.07, 0.5), (0.09, 1.05), (-0.09, 1.05)], Tone.TRIM)

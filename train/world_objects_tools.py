@@ -1,5 +1,7 @@
 """The instruments and things of the world, drawn with a `Pen`: x to the right, y down."""
 
+from itertools import pairwise
+
 import numpy as np
 
 from denseav.train.world_paint import Pen, Tone, ellipse, rounded, turned
@@ -32,7 +34,7 @@ def drum(pen: Pen) -> None:
     )
     top_x = np.linspace(-0.95, 0.95, pen.count(5, 7))
     zigzag = []
-    for first, second in zip(top_x[:-1], top_x[1:], strict=True):
+    for first, second in pairwise(top_x):
         zigzag += [
             (first, -0.3 + _bow(first, flat)),
             ((first + second) / 2, high + _bow((first + second) / 2, flat)),
@@ -105,88 +107,70 @@ def fountain(pen: Pen) -> None:
 
 def guitar(pen: Pen) -> None:
     """Draw a guitar: a waisted body with a round hole and bridge, a fretted neck, pegs."""
-    lower, upper = pen.near(0.62, 0.08), pen.near(0.48, 0.08)
-    for y in (-1.45, -1.3, -1.15):
-        pen.line([(-0.28, y), (0.28, y)], 0.09, Tone.INK)
-    pen.fill([(-0.17, -1.6), (0.17, -1.6), (0.13, -1.0), (-0.13, -1.0)], Tone.LIMB)
-    pen.box(-0.13, -1.1, 0.13, 0.2, Tone.INK)
-    waist = pen.near(0.36)
-    right = [
-        (0.1, -0.32),
-        (upper, -0.25),
-        (upper, 0.1),
-        (waist, 0.32),
-        (lower, 0.5),
-        (lower, 1.05),
-        (0.3, 1.25),
-    ]
+    lower, upper, waist = pen.near(0.86, 0.08), pen.near(0.64, 0.08), pen.near(0.44)
+    top = pen.near(-1.25, 0.06)
+    for y in (0.08, 0.26):
+        pen.line([(-0.36, top + y), (0.36, top + y)], 0.12, Tone.INK)
+    pen.fill([(-0.23, top - 0.08), (0.23, top - 0.08), (0.18, -0.8), (-0.18, -0.8)], Tone.LIMB)
+    right = [(0.1, -0.34), (upper, -0.3), (upper, 0.1), (waist, 0.3), (lower, 0.48), (lower, 1.1)]
+    right.append((0.4, 1.28))
     pen.fill(rounded(*right, *((-x, y) for x, y in reversed(right))), Tone.BODY)
-    pen.box(-0.13, -1.1, 0.13, 0.0, Tone.INK)
-    for y in np.linspace(-1.0, -0.25, pen.count(4, 6)):
-        pen.line([(-0.11, y), (0.11, y)], 0.05, Tone.SPARK)
-    pen.disc(0, 0.28, 0.26, Tone.TRIM)
-    pen.disc(0, 0.28, 0.19, Tone.INK)
-    pen.box(-0.3, 0.82, 0.3, 0.95, Tone.INK)
-    for x in (-0.06, 0.06):
-        pen.line([(x, -1.0), (x, 0.88)], 0.03, Tone.SPARK)
+    pen.box(-0.17, -0.88, 0.17, 0.05, Tone.INK)
+    for y in np.linspace(-0.78, -0.08, pen.count(4, 5)):
+        pen.line([(-0.14, y), (0.14, y)], 0.06, Tone.SPARK)
+    pen.disc(0, 0.28, 0.32, Tone.TRIM)
+    pen.disc(0, 0.28, 0.23, Tone.INK)
+    pen.box(-0.4, 0.85, 0.4, 1.0, Tone.INK)
+    for x in (-0.08, 0.08):
+        pen.line([(x, -0.8), (x, 0.92)], 0.04, Tone.SPARK)
 
 
 def trumpet(pen: Pen) -> None:
-    """Draw a trumpet: a flared bell at one end, a long loop of tube, three valves, a mouthpiece."""
-    flare, tube = pen.near(0.55, 0.1), pen.near(0.15)
-    pen.line([(-1.4, -0.2), (0.7, -0.2)], tube, Tone.BODY)
-    pen.fill([(-1.62, -0.38), (-1.38, -0.26), (-1.38, -0.14), (-1.62, -0.02)], Tone.TRIM)
-    loop = rounded((-0.9, -0.2), (0.75, -0.2), (0.75, 0.5), (-0.9, 0.5))
+    """Draw a trumpet: a flared bell at one end, a loop of tube, three valves, a mouthpiece."""
+    flare, tube = pen.near(0.78, 0.1), pen.near(0.24)
+    pen.line([(-1.15, -0.1), (0.7, -0.1)], tube, Tone.BODY)
+    pen.fill([(-1.4, -0.36), (-1.1, -0.2), (-1.1, 0.0), (-1.4, 0.16)], Tone.TRIM)
+    loop = rounded((-0.9, -0.1), (0.75, -0.1), (0.75, 0.72), (-0.9, 0.72))
     pen.line(np.concatenate([loop, loop[:1]]), tube, Tone.LIMB)
-    right = [(0.3, 0.08), (0.8, 0.14), (1.15, 0.25), (1.35, 0.4), (1.45, flare)]
-    outline = [*((x, -0.2 - y) for x, y in right), *((x, -0.2 + y) for x, y in reversed(right))]
+    right = [(0.15, 0.12), (0.6, 0.2), (0.9, 0.38), (1.08, 0.56), (1.15, flare)]
+    outline = [*((x, -0.1 - y) for x, y in right), *((x, -0.1 + y) for x, y in reversed(right))]
     pen.fill(outline, Tone.BODY)
-    pen.fill(ellipse(1.45, -0.2, 0.14, flare), Tone.INK)
-    for x in (-0.4, -0.1, 0.2):
+    pen.fill(ellipse(1.15, -0.1, 0.2, flare), Tone.INK)
+    for x in (-0.5, -0.16, 0.18):
         press = pen.rng.uniform(0, 0.15)
-        pen.line([(x, -0.4), (x, -0.72 + press)], 0.08, Tone.INK)
-        pen.line([(x - 0.07, -0.75 + press), (x + 0.07, -0.75 + press)], 0.12, Tone.SPARK)
-        pen.box(x - 0.12, -0.45, x + 0.12, 0.62, Tone.TRIM)
+        pen.line([(x, -0.35), (x, -0.72 + press)], 0.1, Tone.INK)
+        pen.line([(x - 0.07, -0.78 + press), (x + 0.07, -0.78 + press)], 0.15, Tone.SPARK)
+        pen.box(x - 0.13, -0.42, x + 0.13, 0.8, Tone.TRIM)
 
 
 def hammer(pen: Pen) -> None:
     """Draw a claw hammer: a stout handle, a broad face on one side, a curved claw on the other."""
-    grip = pen.near(0.2)
-    pen.fill([(-0.14, -0.7), (0.14, -0.7), (grip, 1.3), (-grip, 1.3)], Tone.BODY)
+    grip = pen.near(0.25)
+    pen.fill([(-0.19, -0.5), (0.19, -0.5), (grip, 1.1), (-grip, 1.1)], Tone.BODY)
+    wide = grip + 0.05
     pen.fill(
-        rounded((-grip - 0.03, 0.5), (grip + 0.03, 0.5), (grip + 0.08, 1.4), (-grip - 0.08, 1.4)),
-        Tone.LIMB,
+        rounded((-wide, 0.3), (wide, 0.3), (wide + 0.06, 1.25), (-wide - 0.06, 1.25)), Tone.LIMB
     )
-    for y in np.linspace(0.7, 1.15, 3):
-        pen.line([(-grip, y), (grip, y)], 0.07, Tone.INK)
-    claw = pen.near(-1.0, 0.08)
-    pen.fill(
-        [
-            (0.25, -1.05),
-            (-0.3, -1.1),
-            (-0.7, -1.0),
-            (claw, -0.55),
-            (-0.62, -0.68),
-            (-0.3, -0.62),
-            (0.25, -0.6),
-        ],
-        Tone.TRIM,
-    )
-    pen.box(0.2, -1.0, 0.55, -0.65, Tone.TRIM)
-    face = pen.near(0.9, 0.08)
-    pen.box(0.5, -1.15, face, -0.5, Tone.INK)
-    pen.box(-0.22, -1.18, 0.22, -0.5, Tone.TRIM)
+    for y in np.linspace(0.5, 0.98, 3):
+        pen.line([(-grip, y), (grip, y)], 0.09, Tone.INK)
+    claw = pen.near(-1.15, 0.08)
+    prong = [(0.3, -1.05), (-0.4, -1.15), (-0.85, -0.95), (claw, -0.22), (-0.65, -0.5)]
+    pen.fill([*prong, (-0.3, -0.42), (0.3, -0.42)], Tone.TRIM)
+    pen.line([(-0.4, -0.8), (-0.75, -0.66), (claw + 0.12, -0.32)], 0.06, Tone.INK)
+    pen.box(0.25, -1.0, 0.6, -0.5, Tone.TRIM)
+    pen.box(0.55, -1.2, pen.near(1.0, 0.08), -0.3, Tone.INK)
+    pen.box(-0.28, -1.22, 0.3, -0.34, Tone.TRIM)
 
 
 def scissors(pen: Pen) -> None:
     """Draw open scissors: two blades that cross at a screw, two round loops below."""
-    spread, loop = pen.rng.uniform(16, 30), pen.near(0.36)
+    spread, loop = pen.rng.uniform(22, 34), pen.near(0.46, 0.08)
     for side in (-1, 1):
-        blade = [(0.16, 0.25), (0.2, -0.2), (0.06, -1.5), (-0.1, -0.2), (-0.12, 0.25)]
+        blade = [(0.18, 0.3), (0.24, -0.2), (0.12, -1.25), (-0.16, -0.35), (-0.18, 0.3)]
         points = [(-side * x, y) for x, y in blade]
         pen.fill(turned(points, side * spread, 0, 0), Tone.BODY if side < 0 else Tone.LIMB)
-        x, y = turned([(0, 0.85)], side * spread * 1.35, 0, 0)[0]
-        pen.line([(0, 0.05), (x, y)], 0.24, Tone.TRIM)
-        pen.fill(ellipse(x, y, loop, pen.near(1.1 * loop)), Tone.TRIM)
-        pen.fill(ellipse(x, y, 0.55 * loop, 0.6 * loop), Tone.GAP)
-    pen.disc(0, 0, 0.15, Tone.INK)
+        x, y = turned([(0, 0.88)], side * spread * 1.2, 0, 0)[0]
+        pen.line([(0, 0.1), (x, y)], 0.32, Tone.TRIM)
+        pen.fill(ellipse(x, y, loop, pen.near(1.05 * loop)), Tone.TRIM)
+        pen.fill(ellipse(x, y, 0.52 * loop, 0.56 * loop), Tone.GAP)
+    pen.disc(0, 0, 0.17, Tone.INK)

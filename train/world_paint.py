@@ -198,14 +198,12 @@ def picture(pen: Pen, side: int) -> Picture:
     lit_HW *= 1 - edge_HW.astype(np.float32) * np.float32(rng.uniform(0.2, 0.8) / 255)
     colour_HW3 = paints_73[tone_HW] * lit_HW[..., None]
     alpha_HW = solid_HW.astype(np.float32) / 255
-    small_HW4 = cv2.resize(
-        np.dstack([colour_HW3 * alpha_HW[..., None], alpha_HW]),
-        (side, side),
-        interpolation=cv2.INTER_AREA,
+    fine_HW4 = np.dstack([colour_HW3 * alpha_HW[..., None], alpha_HW])
+    small_HW4 = np.asarray(
+        cv2.resize(fine_HW4, (side, side), None, 0, 0, cv2.INTER_AREA), np.float32
     )
     cover_HW = small_HW4[..., 3]
-    light_HW = _light(cover_HW, rng) / np.maximum(cover_HW, 1e-3)
-    small_HW4[..., :3] *= light_HW[..., None]
+    small_HW4[..., :3] *= (_light(cover_HW, rng) / np.maximum(cover_HW, 1e-3))[..., None]
     return np.round(np.clip(small_HW4, 0, 1) * 255).astype(np.uint8)
 
 
