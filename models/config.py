@@ -79,6 +79,8 @@ class ImageConfig:
 
     `size` is the side, in pixels, of the square image the position table was made for; other
     sizes interpolate it. `pool_width` averages the aligned grid in training mode only.
+    `attention_width` lets a patch see only so many patches across and down, itself in the
+    middle (an odd number; the CLS token still sees all, and no patch sees it); 0 has no limit.
     """
 
     size: int = 224
@@ -87,12 +89,17 @@ class ImageConfig:
     layers: int = 12
     heads: int = 6
     pool_width: int = 2
+    attention_width: int = 0
     lora: LoraConfig | None = None
 
     def __post_init__(self) -> None:
         _positive(self, "size", "patch", "hidden", "layers", "heads", "pool_width")
         _divides(self, "heads", "hidden")
         _divides(self, "patch", "size")
+        if self.attention_width and (self.attention_width < 0 or self.attention_width % 2 == 0):
+            raise CheckpointError(
+                f"attention_width must be odd, or 0 for no limit, not {self.attention_width}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,6 +29,7 @@ class ImageEncoder(nn.Module):
         self.patch = config.patch
         self.grid = config.size // config.patch
         self.vit = ViTModel(_vit_config(config), add_pooling_layer=False)
+        self.attention_width = config.attention_width
         self.register_buffer("baked_position_1ND", None, persistent=False)
 
     def forward(self, image_B3HW: Tensor) -> tuple[Tensor, Tensor]:
@@ -60,8 +61,9 @@ class ImageEncoder(nn.Module):
         patches_BND = self.vit.embeddings.patch_embeddings(image_B3HW)
         cls_B1D = self.vit.embeddings.cls_token.expand(len(patches_BND), -1, -1)
         tokens_BND = torch.cat((cls_B1D, patches_BND), dim=1) + self.position(h, w)
+        seen_NN = self.neighbours(h, w, tokens_BND.dtype)
         for layer in self.vit.layers:
-            tokens_BND = layer(tokens_BND)
+            tokens_BND = layer(tokens_BND, seen_NN)
         tokens_BND = self.vit.layernorm(tokens_BND)
         return tokens_BND[:, 1:].transpose(1, 2).reshape(len(tokens_BND), -1, h, w), tokens_BND[
             :, 0
@@ -84,6 +86,26 @@ class ImageEncoder(nn.Module):
             patches_1Dhw, scale_factor=scale, mode="bicubic", align_corners=False
         )
         return torch.cat((table_1ND[:, :1], resized_1Dhw.flatten(2).transpose(1, 2)), dim=1)
+
+    def neighbours(self, h: int, w: int, dtype: torch.dtype) -> Tensor | None:
+        """Return what is added to attention, [1, 1, N, N]: 0 where a token sees, else -inf.
+
+        None where every token sees all. In a small network that sees everything, evidence of
+        a thing wanders to the background, where the maximum over the image finds it.
+        """
+        if not self.attention_width:
+            return None
+        reach = self.attention_width // 2
+        device = self.vit.embeddings.cls_token.device
+        row_N = torch.arange(h, device=device).repeat_interleave(w)
+        column_N = torch.arange(w, device=device).repeat(h)
+        near_NN = ((row_N[:, None] - row_N).abs() <= reach) & (
+            (column_N[:, None] - column_N).abs() <= reach
+        )
+        near_NN = functional.pad(near_NN, (1, 0, 1, 0), value=False)
+        near_NN[0] = True
+        mask_NN = torch.zeros(near_NN.shape, dtype=dtype, device=device)
+        return mask_NN.masked_fill(~near_NN, float("-inf"))[None, None]
 
     def bake(self, height: int, width: int) -> None:
         """Fix the position table for frames of `height` by `width` pixels, as a constant."""

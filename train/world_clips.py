@@ -1,0 +1,138 @@
+"""Clips of the world: a scene, and two seconds of what is heard in it, known to the sample.
+
+A seed and a kind enter, a `Clip` leaves. Nothing but what is heard tells the kinds apart:
+loudness, length, onset and room noise are drawn alike for sounds and for speech, and every class
+is as likely to be shown, to sound and to be named.
+
+Axes: S samples at 16 kHz.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from denseav.train.world_audio import noise
+from denseav.train.world_classes import CLASSES
+from denseav.train.world_library import LOOKS, Library
+from denseav.train.world_scenes import Scene, choose_names, compose
+from denseav.train.world_speech import Word
+
+Head = Literal["sound", "speech"]
+Kind = Literal["sound", "speech", "both", "silence", "noise", "offscreen_sound", "offscreen_speech"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+RATE_HZ = 16_000
+LEVEL_DB = (-12.0, 6.0)
+NOISE_DB = (-45.0, -18.0)
+"""Room noise under a sound of common level."""
+MIX_GAIN_DB = (-3.0, 3.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heard:
+    """One thing heard: it makes its sound, or is named.
+
+    `words` are timed from the clip's beginning; a sound has none.
+    """
+
+    name: str
+    head: Head
+    start_s: float
+    stop_s: float
+    words: tuple[Word, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Clip:
+    """A scene and its sound: `wave_S` is float32, `parts` are the waves of each `heard`, alone."""
+
+    kind: Kind
+    scene: Scene
+    heard: tuple[Heard, ...]
+    wave_S: NDArray[np.float32]
+
+
+def make_clip(
+    random: Generator,
+    library: Library,
+    kind: Kind,
+    *,
+    size: tuple[int, int],
+    things: tuple[int, int] = (1, 4),
+    samples: int = 2 * RATE_HZ,
+) -> Clip:
+    """Make a clip.
+
+    Parameters
+    ----------
+    random, library : what decides, and what it is made of.
+    kind : what is heard: a thing's sound, its name, one of each at once, or nothing of the scene.
+    size : height and width of the picture, in pixels.
+    things : the fewest and the most things in the scene.
+    samples : length of the sound.
+    """
+    count = int(random.integers(things[0], things[1] + 1))
+    names = choose_names(random, count)
+    wave_S = np.zeros(samples, np.float32)
+    heard: list[Heard] = []
+    for head, name in _subjects(random, kind, names):
+        event, part_S = hear(random, library, head, name, samples)
+        heard.append(event)
+        wave_S += part_S
+    wave_S += room(random, samples) if kind != "silence" else 0
+    wave_S *= np.float32(10 ** (random.uniform(*LEVEL_DB) / 20))
+    return Clip(
+        kind=kind,
+        scene=compose(random, library, *size, names),
+        heard=tuple(heard),
+        wave_S=wave_S,
+    )
+
+
+def hear(
+    random: Generator, library: Library, head: Head, name: str, samples: int
+) -> tuple[Heard, NDArray[np.float32]]:
+    """Return a thing's sound or name somewhere in a wave of `samples`, else silent."""
+    number = int(random.integers(LOOKS))
+    words: tuple[Word, ...] = ()
+    if head == "sound":
+        sounding_S = library.sound(name, number)
+    else:
+        spoken = library.speech(name, number)
+        sounding_S, words = spoken.wave_S, spoken.words
+    sounding_S = sounding_S[:samples]
+    first = int(random.integers(samples - len(sounding_S) + 1))
+    wave_S = np.zeros(samples, np.float32)
+    wave_S[first : first + len(sounding_S)] = sounding_S
+    wave_S *= np.float32(10 ** (random.uniform(*MIX_GAIN_DB) / 20))
+    start_s = first / RATE_HZ
+    return Heard(
+        name=name,
+        head=head,
+        start_s=start_s,
+        stop_s=start_s + len(sounding_S) / RATE_HZ,
+        words=tuple(
+            word._replace(start_s=word.start_s + start_s, stop_s=word.stop_s + start_s)
+            for word in words
+        ),
+    ), wave_S
+
+
+def room(random: Generator, samples: int) -> NDArray[np.float32]:
+    """Return room noise, so much quieter than a sound as `NOISE_DB` says."""
+    return noise(random, samples) * np.float32(10 ** (random.uniform(*NOISE_DB) / 20))
+
+
+def _subjects(random: Generator, kind: Kind, names: tuple[str, ...]) -> list[tuple[Head, str]]:
+    if kind in ("silence", "noise"):
+        return []
+    shown = [str(name) for name in random.permutation(names)]
+    if kind == "sound" or kind == "speech":
+        return [(kind, shown[0])]
+    if kind == "both":
+        return [("sound", shown[0]), ("speech", shown[-1])]
+    absent = str(random.choice([name for name in CLASSES if name not in names]))
+    return [("sound" if kind == "offscreen_sound" else "speech", absent)]

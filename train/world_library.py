@@ -1,0 +1,69 @@
+"""The parts of the world, each known by its number: looks, backgrounds, sounds and spoken names.
+
+A number enters, a part leaves, the same on every machine; a part is made when it is first asked
+for, and kept. Training and test have different voices, sound parameters, backgrounds and looks.
+
+Axes: H W pixels, S samples at 16 kHz.
+"""
+
+from functools import cache, lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from denseav.train.world_audio import level
+from denseav.train.world_backgrounds import background
+from denseav.train.world_classes import CLASSES
+from denseav.train.world_objects import sprite
+from denseav.train.world_sounds import sound
+from denseav.train.world_speech import Spoken, speak
+
+LOOKS = 200
+"""How many looks a class has; sounds and spoken names too."""
+
+BACKGROUNDS = 1_000
+BACKGROUND_SIDE = 192
+DURATION_S = (0.7, 1.7)
+"""How long a sound lasts: as long as phrases do."""
+
+_LOOK, _BACKGROUND, _SOUND, _SPEECH = range(4)
+
+
+class Library:
+    """All parts of training, or those held out for test."""
+
+    def __init__(self, *, held_out: bool) -> None:
+        self.held_out = held_out
+        self.look = lru_cache(maxsize=len(CLASSES) * LOOKS)(self._look)
+        self.background = lru_cache(maxsize=BACKGROUNDS)(self._background)
+        self.sound = lru_cache(maxsize=len(CLASSES) * LOOKS)(self._sound)
+        self.speech = lru_cache(maxsize=len(CLASSES) * LOOKS)(self._speech)
+
+    def _look(self, name: str, number: int) -> NDArray[np.uint8]:
+        """Return uint8 [H, W, 4]: red, green and blue times alpha, and alpha."""
+        sprite_HW4 = sprite(name, self._random(_LOOK, name, number))
+        covered_HW1 = sprite_HW4[..., 3:].astype(np.float32) / 255
+        colour_HW3 = (sprite_HW4[..., :3] * covered_HW1).astype(np.uint8)
+        return np.concatenate((colour_HW3, sprite_HW4[..., 3:]), axis=2)
+
+    def _background(self, number: int) -> NDArray[np.uint8]:
+        random = np.random.default_rng([_BACKGROUND, number, self.held_out])
+        return background(random, BACKGROUND_SIDE, BACKGROUND_SIDE, held_out=self.held_out)
+
+    def _sound(self, name: str, number: int) -> NDArray[np.float32]:
+        random = self._random(_SOUND, name, number)
+        duration_s = float(random.uniform(*DURATION_S))
+        return level(sound(name, random, duration_s, held_out=self.held_out))
+
+    def _speech(self, name: str, number: int) -> Spoken:
+        spoken = speak(name, self._random(_SPEECH, name, number), held_out=self.held_out)
+        return spoken._replace(wave_S=level(spoken.wave_S))
+
+    def _random(self, part: int, name: str, number: int) -> np.random.Generator:
+        return np.random.default_rng([part, CLASSES.index(name), number, self.held_out])
+
+
+@cache
+def library(*, held_out: bool) -> Library:
+    """Return the one library of training or of test."""
+    return Library(held_out=held_out)
