@@ -121,6 +121,12 @@ class MemoryWatch:
                 self._seconds_mb.append((time.monotonic() - started_s, mb))
 
 
+def final_record(stats: Path) -> dict[str, Any]:
+    """Return the last line of `--stats-json`: the whole run."""
+    record: dict[str, Any] = json.loads(stats.read_text().splitlines()[-1])
+    return record
+
+
 def program(name: str) -> str:
     """Return the path of a command that is installed beside this Python."""
     return str(Path(sys.executable).with_name(name))

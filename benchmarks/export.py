@@ -5,13 +5,12 @@ parity against PyTorch. The run is `denseav-live --source` over the beginning of
 """
 
 import argparse
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from bundles import workplace
-from common import Check, at_least, at_most, export, finish, program, run_measured
+from common import Check, at_least, at_most, export, final_record, finish, program, run_measured
 from rich.table import Table
 
 from denseav.export.bundle import open_bundle
@@ -48,7 +47,7 @@ def _measure(precision: str, work: Path, window_s: float, clip_s: float) -> dict
     command = [program("denseav-live"), "--source", str(DEMO_CLIP), "--offline", "--headless"]
     command += ["--seconds", str(clip_s), "--model", str(folder), "--stats-json", str(stats)]
     run = run_measured([*command, "--device", "cpu", "--threads", str(os.cpu_count())])
-    report = json.loads(stats.read_text()) if stats.exists() else {}
+    report = final_record(stats) if stats.exists() else {}
     return {
         "export_minutes": round(exported.seconds / 60, 2),
         "export_cpu_minutes": round(exported.cpu_seconds / 60, 2),

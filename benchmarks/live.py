@@ -5,7 +5,6 @@ process of its own; this one only looks at its memory once a second.
 """
 
 import argparse
-import json
 import os
 import subprocess
 import tempfile
@@ -13,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from common import Check, MemoryWatch, at_least, at_most, finish, program, say
+from common import Check, MemoryWatch, at_least, at_most, final_record, finish, program, say
 from rich.table import Table
 
 SETTLED_S = 10.0  # memory may still grow before: buffers fill, arenas form
@@ -29,7 +28,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         stats = Path(folder) / "stats.json"
         ready_s, memory = _run(options.seconds, options.threads, stats)
-        report = json.loads(stats.read_text())
+        report = final_record(stats)
     report |= {
         "load_before": round(load, 2),
         "start_to_first_heatmap_s": ready_s,
@@ -63,6 +62,8 @@ def _run(seconds: float, threads: int, stats: Path) -> tuple[float | None, Memor
 def _table(report: dict[str, Any]) -> Table:
     table = Table("figure", "value", title=f"denseav-live --demo, {report['seconds']:.0f} s")
     for way, latency_ms in report["latency_ms"].items():
+        if latency_ms["p50"] is None:
+            continue
         values = " / ".join(f"{value:.1f}" for value in latency_ms.values())
         table.add_row(f"{way.replace('_', ' ')}, p50 / p95 / p99", f"{values} ms")
     ages = " / ".join(f"{value:.0f}" for value in report["audio_age_ms"].values())

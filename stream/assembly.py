@@ -5,6 +5,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +31,21 @@ from denseav.stream.paced import PacedClip
 from denseav.stream.pipeline import Pipeline
 from denseav.stream.runtime import LiveRun, run_offline
 from denseav.stream.screen import Screen, display_available
-from denseav.stream.stats import Stats, check_destination, write_report
+from denseav.stream.stats import Stats
+from denseav.stream.stats_lines import StatsLines, check_destination
+from denseav.stream.timed import TimedSession
 from denseav.stream.view import View
 
 DEMO_CLIP = Path(__file__).with_name("demo") / "clip.mp4"
 
 
-def run(options: argparse.Namespace, stop: threading.Event, opened: threading.Event) -> None:
+def run(
+    options: argparse.Namespace,
+    stop: threading.Event,
+    opened: threading.Event,
+    stats: Stats | None = None,
+    on_ready: Callable[[], None] | None = None,
+) -> dict[str, Any]:
     """Open what the options name, run until it ends or `stop` is set, and close everything.
 
     Parameters
@@ -44,6 +53,12 @@ def run(options: argparse.Namespace, stop: threading.Event, opened: threading.Ev
     options : checked.
     stop : set from any thread to end the run.
     opened : is set when all is open: from then on there is something to close.
+    stats : takes the figures; None for one of its own.
+    on_ready : called on the seeing thread at the first heatmap that is worth announcing.
+
+    Returns
+    -------
+    report : the run's figures, as `Stats.report` has them.
 
     Raises
     ------
@@ -54,34 +69,53 @@ def run(options: argparse.Namespace, stop: threading.Event, opened: threading.Ev
         check_destination(options.stats_json)
     bundle = _open_model(options)
     session = open_session(bundle, options.device, options.threads, options.on_mismatch)
-    manifest, stats = bundle.manifest, Stats()
+    manifest, stats = bundle.manifest, stats or Stats()
     trained = "" if manifest.trained else " (untrained: random weights)"
     _say(f"model {manifest.model}{trained} on {session.backend}, {session.precision}")
-    clip = Clip(options.source) if options.offline else None
-    sources = [] if clip else _open_sources(options)
-    names = [item.name for item in ([clip] if clip else sources)]
-    _say("looking at and listening to " + " and ".join(names))
-    _interrupt_when(stop, session)
-    pipeline = Pipeline(session, manifest)
-    hud = Hud(session.backend, session.precision, names)
-    try:
-        with ExitStack() as outputs:
-            view = outputs.enter_context(closing(_open_view(options, manifest, hud, stats)))
-            publish = None
-            if options.publish is not None:
-                publisher = _open_publisher(options, bundle, session, stats, names[0])
-                publish = outputs.enter_context(closing(publisher)).heatmap
-            opened.set()
-            if clip:
-                with suppress(Interrupted):
-                    run_offline(clip, pipeline, view, stats, stop, options.seconds)
-            else:
-                ready = _announcer(session, sources, hears=options.mic != "none")
-                LiveRun(sources, pipeline, view, stats, stop, options.seconds, ready, publish).run()
-    finally:
-        _stop(sources, stats)
-        if options.stats_json is not None:
-            write_report(_report(stats, session, manifest), options.stats_json)
+    report = partial(_report, stats, session, manifest)
+    with ExitStack() as outputs:
+        _open_monitors(options, stats, report, outputs)
+        clip = Clip(options.source) if options.offline else None
+        sources = [] if clip else _open_sources(options)
+        outputs.callback(_stop, sources, stats)
+        names = [item.name for item in ([clip] if clip else sources)]
+        _say("looking at and listening to " + " and ".join(names))
+        _interrupt_when(stop, session)
+        pipeline = Pipeline(TimedSession(session, stats), manifest)
+        hud = Hud(session.backend, session.precision, names)
+        view = outputs.enter_context(closing(_open_view(options, manifest, hud, stats)))
+        publish = None
+        if options.publish is not None:
+            publisher = _open_publisher(options, bundle, session, stats, names[0])
+            publish = outputs.enter_context(closing(publisher)).heatmap
+        opened.set()
+        if clip:
+            with suppress(Interrupted):
+                run_offline(clip, pipeline, view, stats, stop, options.seconds)
+        else:
+            ready = _announcer(session, sources, hears=options.mic != "none", then=on_ready)
+            LiveRun(sources, pipeline, view, stats, stop, options.seconds, ready, publish).run()
+    return report(final=True)
+
+
+def _open_monitors(
+    options: argparse.Namespace,
+    stats: Stats,
+    report: Callable[..., dict[str, Any]],
+    outputs: ExitStack,
+) -> None:
+    """Begin to write figures where they were asked for; closed last, they know how it ended."""
+    if options.prometheus is not None:
+        from denseav.stream.metrics import Metrics  # loads an HTTP server that few runs need
+
+        what = report(final=False)
+        names = ("backend", "precision", "model", "trained")
+        metrics = Metrics(options.prometheus, stats, {name: str(what[name]) for name in names})
+        outputs.enter_context(closing(metrics))
+        _say(f"metrics at {metrics.url}")
+    if options.stats_json is not None:
+        lines = StatsLines(options.stats_json, report, _say)
+        outputs.enter_context(closing(lines))
 
 
 def _interrupt_when(stop: threading.Event, session: Session) -> None:
@@ -101,8 +135,9 @@ def _stop(sources: Sequence[Source], stats: Stats) -> None:
             stats.drop("samples_not_numbers", source.not_finite)
 
 
-def _report(stats: Stats, session: Session, manifest: Manifest) -> dict[str, Any]:
+def _report(stats: Stats, session: Session, manifest: Manifest, final: bool) -> dict[str, Any]:
     return stats.report(
+        final=final,
         backend=session.backend,
         precision=session.precision,
         model=manifest.model,
@@ -168,13 +203,18 @@ def _open_publisher(
         keys=options.publish_keys,
         insecure=options.insecure,
         preview=options.publish_preview,
+        stats=stats,
     )
     _say(f"publishing heatmaps at {publisher.endpoint}")
     return publisher
 
 
 def _announcer(
-    session: Session, sources: Sequence[Source], *, hears: bool
+    session: Session,
+    sources: Sequence[Source],
+    *,
+    hears: bool,
+    then: Callable[[], None] | None = None,
 ) -> Callable[[Heatmap], bool]:
     """Return what prints the READY line: at the first heatmap with sound, if there is to be any."""
     inputs = " ".join(map(_described, sources))
@@ -184,6 +224,8 @@ def _announcer(
             return False
         backend = f"{session.backend}-{session.precision}"
         print(f"denseav-live READY backend={backend} {inputs}", file=sys.stderr, flush=True)  # noqa: T201
+        if then is not None:
+            then()
         return True
 
     return ready

@@ -4,6 +4,7 @@ StreamError        1  itself: a library of the system is missing
 ├── UsageError     2  the command line asks for something impossible
 ├── SourceError    3  a camera, microphone or file cannot be read
 ├── FeedAuthError  5  in `feed_errors`: the feed's keys
+├── SloError       6  what was measured is slower than was asked for
 └── OutputError    7  a recording or report cannot be written
 
 A bundle that cannot be used is `denseav.export.bundle.BundleError`, exit code 4.
@@ -28,6 +29,12 @@ class SourceError(StreamError):
     """A camera, microphone or file cannot be read."""
 
     exit_code: ClassVar[int] = 3
+
+
+class SloError(StreamError):
+    """What was measured is slower than was asked for."""
+
+    exit_code: ClassVar[int] = 6
 
 
 class OutputError(StreamError):

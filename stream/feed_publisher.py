@@ -15,7 +15,7 @@ from denseav.stream.feed_message import Envelope, Origin, heat_fields, new_run, 
 from denseav.stream.feed_sockets import FeedSockets
 from denseav.stream.flow import Heatmap
 from denseav.stream.mailbox import Mailbox
-from denseav.stream.stats import Snapshot
+from denseav.stream.stats import Snapshot, Stats
 
 STATUS_S = 0.5
 STALLED_S = 1.0  # without a heatmap
@@ -35,6 +35,7 @@ class Publisher:
     keys : the key folder, or None for no keys.
     insecure : whether other machines may connect without keys.
     preview : whether pictures are sent.
+    stats : takes the stage `publish` and the latency of what was sent; None for nothing.
 
     Raises
     ------
@@ -51,7 +52,9 @@ class Publisher:
         keys: Path | None = None,
         insecure: bool = False,
         preview: bool = False,
+        stats: Stats | None = None,
     ) -> None:
+        self._stats = stats
         self._origin = origin
         self._snapshot = snapshot
         self._preview = preview
@@ -119,10 +122,15 @@ class Publisher:
         sleep(_FAREWELL_S)
 
     def _publish(self, heatmap: Heatmap) -> None:
+        started_s = monotonic()
         fields, maps_KHW = heat_fields(self._origin, heatmap, self._drops)
         preview = preview_jpeg(heatmap.frame.image_HW3) if self._preview else b""
         self._sockets.send_heat(self._heat.seal(fields, maps_KHW, preview))
-        self._sent_s.append(monotonic())
+        sent_s = monotonic()
+        self._sent_s.append(sent_s)
+        if self._stats is not None:
+            self._stats.stage("publish", sent_s - started_s)
+            self._stats.sent(heatmap.frame.capture_s, sent_s)
 
     def _status_fields(self, ended: bool = False) -> Mapping[str, Any]:
         snapshot, newest, now_s = self._snapshot(), self._newest, monotonic()

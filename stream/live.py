@@ -37,6 +37,7 @@ def _run(arguments: Sequence[str] | None, stop: threading.Event, opened: threadi
     options = parse(arguments)
     try:
         from denseav.stream.assembly import run
+        from denseav.stream.bench import bench
         from denseav.stream.devices import list_devices
     except ImportError as error:
         raise StreamError(
@@ -45,6 +46,8 @@ def _run(arguments: Sequence[str] | None, stop: threading.Event, opened: threadi
         ) from None
     if options.list_devices:
         print(list_devices())  # noqa: T201
+    elif options.bench is not None:
+        bench(arguments, options, stop, opened)
     else:
         run(options, stop, opened)
 

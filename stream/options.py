@@ -11,7 +11,8 @@ _CODES = """\
 keys in the window: q quit, space pause, h heads, r record, s snapshot
 exit codes: 0 ended as asked (also by q or Ctrl-C), 1 a library is missing, 2 usage,
             3 a source cannot be read, 4 the model or the device cannot be used,
-            5 the feed's keys are missing or unsafe, 7 an output cannot be written"""
+            5 the feed's keys are missing or unsafe, 6 slower than --slo-ms,
+            7 an output cannot be written"""
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -63,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     output.add_argument("--headless", action="store_true", help="open no window")
     output.add_argument("--record", type=Path, metavar="FILE.mp4", help="overlay with its sound")
     output.add_argument("--seconds", type=_positive, metavar="N", help="end after N seconds")
-    output.add_argument("--stats-json", metavar="PATH|-", help="write figures as JSON at exit")
+    _add_figures(parser.add_argument_group("figures"))
     _add_feed(parser.add_argument_group("a feed for other programs"))
     return parser
 
@@ -79,6 +80,31 @@ def _add_sources(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--demo", action="store_true", help="the clip in the package, looped")
     group.add_argument("--list-devices", action="store_true", help="cameras and microphones")
+
+
+def _add_figures(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--stats-json",
+        metavar="PATH|-",
+        help="JSON lines: one a second over the last 10 s, and one at the end over the run",
+    )
+    group.add_argument(
+        "--prometheus", type=_port, metavar="PORT", help="serve metrics on 127.0.0.1:PORT"
+    )
+    group.add_argument(
+        "--bench", type=_positive, metavar="SECONDS", help="measure for so long, print a table"
+    )
+    group.add_argument(
+        "--bench-over",
+        nargs="+",
+        type=_setting,
+        metavar="OPTION=A,B",
+        help="once with each value, as in threads=1,2 device=cpu,cuda model=DIR1,DIR2",
+    )
+    group.add_argument("--cdf", metavar="FILE.csv", help="with --bench: every latency")
+    group.add_argument(
+        "--slo-ms", type=_positive, metavar="MS", help="with --bench: fail when the p99 is over it"
+    )
 
 
 def _add_feed(group: argparse._ArgumentGroup) -> None:
@@ -106,6 +132,18 @@ def _check(options: argparse.Namespace) -> None:
                 raise UsageError(f"--{option.replace('_', '-')} goes with --publish only")
     elif options.offline:
         raise UsageError("--publish goes with live input: leave --offline out")
+    _check_figures(options)
+
+
+def _check_figures(options: argparse.Namespace) -> None:
+    if options.bench is None:
+        for option in ("bench_over", "cdf", "slo_ms"):
+            if getattr(options, option) is not None:
+                raise UsageError(f"--{option.replace('_', '-')} goes with --bench only")
+        return
+    for option in ("offline", "record", "seconds"):
+        if getattr(options, option):
+            raise UsageError(f"--{option} does not go with --bench, which runs live; leave it out")
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -129,3 +167,18 @@ def _positive(text: str) -> float:
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
     return value
+
+
+def _port(text: str) -> int:
+    port = _count(text)
+    if port > 65_535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port from 1 to 65535")
+    return port
+
+
+def _setting(text: str) -> tuple[str, list[str]]:
+    option, _, values = text.partition("=")
+    given = values.split(",")
+    if not option or not all(given):
+        raise argparse.ArgumentTypeError(f"{text!r} is not OPTION=VALUE,VALUE as in threads=1,2")
+    return option, given

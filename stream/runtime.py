@@ -52,7 +52,7 @@ class LiveRun:
         self._seconds = seconds
         self._ready = ready
         self._publish = publish
-        self._frames: Mailbox[Frame] = Mailbox()
+        self._frames: Mailbox[tuple[Frame, float]] = Mailbox()  # and when it came
         self._heatmaps: Mailbox[Heatmap] = Mailbox()
         self._stop = stop
         self._ended = threading.Event()
@@ -61,8 +61,10 @@ class LiveRun:
 
     def frame(self, frame: Frame) -> None:
         """Take one picture from a source."""
+        came_s = monotonic()
         self._stats.frame_in()
-        if self._frames.put(frame):
+        self._stats.stage("capture", came_s - frame.capture_s)
+        if self._frames.put((frame, came_s)):
             self._stats.drop("model_busy")
 
     def audio(self, block: AudioBlock) -> None:
@@ -109,7 +111,8 @@ class LiveRun:
         while not self._stop.is_set():
             heatmap = self._heatmaps.get(_POLL_S)
             if heatmap is not None:
-                self._view.show(heatmap)
+                with self._stats.timed("show"):
+                    self._view.show(heatmap)
                 self._stats.sink(heatmap.frame.capture_s, monotonic())
             elif self._all_seen.is_set():
                 return
@@ -127,11 +130,13 @@ class LiveRun:
 
     def _see(self) -> None:
         while not self._stop.is_set():
-            frame = self._frames.get(_POLL_S)
-            if frame is None:
+            taken = self._frames.get(_POLL_S)
+            if taken is None:
                 if self._ended.is_set():
                     self._all_seen.set()
                 continue
+            frame, came_s = taken
+            self._stats.stage("queue", monotonic() - came_s)
             heatmap = self._pipeline.see(frame)
             self._stats.heatmap(frame.capture_s, heatmap.ready_s, heatmap.audio_end_s)
             if self._ready is not None and self._ready(heatmap):
@@ -181,5 +186,6 @@ def run_offline(
         late_s = heatmap.ready_s - item.capture_s
         heard_s = None if heatmap.audio_end_s is None else heatmap.audio_end_s + late_s
         stats.heatmap(started_s, heatmap.ready_s, heard_s)
-        view.show(heatmap)
+        with stats.timed("show"):
+            view.show(heatmap)
         stats.sink(started_s, monotonic())

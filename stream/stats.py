@@ -1,32 +1,23 @@
-"""Events enter as they happen; figures for the screen and a report at the end leave.
+"""Events enter as they happen; figures for the screen, for monitors and for the report leave.
 
-Rates and latencies on the screen cover the last 10 seconds. The report's percentiles cover the
-newest 18,000 values of each kind (10 minutes at 30 frames a second), so that a run of days needs
-no more memory than one of minutes; its counts cover the whole run.
-
-Axes: N the newest values of one kind.
+A stage is one step of a frame's or a token's way, by name and duration; a latency runs from a
+frame's capture to where it arrived. What is on the screen and in live lines covers the last
+10 seconds; the report at the end covers the run.
 """
 
-import errno
-import json
-import os
-import sys
+import math
+import time
 from collections import Counter
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from threading import Lock
 from time import monotonic
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from denseav.stream.series import WINDOW_S, Histogram, Series
 
-from denseav.stream.errors import OutputError
-
-WINDOW_S = 10.0
-NEWEST_VALUES = 18_000
+_PERCENTILES = (50, 95, 99)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +25,8 @@ class Snapshot:
     """The last 10 seconds for the screen; `drops` counts since the start, by cause.
 
     A figure is None while nothing was measured in that time. Latency is from a frame's capture
-    to its heatmap; the audio's age is from the end of the token used to that heatmap.
+    to its heatmap; the audio's age is from the end of the token used to that heatmap. `gauges`
+    holds the newest value of each quantity that is no latency, its unit in its name.
     """
 
     fps_in: float
@@ -43,6 +35,42 @@ class Snapshot:
     latency_p95_ms: float | None
     audio_age_ms: float | None
     drops: Mapping[str, int]
+    gauges: Mapping[str, float | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Totals:
+    """The whole run for monitors that compute rates and percentiles themselves."""
+
+    frames_in: int
+    frames_out: int
+    audio_hops: int
+    drops: Mapping[str, int]
+    gauges: Mapping[str, float | None]
+    latency: Mapping[str, Histogram]
+    stages: Mapping[str, Histogram]
+    audio_age: Histogram
+
+
+@dataclass(kw_only=True)
+class _Run:
+    started_s: float | None = None
+    frames_in: Series = field(default_factory=Series)
+    to_heatmap: Series = field(default_factory=Series)
+    to_sink: Series = field(default_factory=Series)
+    to_feed: Series = field(default_factory=Series)
+    audio_age: Series = field(default_factory=Series)
+    stages: dict[str, Series] = field(default_factory=dict)
+    audio_hops: int = 0
+    drops: Counter[str] = field(default_factory=Counter)
+    gauges: dict[str, float | None] = field(default_factory=dict)
+
+    def latency(self) -> dict[str, Series]:
+        return {
+            "capture_to_heatmap": self.to_heatmap,
+            "capture_to_sink": self.to_sink,
+            "capture_to_feed": self.to_feed,
+        }
 
 
 class Stats:
@@ -56,185 +84,149 @@ class Stats:
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
         self._lock = Lock()
-        self._started_s: float | None = None
-        self._frame_in = _Newest()
-        self._to_heatmap_ms = _Newest()
-        self._to_sink_ms = _Newest()
-        self._audio_age_ms = _Newest()
-        self._audio_hops = 0
-        self._drops: Counter[str] = Counter()
+        self._run = _Run()
+
+    def restart(self) -> None:
+        """Forget all there was, as if the run began now: warming up is no part of a measurement."""
+        with self._lock:
+            self._run = _Run()
 
     def frame_in(self) -> None:
         """Count a picture from the source. The first one starts the run's clock."""
         with self._lock:
-            now_s = self._clock()
-            self._started_s = now_s if self._started_s is None else self._started_s
-            self._frame_in.add(now_s, 0.0)
+            now_s, run = self._clock(), self._run
+            run.started_s = now_s if run.started_s is None else run.started_s
+            run.frames_in.add(now_s)
 
     def audio_hop(self) -> None:
         """Count one audio pass."""
         with self._lock:
-            self._audio_hops += 1
+            self._run.audio_hops += 1
 
     def drop(self, cause: str, count: int = 1) -> None:
         """Count what was thrown away, by cause."""
         with self._lock:
             if count:
-                self._drops[cause] += count
+                self._run.drops[cause] += count
+
+    def gauge(self, name: str, value: float | None) -> None:
+        """Note the newest value of a quantity, its unit in its name: `av_skew_ms`.
+
+        None, as any number that is not finite, says that it is not known now.
+        """
+        known = value is not None and math.isfinite(value)
+        with self._lock:
+            self._run.gauges[name] = value if known else None
+
+    def stage(self, name: str, seconds: float) -> None:
+        """Note how long one step of the way took; few names, known when the code is written."""
+        with self._lock:
+            series = self._run.stages.get(name)
+            if series is None:
+                series = self._run.stages[name] = Series()
+            series.add(self._clock(), 1000 * seconds)
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Note how long the body takes as a stage, unless it raises."""
+        started_s = self._clock()
+        yield
+        self.stage(name, self._clock() - started_s)
 
     def heatmap(self, capture_s: float, ready_s: float, audio_end_s: float | None) -> None:
         """Count an answer. `audio_end_s` is None when nothing has been heard yet."""
         with self._lock:
             now_s = self._clock()
-            self._to_heatmap_ms.add(now_s, 1000 * (ready_s - capture_s))
+            self._run.to_heatmap.add(now_s, 1000 * (ready_s - capture_s))
             if audio_end_s is not None:
-                self._audio_age_ms.add(now_s, 1000 * (ready_s - audio_end_s))
+                self._run.audio_age.add(now_s, 1000 * (ready_s - audio_end_s))
 
     def sink(self, capture_s: float, done_s: float) -> None:
-        """Count an answer that reached its last sink: shown, written or sent."""
+        """Count an answer that has been drawn, shown and recorded, as far as that was asked."""
         with self._lock:
-            self._to_sink_ms.add(self._clock(), 1000 * (done_s - capture_s))
+            self._run.to_sink.add(self._clock(), 1000 * (done_s - capture_s))
+
+    def sent(self, capture_s: float, done_s: float) -> None:
+        """Count an answer that was handed to the network, to at least one reader."""
+        with self._lock:
+            self._run.to_feed.add(self._clock(), 1000 * (done_s - capture_s))
 
     def snapshot(self) -> Snapshot:
         """Return the figures of the last 10 seconds."""
         with self._lock:
-            now_s = self._clock()
-            latency_ms = _percentiles(self._to_heatmap_ms.since(now_s - WINDOW_S), (50, 95))
-            age_ms = _percentiles(self._audio_age_ms.since(now_s - WINDOW_S), (50,))
+            now_s, run = self._clock(), self._run
+            latency_ms = run.to_heatmap.percentiles((50, 95), now_s - WINDOW_S)
             return Snapshot(
-                fps_in=self._frame_in.rate(now_s),
-                fps_out=self._to_heatmap_ms.rate(now_s),
+                fps_in=run.frames_in.rate(now_s),
+                fps_out=run.to_heatmap.rate(now_s),
                 latency_p50_ms=latency_ms["p50"],
                 latency_p95_ms=latency_ms["p95"],
-                audio_age_ms=age_ms["p50"],
-                drops=dict(self._drops),
+                audio_age_ms=run.audio_age.percentiles((50,), now_s - WINDOW_S)["p50"],
+                drops=dict(run.drops),
+                gauges=dict(run.gauges),
             )
 
-    def report(self, *, backend: str, precision: str, model: str, trained: bool) -> dict[str, Any]:
-        """Return the whole run as JSON takes it. A percentile of nothing is None.
+    def report(
+        self, *, backend: str, precision: str, model: str, trained: bool, final: bool = True
+    ) -> dict[str, Any]:
+        """Return the run's figures as JSON takes them. A percentile of nothing is None.
 
-        `fps` is heatmaps over `seconds`, which run from the first frame to this call.
+        Counts and `seconds` run from the first frame to this call. Rates and percentiles are of
+        the whole run (of its newest 18,000 values) when `final`, else of the last 10 seconds.
         """
         with self._lock:
-            seconds = 0.0 if self._started_s is None else self._clock() - self._started_s
-            frames_out = self._to_heatmap_ms.count
+            now_s, run = self._clock(), self._run
+            seconds = 0.0 if run.started_s is None else now_s - run.started_s
+            since_s = -math.inf if final else now_s - WINDOW_S
             return {
-                "frames_in": self._frame_in.count,
-                "frames_out": frames_out,
-                "fps": round(frames_out / seconds, 3) if seconds > 0 else 0.0,
+                "final": final,
+                "unix_s": round(time.time(), 3),
                 "seconds": round(seconds, 3),
-                "latency_ms": {
-                    "capture_to_heatmap": _percentiles(self._to_heatmap_ms.since(), (50, 95, 99)),
-                    "capture_to_sink": _percentiles(self._to_sink_ms.since(), (50, 95, 99)),
-                },
-                "audio_hops": self._audio_hops,
-                "audio_age_ms": _percentiles(self._audio_age_ms.since(), (50, 95)),
-                "drops": dict(self._drops),
+                "frames_in": run.frames_in.count,
+                "frames_out": run.to_heatmap.count,
+                "fps_in": _fps(run.frames_in, seconds, now_s, final),
+                "fps": _fps(run.to_heatmap, seconds, now_s, final),
+                "latency_ms": _table(run.latency(), since_s),
+                "stage_ms": _table(run.stages, since_s),
+                "audio_hops": run.audio_hops,
+                "audio_age_ms": run.audio_age.percentiles((50, 95), since_s),
+                "drops": dict(run.drops),
+                "gauges": dict(run.gauges),
                 "backend": backend,
                 "precision": precision,
                 "model": model,
                 "trained": trained,
             }
 
+    def totals(self) -> Totals:
+        """Return counts and histograms of the whole run."""
+        with self._lock:
+            run = self._run
+            return Totals(
+                frames_in=run.frames_in.count,
+                frames_out=run.to_heatmap.count,
+                audio_hops=run.audio_hops,
+                drops=dict(run.drops),
+                gauges=dict(run.gauges),
+                latency={name: series.histogram() for name, series in run.latency().items()},
+                stages={name: series.histogram() for name, series in run.stages.items()},
+                audio_age=run.audio_age.histogram(),
+            )
 
-class _Newest:
-    """The newest values of one kind and when each was added; `count` is of all there ever were."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._time_s_N = np.full(NEWEST_VALUES, -np.inf)
-        self._value_N = np.zeros(NEWEST_VALUES)
-
-    def add(self, time_s: float, value: float) -> None:
-        slot = self.count % NEWEST_VALUES
-        self._time_s_N[slot] = time_s
-        self._value_N[slot] = value
-        self.count += 1
-
-    def since(self, time_s: float = -np.inf) -> NDArray[np.float64]:
-        return self._value_N[: self.count][self._time_s_N[: self.count] >= time_s]
-
-    def rate(self, now_s: float) -> float:
-        """Return how many a second there were in the last 10, down to now: a stall lowers it."""
-        times_s = self._time_s_N[self._time_s_N >= now_s - WINDOW_S]
-        if len(times_s) < 2 or now_s <= times_s.min():
-            return 0.0
-        return float((len(times_s) - 1) / (now_s - times_s.min()))
+    def latencies_ms(self) -> dict[str, list[float]]:
+        """Return the newest 18,000 of each latency, sorted."""
+        with self._lock:
+            return {
+                name: sorted(series.since().tolist())
+                for name, series in self._run.latency().items()
+            }
 
 
-def _percentiles(value_N: NDArray[np.float64], which: tuple[int, ...]) -> dict[str, float | None]:
-    if not len(value_N):
-        return {f"p{percent}": None for percent in which}
-    found = np.percentile(value_N, which)
-    return {f"p{p}": round(float(value), 3) for p, value in zip(which, found, strict=True)}
+def _fps(series: Series, seconds: float, now_s: float, final: bool) -> float:
+    if not final:
+        return round(series.rate(now_s), 3)
+    return round(series.count / seconds, 3) if seconds > 0 else 0.0
 
 
-def check_destination(destination: str) -> None:
-    """Find out before a long run whether its report can be written where it is wanted.
-
-    Raises
-    ------
-    OutputError
-        When it cannot.
-    """
-    if destination == "-":
-        return
-    path = Path(destination)
-    try:
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        if path.is_file() or not path.exists():
-            _part(path).touch()
-            _part(path).unlink()
-    except OSError as error:
-        raise _cannot_write(destination, error) from None
-
-
-def write_report(report: Mapping[str, Any], destination: str) -> None:
-    """Write the report as JSON to a file, whole or not at all, or to standard output for "-".
-
-    Raises
-    ------
-    OutputError
-        When it cannot be written.
-    """
-    text = json.dumps(report, indent=2) + "\n"
-    try:
-        if destination == "-":
-            _print(text)
-        elif Path(destination).exists() and not Path(destination).is_file():
-            Path(destination).write_text(text)  # a device or a pipe, which must not be replaced
-        else:
-            _replace(Path(destination), text)
-    except OSError as error:
-        raise _cannot_write(destination, error) from None
-
-
-def _print(text: str) -> None:
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except OSError:
-        # What it holds back would fail again, and aloud, when Python ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise
-
-
-def _replace(path: Path, text: str) -> None:
-    try:
-        _part(path).write_text(text)
-        _part(path).replace(path)
-    except OSError:
-        with suppress(OSError):
-            _part(path).unlink()
-        raise
-
-
-def _part(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.part")
-
-
-def _cannot_write(destination: str, error: OSError) -> OutputError:
-    return OutputError(
-        f"cannot write the report {destination} ({error.strerror}); choose another path"
-    )
+def _table(kinds: Mapping[str, Series], since_s: float) -> dict[str, dict[str, float | None]]:
+    return {name: series.percentiles(_PERCENTILES, since_s) for name, series in kinds.items()}

@@ -1,11 +1,10 @@
-import json
 import threading
-from pathlib import Path
+import time
 
 import pytest
 
-from denseav.stream.errors import OutputError
-from denseav.stream.stats import NEWEST_VALUES, Stats, write_report
+from denseav.stream.series import EDGES_MS, NEWEST_VALUES
+from denseav.stream.stats import Stats
 
 WHAT_RAN = {"backend": "onnxruntime-cpu", "precision": "int8", "model": "demo", "trained": False}
 
@@ -29,16 +28,25 @@ def run(stats: Stats, clock: Clock, frames: int, period_s: float, latency_s: flo
 
 def test_a_report_of_nothing_has_nulls_and_zeros():
     report = Stats().report(**WHAT_RAN)
+    assert abs(report.pop("unix_s") - time.time()) < 5
     nothing = {"p50": None, "p95": None, "p99": None}
     assert report == {
+        "final": True,
         "frames_in": 0,
         "frames_out": 0,
+        "fps_in": 0.0,
         "fps": 0.0,
         "seconds": 0.0,
-        "latency_ms": {"capture_to_heatmap": nothing, "capture_to_sink": nothing},
+        "latency_ms": {
+            "capture_to_heatmap": nothing,
+            "capture_to_sink": nothing,
+            "capture_to_feed": nothing,
+        },
+        "stage_ms": {},
         "audio_hops": 0,
         "audio_age_ms": {"p50": None, "p95": None},
         "drops": {},
+        "gauges": {},
         **WHAT_RAN,
     }
 
@@ -133,28 +141,77 @@ def test_counts_from_many_threads_are_all_there():
     assert report["drops"] == {"busy": 2000}
 
 
-def test_report_goes_to_a_file_and_replaces_the_last(tmp_path: Path):
-    path = tmp_path / "run.json"
-    path.write_text("the last run")
-    report = Stats().report(**WHAT_RAN)
-    write_report(report, str(path))
-    assert json.loads(path.read_text()) == report
-    assert list(tmp_path.iterdir()) == [path]
+def test_a_live_report_covers_ten_seconds_and_counts_the_run():
+    clock = Clock()
+    stats = Stats(clock)
+    run(stats, clock, frames=200, period_s=0.1, latency_s=0.5)
+    run(stats, clock, frames=300, period_s=1 / 30, latency_s=0.04)
+    found = stats.report(**WHAT_RAN, final=False)
+    assert (found["final"], found["frames_out"]) == (False, 500)
+    assert found["fps"] == pytest.approx(30, abs=0.2)
+    assert found["latency_ms"]["capture_to_heatmap"] == pytest.approx(
+        {"p50": 40, "p95": 40, "p99": 40}
+    )
+    whole = stats.report(**WHAT_RAN)
+    assert whole["fps"] == pytest.approx(500 / 30)
+    assert whole["latency_ms"]["capture_to_heatmap"]["p95"] == pytest.approx(500)
 
 
-def test_report_goes_to_standard_output(capsys: pytest.CaptureFixture[str]):
-    report = Stats().report(**WHAT_RAN)
-    write_report(report, "-")
-    assert json.loads(capsys.readouterr().out) == report
+def test_stages_are_timed_each_for_itself():
+    clock = Clock()
+    stats = Stats(clock)
+    for milliseconds in range(1, 101):
+        with stats.timed("image"):
+            clock.now_s += milliseconds / 1000
+    stats.stage("audio", 0.25)
+    found = stats.report(**WHAT_RAN)["stage_ms"]
+    assert found["image"] == pytest.approx({"p50": 50.5, "p95": 95.05, "p99": 99.01})
+    assert found["audio"] == pytest.approx({"p50": 250, "p95": 250, "p99": 250})
 
 
-def test_report_into_a_missing_folder_is_an_output_error(tmp_path: Path):
-    with pytest.raises(OutputError, match="No such file or directory"):
-        write_report({}, str(tmp_path / "missing" / "run.json"))
+def test_a_pass_that_fails_is_not_timed():
+    stats = Stats()
+    with pytest.raises(ValueError, match="broken"), stats.timed("image"):
+        raise ValueError("broken")
+    assert stats.report(**WHAT_RAN)["stage_ms"] == {}
 
 
-def test_report_onto_a_folder_leaves_nothing_behind(tmp_path: Path):
-    (tmp_path / "taken").mkdir()
-    with pytest.raises(OutputError, match="taken"):
-        write_report({}, str(tmp_path / "taken"))
-    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+def test_what_was_sent_has_a_latency_of_its_own():
+    stats = Stats()
+    stats.sent(1.0, 1.07)
+    found = stats.report(**WHAT_RAN)["latency_ms"]
+    assert found["capture_to_feed"]["p50"] == pytest.approx(70)
+    assert found["capture_to_sink"]["p50"] is None
+
+
+@pytest.mark.parametrize("unknown", [None, float("nan"), float("inf")])
+def test_a_gauge_is_its_newest_value_or_unknown(unknown: float | None):
+    stats = Stats()
+    stats.gauge("av_skew_ms", 3.0)
+    stats.gauge("av_skew_ms", -12.5)
+    assert stats.snapshot().gauges == {"av_skew_ms": -12.5}
+    stats.gauge("av_skew_ms", unknown)
+    assert stats.report(**WHAT_RAN)["gauges"] == {"av_skew_ms": None}
+
+
+def test_a_restart_forgets_what_came_before():
+    clock = Clock()
+    stats = Stats(clock)
+    run(stats, clock, frames=10, period_s=0.1, latency_s=5.0)
+    stats.drop("busy")
+    stats.restart()
+    assert stats.report(**WHAT_RAN) | {"unix_s": 0} == Stats().report(**WHAT_RAN) | {"unix_s": 0}
+    run(stats, clock, frames=10, period_s=0.1, latency_s=0.01)
+    assert stats.latencies_ms()["capture_to_heatmap"] == pytest.approx([10.0] * 10)
+
+
+def test_totals_count_every_value_into_its_interval():
+    stats = Stats()
+    for latency_ms in (0.5, 1.0, 1.5, 40.0, 9000.0):
+        stats.heatmap(0.0, latency_ms / 1000, None)
+    seen = stats.totals().latency["capture_to_heatmap"]
+    expected = {1: 2, 2: 1, 50: 1, None: 1}
+    assert dict(zip((*EDGES_MS, None), seen.count_L, strict=True)) == {
+        edge: expected.get(edge, 0) for edge in (*EDGES_MS, None)
+    }
+    assert seen.sum_ms == pytest.approx(9043.0)
