@@ -48,7 +48,7 @@ class Heatmap:
     `heat_KHW` is float32; `valid_K` says which heads have heard enough to mean something (none
     without sound, or in silence); `audio_start_s` and `audio_end_s` bound the token used, None
     before any sound was heard. `rms_dbfs` is the loudness of that token, and `ready_s` when the
-    heatmap was done.
+    heatmap was done. `features_KCHW` are the picture's dense features, where a view wants them.
     """
 
     frame: Frame
@@ -58,6 +58,12 @@ class Heatmap:
     audio_end_s: float | None
     rms_dbfs: float
     ready_s: float
+    features_KCHW: NDArray[np.float32] | None = None
+
+    @property
+    def skew_s(self) -> float | None:
+        """How much later the sound used ends than the picture was captured; None before any."""
+        return None if self.audio_end_s is None else self.audio_end_s - self.frame.capture_s
 
 
 class Receiver(Protocol):

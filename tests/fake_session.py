@@ -5,7 +5,15 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
-from denseav.export.bundle import AudioInput, Head, ImageInput, Manifest, window_samples
+from denseav.export.bundle import (
+    TOKEN_HOP_SAMPLES,
+    TOKEN_SPAN_SAMPLES,
+    AudioInput,
+    Head,
+    ImageInput,
+    Manifest,
+    window_samples,
+)
 
 TOKENS = 3
 
@@ -34,7 +42,7 @@ def fake_manifest(energy_floor_dbfs: float = -60.0) -> Manifest:
 
 
 class FakeSession:
-    """Heat is the picture's mean in head 0, the newest sample in head 1; as slow as told."""
+    """Heat is the picture's mean in head 0, a token's last sample in head 1; as slow as told."""
 
     backend = "fake"
     precision = "fp32"
@@ -43,20 +51,23 @@ class FakeSession:
         self.image_s = image_s
         self.audio_s = audio_s
         self.windows: list[NDArray[np.float32]] = []
+        self.images = 0
         self.failure: Exception | None = None
 
     def image(self, image_HW3: NDArray[np.uint8]) -> float:
         if self.failure is not None:
             raise self.failure
         time.sleep(self.image_s)
+        self.images += 1
         return float(image_HW3.mean()) / 255
 
-    def audio(self, wave_S: NDArray[np.float32]) -> float:
+    def audio(self, wave_S: NDArray[np.float32]) -> NDArray[np.float32]:
         time.sleep(self.audio_s)
         self.windows.append(wave_S)
-        return float(wave_S[-1])
+        last_T = np.arange(TOKENS) * TOKEN_HOP_SAMPLES + TOKEN_SPAN_SAMPLES - 1
+        return wave_S[last_T]
 
-    def heatmap(self, image: float, audio: float, token: int) -> NDArray[np.float32]:
-        assert token == TOKENS - 1
-        values_K = np.array([image, audio], dtype=np.float32)
+    def heatmap(self, image: float, audio: NDArray[np.float32], token: int) -> NDArray[np.float32]:
+        assert 0 <= token < TOKENS
+        values_K = np.array([image, audio[token]], dtype=np.float32)
         return np.broadcast_to(values_K[:, None, None], (2, 2, 3)).copy()

@@ -56,7 +56,7 @@ class Rig:
         for index in range(round(seconds * fps)):
             due_s = start_s + index / fps
             time.sleep(max(0.0, due_s - time.monotonic()))
-            self.camera.give(PICTURE, time.monotonic())
+            self.camera.give(np.full_like(PICTURE, index % 250), time.monotonic())
             self.microphone.give(wave_SC, time.monotonic())
 
     def go(self, act: Callable[[], None]) -> dict[str, int]:
