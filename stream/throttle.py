@@ -56,12 +56,12 @@ class Throttle:
 
     def _choose(self, audio_s: float, frame_s: float) -> None:
         share = audio_s / (self._hop_tokens * TOKEN_S)
-        if frame_s > SLOWEST_FRAME_S and share > WORTH_SHARE:
-            if self._passes >= PASSES_TO_DOUBLE and self._hop_tokens < HOP_TOKENS_MAX:
-                self._change(2 * self._hop_tokens)
-        elif frame_s < SLOWEST_FRAME_S / 2 and 2 * share < ROOM_SHARE:
-            if self._passes >= PASSES_TO_HALVE and self._hop_tokens > 1:
-                self._change(self._hop_tokens // 2)
+        slow = frame_s > SLOWEST_FRAME_S and share > WORTH_SHARE
+        room = frame_s < SLOWEST_FRAME_S / 2 and 2 * share < ROOM_SHARE
+        if slow and self._passes >= PASSES_TO_DOUBLE and self._hop_tokens < HOP_TOKENS_MAX:
+            self._change(2 * self._hop_tokens)
+        elif room and self._passes >= PASSES_TO_HALVE and self._hop_tokens > 1:
+            self._change(self._hop_tokens // 2)
 
     def _change(self, hop_tokens: int) -> None:
         self._hop_tokens = hop_tokens
