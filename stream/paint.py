@@ -1,8 +1,9 @@
-"""Panels and type on a canvas: what the overlay and the HUD are drawn with.
+"""Colours, panels and type: what everything on a canvas is drawn with.
 
 A canvas is uint8 `[height, width, 3]`, blue-green-red, and is drawn on in place. Sizes are pixels.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import cv2
@@ -14,9 +15,25 @@ Colour = tuple[int, int, int]  # blue, green, red
 
 WHITE: Colour = (245, 245, 245)
 GREY: Colour = (178, 178, 178)
+YELLOW: Colour = (66, 228, 240)
+
+# Okabe and Ito's palette, which colour-blind people tell apart too.
+_ORANGE: Colour = (0, 159, 230)
+_SKY_BLUE: Colour = (233, 180, 86)
+_PALETTE = (_ORANGE, _SKY_BLUE, (115, 158, 0), (167, 121, 204), YELLOW, (0, 94, 213))
+_OWN_COLOUR = {"sound": _ORANGE, "speech": _SKY_BLUE}
 _FACE = cv2.FontFace("sans")
 _WEIGHT = 450
 _PANEL_LIGHT = 80  # of 255: how much of the picture a panel lets through
+
+
+def head_colours(names: Sequence[str]) -> tuple[Colour, ...]:
+    """Return each head's colour: sound and speech have their own, others take what is left."""
+    taken = {colour for name, colour in _OWN_COLOUR.items() if name in names}
+    left = [colour for colour in _PALETTE if colour not in taken]
+    others = [name for name in names if name not in _OWN_COLOUR]
+    given = {name: left[i % len(left)] for i, name in enumerate(others)}
+    return tuple(_OWN_COLOUR.get(name) or given[name] for name in names)
 
 
 def type_size(canvas: Canvas) -> int:

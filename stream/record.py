@@ -70,13 +70,13 @@ class Recorder:
             self._container.start_encoding()  # what cannot be written says so now
 
     def frame(self, canvas: Canvas, capture_s: float) -> None:
-        """Write a picture. One of another size is squeezed into the recording's."""
+        """Write a picture. One of another size is fitted into the recording's, between bars."""
         if self._start_s is None:
             self._start_s = capture_s
         time_s = capture_s - self._start_s
         self._last_tick = max(self._last_tick + 1, round(time_s / _TICK))
         if canvas.shape[1::-1] != self._size:
-            canvas = cv2.resize(canvas, self._size, interpolation=cv2.INTER_AREA).astype(np.uint8)
+            canvas = _fitted(canvas, *self._size)
         planes = cv2.cvtColor(canvas, cv2.COLOR_BGR2YUV_I420).astype(np.uint8, copy=False)
         picture = av.VideoFrame.from_ndarray(planes, format="yuv420p")
         picture.pts, picture.time_base = self._last_tick, _TICK
@@ -139,6 +139,18 @@ class Recorder:
                 self._container.close()
         with suppress(OSError):
             self._part.unlink(missing_ok=True)
+
+
+def _fitted(canvas: Canvas, width: int, height: int) -> Canvas:
+    """Return the canvas as large as it fits into another size, in the middle, and black around."""
+    scale = min(width / canvas.shape[1], height / canvas.shape[0])
+    wide, high = round(scale * canvas.shape[1]), round(scale * canvas.shape[0])
+    left, top = (width - wide) // 2, (height - high) // 2
+    fitted = np.zeros((height, width, 3), np.uint8)
+    fitted[top : top + high, left : left + wide] = cv2.resize(
+        canvas, (wide, high), interpolation=cv2.INTER_AREA
+    )
+    return fitted
 
 
 class _Track:

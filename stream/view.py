@@ -14,8 +14,10 @@ from denseav.stream.hud import Hud
 from denseav.stream.overlay import Overlay
 from denseav.stream.paint import Canvas
 from denseav.stream.record import Recorder, snapshot, unused_path
+from denseav.stream.rerun_display import RerunDisplay
 from denseav.stream.screen import Screen
 from denseav.stream.stats import Stats
+from denseav.stream.strip import Strip
 
 _SOUND_BLOCKS = 2_000  # 20 s of 10 ms blocks: far more than ever waits for a picture
 
@@ -29,6 +31,8 @@ class View:
     screen : the window, or None to show nothing.
     record : a file to record from the start on, or None.
     say : called with one line for people.
+    strip : the last seconds of sound and levels, drawn under the picture; or None.
+    rerun : Rerun's viewer, or None. It gets pictures without figures: it has plots of its own.
     """
 
     def __init__(
@@ -39,6 +43,8 @@ class View:
         screen: Screen | None,
         record: Path | None,
         say: Callable[[str], None],
+        strip: Strip | None = None,
+        rerun: RerunDisplay | None = None,
     ) -> None:
         self.quit_asked = False
         self._overlay = overlay
@@ -48,14 +54,28 @@ class View:
         self._record = record
         self._recorder: Recorder | None = None
         self._say = say
+        self._strip = strip
+        self._rerun = rerun
         self._sound: deque[AudioBlock] = deque(maxlen=_SOUND_BLOCKS)
         self._canvas: Canvas | None = None
         self._paused = False
         self._by_key = False  # whether the recording was begun by a key
 
+    @property
+    def wants_features(self) -> bool:
+        """Whether heatmaps should bring their picture's features along."""
+        return self._draws and self._overlay.wants_features
+
+    @property
+    def _draws(self) -> bool:
+        return not (self._screen is None and self._record is None and self._rerun is None)
+
     def audio(self, block: AudioBlock) -> None:
-        """Keep some sound for the recording. Callable from any thread."""
-        self._sound.append(block)
+        """Keep some sound for the recording and the strip. Callable from any thread."""
+        if self._draws:
+            self._sound.append(block)
+            if self._strip is not None:
+                self._strip.audio(block)
 
     def show(self, heatmap: Heatmap) -> None:
         """Draw one heatmap and give it to the window and the recording.
@@ -66,18 +86,25 @@ class View:
             When the recording that was asked for from the start cannot be written; one begun by
             a key is given up, and said so.
         """
-        if self._screen is None and self._record is None:
+        if not self._draws:
             self._sound.clear()
             return
-        canvas = self._overlay.draw(heatmap)
-        self._hud.draw(canvas, self._stats.snapshot())
-        try:
-            self._write(canvas, heatmap.frame.capture_s)
-        except OutputError as error:
-            if not self._by_key:
-                raise
-            self._say(str(error))
-            self._record = self._recorder = None
+        strength_KHW = self._overlay.strength(heatmap)
+        level_K = strength_KHW.max(axis=(1, 2)).tolist()
+        strip = self._strip
+        if strip is not None:
+            strip.heatmap(heatmap, level_K)
+        legend = strip is None or not strip.shown
+        picture = self._overlay.draw(heatmap, strength_KHW, legend)
+        if self._rerun is not None:
+            self._rerun.show(heatmap, picture.copy(), strength_KHW)
+        if self._screen is None and self._record is None:
+            self._sound.clear()
+            self.poll()
+            return
+        self._hud.draw(picture, self._stats.snapshot())
+        canvas = picture if strip is None else strip.under(picture, self._overlay.shown)
+        self._record_or_give_up(canvas, heatmap.frame.capture_s)
         if self._screen is not None and not self._paused:
             self._canvas = canvas
             self._press(self._screen.show(canvas))
@@ -88,11 +115,16 @@ class View:
         """Keep the window answering when nothing is new."""
         if self._screen is not None:
             self._press(self._screen.poll())
+        if self._rerun is not None and not self._rerun.alive:
+            # Closing the viewer ends the run, as closing the window does.
+            self.quit_asked = True
 
     def close(self) -> None:
         """Finish the recording and close the window."""
         if self._screen is not None:
             self._screen.close()
+        if self._rerun is not None:
+            self._rerun.close()
         self._finish()
 
     def _press(self, key: str | None) -> None:
@@ -102,6 +134,10 @@ class View:
             self._paused = not self._paused
         elif key == "h":
             self._overlay.cycle()
+        elif key == "v":
+            self._overlay.cycle_layout()
+        elif key == "t" and self._strip is not None:
+            self._strip.shown = not self._strip.shown
         elif key == "s" and self._canvas is not None:
             self._keep(self._canvas)
         elif key == "r" and self._record is None:
@@ -116,6 +152,15 @@ class View:
             self._say(f"picture kept: {snapshot(canvas, Path())}")
         except OutputError as error:
             self._say(str(error))
+
+    def _record_or_give_up(self, canvas: Canvas, capture_s: float) -> None:
+        try:
+            self._write(canvas, capture_s)
+        except OutputError as error:
+            if not self._by_key:
+                raise
+            self._say(str(error))
+            self._record = self._recorder = None
 
     def _write(self, canvas: Canvas, capture_s: float) -> None:
         if self._record is None:

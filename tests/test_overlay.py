@@ -55,6 +55,10 @@ def spots(*places: tuple[int, int], low: float = -9.0, high: float = 9.0) -> NDA
     return heat_KHW
 
 
+def drawn(overlay: Overlay, seen: Heatmap, legend: bool = True) -> NDArray[np.uint8]:
+    return overlay.draw(seen, overlay.strength(seen), legend)
+
+
 def names_shown(overlay: Overlay) -> Sequence[tuple[str, ...]]:
     seen = []
     for _ in range(5):
@@ -82,7 +86,7 @@ def test_a_head_that_is_not_valid_has_no_strength():
 def test_heat_at_or_below_the_threshold_leaves_the_picture_alone(heat: float):
     image_HW3 = picture(100, 140)  # too small for type: nothing else is drawn either
     seen = heatmap(image_HW3, np.full((1, 28, 28), heat, np.float32), valid_K=(True,))
-    canvas = Overlay([SPEECH], False).draw(seen)
+    canvas = drawn(Overlay([SPEECH], False), seen)
     np.testing.assert_array_equal(canvas, image_HW3)
     assert not np.shares_memory(canvas, image_HW3)
 
@@ -90,12 +94,12 @@ def test_heat_at_or_below_the_threshold_leaves_the_picture_alone(heat: float):
 def test_silence_leaves_the_picture_alone_however_hot_the_map():
     image_HW3 = picture(100, 140)
     seen = heatmap(image_HW3, np.full((2, 28, 28), 9, np.float32), valid_K=(False, False))
-    np.testing.assert_array_equal(Overlay([SPEECH, SOUND], True).draw(seen), image_HW3)
+    np.testing.assert_array_equal(drawn(Overlay([SPEECH, SOUND], True), seen), image_HW3)
 
 
 def test_heads_glow_where_they_look_in_their_own_colours():
     overlay = Overlay([SPEECH, SOUND], True)
-    canvas = overlay.draw(heatmap(picture(480, 640), spots((6, 20), (20, 20))))
+    canvas = drawn(overlay, heatmap(picture(480, 640), spots((6, 20), (20, 20))))
     speech, sound, elsewhere = canvas[111, 468], canvas[351, 468], canvas[231, 300]
     np.testing.assert_allclose(speech, 0.75 * SKY_BLUE + 0.25 * 60, atol=6)
     np.testing.assert_allclose(sound, 0.75 * ORANGE + 0.25 * 60, atol=6)
@@ -104,7 +108,7 @@ def test_heads_glow_where_they_look_in_their_own_colours():
 
 def test_a_line_in_the_head_s_colour_runs_where_the_strength_is_a_half():
     ramp_KHW = np.tile(np.linspace(-1, 3, 28, dtype=np.float32), (1, 28, 1))
-    canvas = Overlay([SOUND], True).draw(heatmap(picture(480, 640), ramp_KHW, valid_K=(True,)))
+    canvas = drawn(Overlay([SOUND], True), heatmap(picture(480, 640), ramp_KHW, valid_K=(True,)))
     distance_W = np.abs(canvas[200].astype(int) - ORANGE).sum(axis=1)
     assert distance_W[300:340].argmin() + 300 == pytest.approx(320, abs=8)
     assert distance_W[300:340].min() < 100
@@ -113,14 +117,14 @@ def test_a_line_in_the_head_s_colour_runs_where_the_strength_is_a_half():
 
 def test_colours_follow_the_names_whatever_their_order():
     turned = Overlay([SOUND, SPEECH], True)
-    canvas = turned.draw(heatmap(picture(480, 640), spots((6, 20), (20, 20))))
+    canvas = drawn(turned, heatmap(picture(480, 640), spots((6, 20), (20, 20))))
     np.testing.assert_allclose(canvas[111, 468], 0.75 * ORANGE + 0.25 * 60, atol=6)
 
 
 def test_other_names_get_colours_of_their_own():
     heads = [Head(name=name, threshold=0, ceiling=1) for name in ("music", "sound", "speech")]
     seen = heatmap(picture(480, 640), spots((6, 14), (14, 20), (20, 14)), valid_K=(True,) * 3)
-    canvas = Overlay(heads, True).draw(seen)
+    canvas = drawn(Overlay(heads, True), seen)
     found = {tuple(canvas[y, x].tolist()) for y, x in ((111, 331), (248, 468), (351, 331))}
     assert len(found) == 3
     assert (60, 60, 60) not in found
@@ -128,8 +132,8 @@ def test_other_names_get_colours_of_their_own():
 
 def test_where_heads_overlap_their_colours_mix_and_the_order_does_not_matter():
     heat_KHW = spots((14, 14), (14, 14))
-    one = Overlay([SPEECH, SOUND], True).draw(heatmap(picture(100, 140), heat_KHW))
-    two = Overlay([SOUND, SPEECH], True).draw(heatmap(picture(100, 140), heat_KHW))
+    one = drawn(Overlay([SPEECH, SOUND], True), heatmap(picture(100, 140), heat_KHW))
+    two = drawn(Overlay([SOUND, SPEECH], True), heatmap(picture(100, 140), heat_KHW))
     mixed = one[52, 72].astype(int)
     both = (ORANGE + SKY_BLUE) / 2
     np.testing.assert_allclose(mixed, both * (1 - 0.25**2) + 60 * 0.25**2, atol=6)
@@ -151,7 +155,7 @@ def test_the_key_goes_round_all_each_alone_and_none():
 def test_a_head_that_is_not_shown_is_not_drawn():
     overlay = Overlay([SPEECH, SOUND], True)
     overlay.cycle()
-    canvas = overlay.draw(heatmap(picture(480, 640), spots((6, 20), (20, 20))))
+    canvas = drawn(overlay, heatmap(picture(480, 640), spots((6, 20), (20, 20))))
     assert canvas[111, 468].tolist() != [60, 60, 60]
     assert canvas[351, 468].tolist() == [60, 60, 60]
 
@@ -159,7 +163,7 @@ def test_a_head_that_is_not_shown_is_not_drawn():
 def test_the_meter_follows_the_strongest_place():
     def orange_pixels(high: float) -> int:
         seen = heatmap(picture(480, 640), spots((4, 20), low=-1, high=high), valid_K=(True,))
-        corner = Overlay([SOUND], True).draw(seen)[420:]
+        corner = drawn(Overlay([SOUND], True), seen)[420:]
         return int(np.sum(np.all(np.abs(corner.astype(int) - ORANGE) < 8, axis=-1)))
 
     silent, half, full = (orange_pixels(high) for high in (-1, 1, 3))
@@ -185,7 +189,7 @@ def test_canvas_has_even_sides_of_at_most_1920(
     height: int, width: int, canvas_height: int, canvas_width: int
 ):
     seen = heatmap(picture(height, width), spots((10, 20), (14, 14)))
-    canvas = Overlay([SPEECH, SOUND], False).draw(seen)
+    canvas = drawn(Overlay([SPEECH, SOUND], False), seen)
     Hud("onnxruntime-cpu", "int8", ["camera 0"]).draw(canvas, SNAPSHOT)
     assert canvas.shape == (canvas_height, canvas_width, 3)
     assert canvas.dtype == np.uint8
@@ -195,8 +199,8 @@ def test_canvas_has_even_sides_of_at_most_1920(
 @pytest.mark.parametrize(("height", "width"), [(480, 640), (120, 160), (640, 360), (160, 1600)])
 def test_an_untrained_model_says_so_on_every_picture(height: int, width: int):
     seen = heatmap(picture(height, width), spots((4, 4), (4, 4)), valid_K=(False, False))
-    trained = Overlay([SPEECH, SOUND], True).draw(seen)
-    untrained = Overlay([SPEECH, SOUND], False).draw(seen)
+    trained = drawn(Overlay([SPEECH, SOUND], True), seen)
+    untrained = drawn(Overlay([SPEECH, SOUND], False), seen)
     ys, xs = np.nonzero(np.any(trained != untrained, axis=-1))
     label = untrained[ys.min() : ys.max() + 1, xs.min() : xs.max() + 1]
     bright = np.all(label > [40, 180, 190], axis=-1)
