@@ -1,0 +1,105 @@
+"""What the world says: the name of a thing in a short phrase, spoken by espeak-ng.
+
+A hundred voices and more (an accent with the variant of a throat) at random speed and pitch; the
+voices of the held-out split are never heard in training. espeak-ng counts the samples of the words,
+so their times are exact. Axes: S samples at 16 kHz.
+
+Errors
+------
+DataError    espeak-ng is not installed, or has not the voices that are asked of it
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import soxr
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from denseav.train.world_audio import RATE_HZ, Wave, coloured, level
+from denseav.train.world_espeak import Manner, Utterance, utter
+
+LONGEST_S = 1.7
+QUIET = 0.02
+"""Samples below this share of the peak are trimmed at both ends."""
+
+ACCENTS = ("en-us", "en", "en-gb-scotland", "en-gb-x-rp", "en-gb-x-gbclan", "en-029")
+VARIANTS = (
+    *("m1", "m3", "m4", "m6", "m7", "f1", "f2", "f4", "Andy", "Annie", "Gene", "Mike"),
+    *("adam", "benjamin", "caleb", "linda", "max", "michel", "paul", "steph", "travis"),
+)
+HELD_OUT_VARIANTS = (*("m2", "m5", "m8", "f3", "f5", "Alex", "belinda", "david", "edward", "zac"),)
+FORMS = (
+    *("{name}", "{a} {name}", "the {name}", "a picture of {a} {name}", "look {a} {name}"),
+    *("look there is {a} {name}", "there is {a} {name}", "here is the {name}", "I see the {name}"),
+    *("here is {a} {name}", "this is {a} {name}", "I see {a} {name}", "can you see the {name}"),
+    *("look at the {name}", "where is the {name}", "that is {a} {name}", "the {name} is here"),
+    *("{a} {name} again", "the {name} over there", "what {a} {name}", "{a} {name} is here"),
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Word:
+    """One word of a phrase, or two that run together, and when it is heard in the wave."""
+
+    text: str
+    start_s: float
+    stop_s: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Spoken:
+    """A phrase: its wave [S] (float32, 16 kHz, common level), text, voice and timed words."""
+
+    wave_S: NDArray[np.float32]
+    text: str
+    voice: str
+    words: tuple[Word, ...]
+
+
+def voices(*, held_out: bool) -> tuple[str, ...]:
+    """Return the voices of a split, by the names espeak-ng gives them."""
+    variants = HELD_OUT_VARIANTS if held_out else VARIANTS
+    return tuple(f"{accent}+{variant}" for accent in ACCENTS for variant in variants)
+
+
+def speak(name: str, rng: Generator, *, held_out: bool) -> Spoken:
+    """Return `name` spoken in a random phrase by a random voice, at most 1.7 s long.
+
+    A phrase that would take longer is spoken faster, or gives way to the name alone.
+
+    Raises
+    ------
+    DataError
+        If espeak-ng is not installed, or does not know the voice.
+    """
+    voice = str(rng.choice(voices(held_out=held_out)))
+    speed_wpm = int(rng.integers(125, 186))
+    pitch, spread = (int(value) for value in rng.integers(20, 81, 2))
+    phrase = str(rng.choice(FORMS))
+    article = "an" if name[0] in "aeiou" else "a"
+    for form, hurry in ((phrase, 1.0), (phrase, 1.2), ("{a} {name}", 1.0), ("{name}", 1.3)):
+        text = form.format(a=article, name=name)
+        manner = Manner(voice=voice, speed_wpm=round(speed_wpm * hurry), pitch=pitch, range=spread)
+        wave_S, words = _trimmed(text, utter(text, manner))
+        if len(wave_S) <= LONGEST_S * RATE_HZ:
+            break
+    return Spoken(wave_S=level(coloured(wave_S, rng)), text=text, voice=voice, words=words)
+
+
+def _trimmed(text: str, said: Utterance) -> tuple[Wave, tuple[Word, ...]]:
+    """Return the wave [S] at 16 kHz without silence at its ends, and the words in its time."""
+    wave_S = said.wave_S / 32_768
+    loud = np.flatnonzero(np.abs(wave_S) > QUIET * np.abs(wave_S).max())
+    first, last = int(loud[0]), int(loud[-1]) + 1
+    places = [place for place, _ in said.words] + [len(text)]
+    samples = [min(max(sample, first), last) - first for _, sample in said.words] + [last - first]
+    words = tuple(
+        Word(
+            text=text[places[index] : places[index + 1]].strip(),
+            start_s=samples[index] / said.rate_hz,
+            stop_s=samples[index + 1] / said.rate_hz,
+        )
+        for index in range(len(said.words))
+    )
+    return soxr.resample(wave_S[first:last], said.rate_hz, RATE_HZ), words
