@@ -6,6 +6,7 @@ Hsu et al., "HuBERT" (2021), in its "stable layer norm" form with a layer-normed
 are the released DenseAV's: 1e-5 in the stem, 1e-4 elsewhere.
 """
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from transformers import HubertConfig, HubertModel
@@ -22,6 +23,9 @@ class AudioEncoder(nn.Module):
     def __init__(self, config: AudioConfig) -> None:
         super().__init__()
         self.hubert = HubertModel(_hubert_config(config))
+        if config.layer_drop:
+            for layer in self.hubert.encoder.layers:
+                layer.register_forward_hook(_LayerDrop(config.layer_drop))
 
     def forward(self, wave_BS: Tensor) -> Tensor:
         """Encode float32 waveforms [B, S] at 16 kHz into features [B, D, L]."""
@@ -33,6 +37,25 @@ class AudioEncoder(nn.Module):
         convolution = self.hubert.encoder.pos_conv_embed.conv
         if parametrize.is_parametrized(convolution, "weight"):
             parametrize.remove_parametrizations(convolution, "weight")
+
+
+class _LayerDrop:
+    """Puts a layer's input in place of its output, at random, in training mode.
+
+    The layer is computed all the same, so that every weight has a gradient, if of zero, on each
+    process: data parallelism waits for it.
+    """
+
+    def __init__(self, share: float) -> None:
+        self._share = share
+
+    def __call__(
+        self, layer: nn.Module, inputs: tuple[Tensor, ...], output_BLD: Tensor
+    ) -> Tensor | None:
+        if not layer.training:
+            return None
+        dropped = torch.rand((), device=output_BLD.device) < self._share
+        return torch.where(dropped, inputs[0].to(output_BLD.dtype), output_BLD)
 
 
 def normalize_wave(wave_BS: Tensor) -> Tensor:
@@ -61,7 +84,7 @@ def _hubert_config(config: AudioConfig) -> HubertConfig:
         attention_dropout=config.dropout,
         activation_dropout=config.dropout,
         feat_proj_dropout=config.dropout,
-        layerdrop=config.layer_drop,
+        layerdrop=0.0,  # ours is the same on all processes
         # The masking vector is part of released weights, used or not.
         mask_time_prob=0.05 if config.time_mask == 0 else config.time_mask,
         apply_spec_augment=config.time_mask > 0,

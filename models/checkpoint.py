@@ -6,6 +6,7 @@ goes through `released`. Nothing here ever runs code that a file brings along.
 
 import json
 import pickle
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -64,17 +65,22 @@ def load(source: str | Path, *, lora: LoraUse = "merged") -> DenseAV:
 
 
 def save(model: DenseAV, folder: Path) -> None:
-    """Write a model to `folder` as `config.json` and `model.safetensors`.
+    """Write a model to `folder` as `config.json` and `model.safetensors`."""
+    write(model.config, model.state_dict(), folder)
+
+
+def write(config: ModelConfig, weights: Mapping[str, Tensor], folder: Path) -> None:
+    """Write weights to `folder` as the model of a configuration.
 
     Each file appears whole or not at all; an older model in the folder is replaced.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {key: tensor.detach().contiguous() for key, tensor in model.state_dict().items()}
+    plain = {key: tensor.detach().contiguous() for key, tensor in weights.items()}
     partial = folder / f".{WEIGHTS}.partial"
-    save_file(weights, partial, metadata={"format": "pt"})
+    save_file(plain, partial, metadata={"format": "pt"})
     partial.replace(folder / WEIGHTS)
     partial = folder / f".{CONFIG}.partial"
-    partial.write_text(model.config.to_json())
+    partial.write_text(config.to_json())
     partial.replace(folder / CONFIG)
 
 

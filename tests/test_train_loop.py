@@ -132,6 +132,37 @@ def test_a_kill_in_the_first_stage_or_at_its_end_changes_nothing(tmp_path: Path)
         assert losses(folder) == losses(tmp_path / "whole"), stop
 
 
+def test_what_chance_leaves_out_is_the_same_after_a_kill(tmp_path: Path) -> None:
+    audio = replace(NETWORK.audio, layers=3, dropout=0.2, layer_drop=0.5, time_mask=0.2)
+    noisy = replace(SMALL, network=replace(NETWORK, audio=audio))
+    short = replace(noisy, optimization=replace(SMALL.optimization, steps=4))
+    for settings, folder in ((noisy, "whole"), (short, "killed"), (noisy, "killed")):
+        train(settings, make(tmp_path / folder), quiet())
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+    train(SMALL, make(tmp_path / "plain"), quiet())
+    assert losses(tmp_path / "plain") != losses(tmp_path / "whole")
+
+
+def test_the_gradient_scaler_goes_on_where_it_was(tmp_path: Path) -> None:
+    half = replace(SMALL, machine=replace(SMALL.machine, precision="16-mixed"))
+    short = replace(half, optimization=replace(SMALL.optimization, steps=4))
+    train(half, make(tmp_path / "whole"), quiet())
+    train(short, make(tmp_path / "killed"), quiet())
+    path = tmp_path / "killed" / LAST
+    state = torch.load(path, weights_only=True)
+    before = state["progress"]["skipped"]
+    assert state["scaler"]["scale"] == 2.0 ** (16 - before)
+    state["scaler"]["scale"] = 2.0**18  # too much: the next steps overflow
+    torch.save(state, path)
+    more = train(half, tmp_path / "killed", quiet()).skipped - before
+    assert more > 0
+    assert torch.load(path, weights_only=True)["scaler"]["scale"] == 2.0 ** (18 - more)
+    train(short, make(tmp_path / "again"), quiet())
+    train(half, make(tmp_path / "again"), quiet())
+    assert losses(tmp_path / "again") == losses(tmp_path / "whole")
+    assert losses(tmp_path / "again") != losses(tmp_path / "killed")
+
+
 def test_best_and_last_are_kept_and_the_best_opens(tmp_path: Path) -> None:
     progress = train(SMALL, make(tmp_path), quiet())
     last = torch.load(tmp_path / LAST, weights_only=True)
@@ -260,7 +291,6 @@ BAD = {
     "--pooling cls": "cls_similarity",
     "--network.aggregation.clips mima": "--pooling",
     "--machine.accelerator cuda --machine.devices 99": "99 GPUs",
-    "--machine.precision 16-mixed": "bf16-mixed",
     "--config nowhere.yaml": "nowhere.yaml",
     "--made null": "--data.shards",
 }

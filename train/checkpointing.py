@@ -1,8 +1,9 @@
 """Checkpoints of a run: all that is needed to go on as if nothing had happened.
 
-`last.ckpt` and `best.ckpt` hold weights, optimizer, progress, and of each process its random
-states and where its loader is; `model/` is the best network alone, as `denseav.models.load`
-reads it; `settings.yaml` is what the run was told. Every checkpoint appears whole or not at all:
+`last.ckpt` and `best.ckpt` hold weights, optimizer, gradient scaler, progress, and of each
+process its random states and where its loader is; any number of processes reads them. `model/`
+is the best network alone, as `denseav.models.load` reads it; `settings.yaml` is what the run was
+told. Every checkpoint appears whole or not at all:
 a full disk or a kill leaves the old one.
 
 Errors
@@ -23,14 +24,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from denseav.models import CheckpointError, DenseAV, ModelConfig, save
+from denseav.models import CheckpointError, ModelConfig
+from denseav.models.checkpoint import write
 from denseav.train.errors import DiskError
 from denseav.train.gather import gather_objects, rank
 from denseav.train.settings import Settings
+from denseav.train.sharding import dealt_like, whole
 
 LAST = "last.ckpt"
 BEST = "best.ckpt"
@@ -39,10 +43,10 @@ SETTINGS = "settings.yaml"
 
 
 class Resumable(Protocol):
-    """A loader that can say where it is and go on from there."""
+    """A part of a run that can say where it is and go on from there."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where the loader is."""
+        """Return where it is."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from there."""
@@ -68,10 +72,18 @@ class Progress:
 
 @dataclass(frozen=True)
 class Keeper:
-    """Writes and reads the checkpoints of one run's folder."""
+    """Writes and reads the checkpoints of one run's folder.
+
+    Attributes
+    ----------
+    folder : the run's.
+    settings : what the run was told.
+    scaler : what scales gradients, if that precision does.
+    """
 
     folder: Path
     settings: Settings
+    scaler: Resumable
 
     def __post_init__(self) -> None:
         if rank() == 0:
@@ -83,22 +95,22 @@ class Keeper:
     ) -> None:
         """Write `last.ckpt`; all processes call it."""
         own = {"loader": loader.state_dict(), "random": _random_states()}
-        processes = gather_objects(own)
+        state = {
+            "network": self.settings.network.to_json(),
+            "progress": dataclasses.asdict(progress),
+            "processes": gather_objects(own),
+            "scaler": self.scaler.state_dict(),
+            "learner": whole(dict(learner.state_dict())),
+            "optimizer": whole(optimizer.state_dict()),
+        }
         if rank() == 0:
-            state = {
-                "network": self.settings.network.to_json(),
-                "progress": dataclasses.asdict(progress),
-                "processes": processes,
-                "learner": learner.state_dict(),
-                "optimizer": optimizer.state_dict(),
-            }
             partial = self.folder / f".{LAST}.partial"
             with writing(partial):
                 torch.save(state, partial)
                 _flush(partial)
                 partial.replace(self.folder / LAST)
 
-    def keep_best(self, model: DenseAV) -> None:
+    def keep_best(self) -> None:
         """Make `last.ckpt` the best one too, and write its network to `model/`."""
         if rank() != 0:
             return
@@ -110,8 +122,12 @@ class Keeper:
             except OSError:  # not every file system has links
                 shutil.copyfile(self.folder / LAST, partial)
             partial.replace(self.folder / BEST)
+        learner = torch.load(self.folder / LAST, weights_only=True, mmap=True)["learner"]
+        of_model = [name for name in learner if name.startswith("model.")]
+        weights = {name.removeprefix("model."): learner[name] for name in of_model}
+        trained = dataclasses.replace(self.settings.network, trained=True)
         with writing(self.folder / MODEL):
-            save(model, self.folder / MODEL)
+            write(trained, weights, self.folder / MODEL)
 
     def resume(self, learner: nn.Module, optimizer: Optimizer, loader: Resumable) -> Progress:
         """Go on from `last.ckpt`, or begin where there is none; note what the run was told."""
@@ -128,8 +144,8 @@ class Keeper:
     ) -> Progress:
         state = self._read(path)
         try:
-            learner.load_state_dict(state["learner"])
-            optimizer.load_state_dict(state["optimizer"])
+            _load(learner, optimizer, state)
+            self.scaler.load_state_dict(state["scaler"])
         except (RuntimeError, ValueError) as error:
             raise CheckpointError(
                 f"{path} does not fit this run ({str(error).splitlines()[0]}); give the settings "
@@ -178,13 +194,36 @@ def writing(path: Path) -> Iterator[None]:
         ) from None
 
 
+def _load(learner: nn.Module, optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """Load what any number of processes saved, each its part."""
+    now = learner.state_dict()
+    weights = state["learner"]
+    learner.load_state_dict(
+        {key: dealt_like(weights[key], now[key]) if key in now else weights[key] for key in weights}
+    )
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    averages = {
+        number: {name: dealt_like(value, parameters[number]) for name, value in of_one.items()}
+        for number, of_one in state["optimizer"]["state"].items()
+        if number < len(parameters)
+    }
+    optimizer.load_state_dict(state["optimizer"] | {"state": averages})
+
+
 def _flush(path: Path) -> None:
     with path.open("rb+") as file:
         os.fsync(file.fileno())
 
 
 def _random_states() -> dict[str, Any]:
-    states: dict[str, Any] = {"torch": torch.get_rng_state(), "python": random.getstate()}
+    # NumPy draws the stretches of sound that HuBERT does not hear.
+    numbers = np.random.get_state(legacy=False)
+    place = numbers["state"]
+    states: dict[str, Any] = {
+        "torch": torch.get_rng_state(),
+        "python": random.getstate(),
+        "numpy": numbers | {"state": place | {"key": place["key"].tolist()}},
+    }
     if torch.cuda.is_available():
         states["cuda"] = torch.cuda.get_rng_state()
     return states
@@ -193,6 +232,7 @@ def _random_states() -> dict[str, Any]:
 def _restore_random(states: dict[str, Any]) -> None:
     torch.set_rng_state(states["torch"])
     random.setstate(states["python"])
+    np.random.set_state(states["numpy"])
     if "cuda" in states and torch.cuda.is_available():
         torch.cuda.set_rng_state(states["cuda"])
 

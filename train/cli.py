@@ -21,7 +21,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     console = Console(stderr=True)
     logging.basicConfig(format="%(message)s")
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     try:
         settings, out = parse(arguments)
         _run(settings, out, console)

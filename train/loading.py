@@ -96,6 +96,12 @@ def make_loader(settings: DataSettings, *, rank: int, world: int, seed: int) -> 
             f"a batch of {settings.batch_size} on each of {world} processes needs more than the "
             f"{clips} clips in {settings.shards}; lower batch_size to {max(clips // world, 1)}"
         )
+    if not settings.shuffle and settings.batch_size * (world - 1) >= clips:
+        raise DataError(
+            f"the {clips} clips in {settings.shards} do not reach all of {world} processes in "
+            f"batches of {settings.batch_size}; lower validation.batch_size to "
+            f"{max((clips - 1) // (world - 1), 1)}"
+        )
     order = Order(
         rows.shards.sizes,
         settings.batch_size,

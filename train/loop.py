@@ -15,6 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from rich.console import Console
@@ -29,10 +30,11 @@ from denseav.train.debug_data import MadeLoader
 from denseav.train.errors import StoppedError
 from denseav.train.gather import rank, total, world
 from denseav.train.loading import make_loader
-from denseav.train.machine import start
+from denseav.train.machine import place, start
 from denseav.train.objective import Learner, denseav_terms
 from denseav.train.separate import separation_terms
 from denseav.train.settings import Optimization, Settings
+from denseav.train.sharding import full
 from denseav.train.stages import Stage, set_learning, stages
 from denseav.train.validation import recalls
 from denseav.train.watch import Watch
@@ -66,15 +68,16 @@ def train(settings: Settings, out: Path, console: Console) -> Progress:
         How far it came.
     """
     fabric = start(settings)
-    learner = Learner(
-        new_network(settings.network, settings.backbones, settings.seed), settings.pooling
-    ).to(fabric.device)
-    learner.model.config = dataclasses.replace(settings.network, trained=True)
+    network = new_network(settings.network, settings.backbones, settings.seed)
+    learner = place(fabric, Learner(network, settings.pooling))
     optimizer = torch.optim.Adam(learner.parameters(), eps=settings.optimization.epsilon)
     loader = open_loader(settings)
-    torch.manual_seed(settings.seed + 1 + rank())  # dropout differs among processes
+    held_out(settings)  # what is wrong with it is said now, not at the first validation
+    # Dropout differs among processes; HuBERT's masking of time draws from NumPy.
+    torch.manual_seed(settings.seed + 1 + rank())
+    np.random.seed(settings.seed + 1 + rank())
 
-    keeper = Keeper(out, settings)
+    keeper = Keeper(out, settings, fabric.strategy.precision)
     progress = keeper.resume(learner, optimizer, loader)
     batches = loader.endless()
     with Watch(out, settings.optimization.steps, progress.step, console) as watch:
@@ -105,7 +108,7 @@ def train(settings: Settings, out: Path, console: Console) -> Progress:
                 ) and not progress.skipped_in_row:
                     keeper.save(learner, optimizer, loader, progress)
                     if better:
-                        keeper.keep_best(learner.model)
+                        keeper.keep_best()
     return progress
 
 
@@ -160,7 +163,8 @@ def move(
     norm = fabric.clip_gradients(
         encode, stepper, max_norm=settings.optimization.clip_norm, error_if_nonfinite=False
     )
-    finite = bool(torch.as_tensor(norm).isfinite())
+    assert norm is not None
+    finite = bool(full(norm).isfinite())
     if finite or settings.machine.precision == "16-mixed":  # whose scaler has to see it
         stepper.step()
     progress.skipped += not finite
@@ -227,7 +231,7 @@ def validate(settings: Settings, learner: Learner, watch: Watch, progress: Progr
     limit = -(-settings.rhythm.validation_clips // world())
     found = recalls(learner, chain([first], batches), device, limit)
     watch.found(progress.step, found)
-    watch.heatmaps(progress.step, learner.model, first.to(device))
+    watch.heatmaps(progress.step, learner, first.to(device))
     learner.train()
     better = found["recall"] > progress.best
     progress.best = max(progress.best, found["recall"])

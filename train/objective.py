@@ -85,7 +85,9 @@ class Learner(nn.Module):
     def forward(self, image_V3HW: Tensor, wave_bS: Tensor, mask_bS: Tensor) -> Features:
         """Encode pictures and waves; each wave is given zero mean and unit variance first."""
         image_VKCHW, audio_bKCT = self.model(image_V3HW, normalize_wave(wave_bS))
-        image_VKCHW, audio_bKCT = image_VKCHW.float(), audio_bKCT.float()
+        # Copies, for what gathers sharded weights on the way back hangs on what is no view.
+        image_VKCHW = image_VKCHW.to(torch.float32, copy=True)
+        audio_bKCT = audio_bKCT.to(torch.float32, copy=True)
         mask_bT = token_mask(mask_bS, audio_bKCT.shape[-1])
         scale = self.model.calibrator.scale
         if self.pooling == "dense":

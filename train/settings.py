@@ -74,6 +74,7 @@ class Machine:
     accelerator : what kind of device; auto takes a GPU where there is one.
     devices : processes on each node, one device each.
     nodes : how many machines.
+    strategy : of many processes: ddp keeps the whole network on each, fsdp a part of it.
     precision : of the encoders; the losses are always in float32.
     threads : of one process on a CPU; 0 leaves PyTorch's choice.
     """
@@ -81,6 +82,7 @@ class Machine:
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
     devices: int = 1
     nodes: int = 1
+    strategy: Literal["ddp", "fsdp"] = "ddp"
     precision: Precision = "bf16-mixed"
     threads: int = 0
 

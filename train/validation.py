@@ -50,12 +50,15 @@ def _encode(
 ) -> Features:
     parts: list[Features] = []
     clips = 0
-    for batch in batches:
+    left = iter(batches)
+    while True:
+        batch = next(left, None) if clips < limit else None
+        # Processes that share weights can only encode together.
+        if not all(gather_objects(batch is not None)) or batch is None:
+            break
         held = batch.to(device)
         parts.append(learner(held.image_B3HW, held.wave_BS, held.audio_mask_BS))
         clips += len(batch)
-        if clips >= limit:
-            break
     return Features(
         image_VKCHW=torch.cat([part.image_VKCHW for part in parts]),
         audio_bKCT=torch.cat([part.audio_bKCT for part in parts]),

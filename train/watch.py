@@ -19,12 +19,12 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.tensorboard import SummaryWriter
 
-from denseav.models.audio_encoder import normalize_wave
-from denseav.models.denseav import DenseAV
 from denseav.models.image_encoder import IMAGE_MEAN, IMAGE_STD
+from denseav.models.similarity import volume
 from denseav.train.batches import Batch
 from denseav.train.checkpointing import writing
 from denseav.train.gather import rank
+from denseav.train.objective import Learner
 
 METRICS = "metrics.jsonl"
 EXAMPLES = 4
@@ -103,25 +103,24 @@ class Watch:
         for name, value in figures.items():
             self._board.add_scalar(name, value, step)
 
-    def heatmaps(self, step: int, model: DenseAV, batch: Batch) -> None:
-        """Draw the first clips of a batch and, of each head, where it hears them."""
+    def heatmaps(self, step: int, learner: Learner, batch: Batch) -> None:
+        """Draw the first clips of a batch and, of each head, where it hears them; all call it."""
+        pictures = draw_heatmaps(learner, batch)
         if not self._first_process:
             return
-        pictures = draw_heatmaps(model, batch)
         self._board.add_images("heatmaps", pictures, step)
         self._board.flush()
 
 
 @torch.no_grad()
-def draw_heatmaps(model: DenseAV, batch: Batch) -> Tensor:
+def draw_heatmaps(learner: Learner, batch: Batch) -> Tensor:
     """Return [B, 3, H, (1 + K) W]: each picture, and once for each head lit where it hears.
 
     Light is the similarity's mean over time, from the lowest of the map to the highest.
     """
     image_B3HW, wave_BS = batch.image_B3HW[:EXAMPLES], batch.wave_BS[:EXAMPLES]
-    volume_BKTHW = model.similarity(
-        model.encode_image(image_B3HW), model.encode_audio(normalize_wave(wave_BS))
-    )
+    features = learner(image_B3HW, wave_BS, batch.audio_mask_BS[:EXAMPLES])
+    volume_BKTHW = volume(features.image_VKCHW, features.audio_bKCT)
     heat_BKHW = functional.interpolate(
         volume_BKTHW.mean(dim=2), image_B3HW.shape[-2:], mode="bilinear"
     )
