@@ -20,19 +20,23 @@ from denseav.export.session import Session, open_session
 from denseav.export.session_onnx import Interrupted, OnnxSession
 from denseav.stream.camera import Camera
 from denseav.stream.clip import Clip
-from denseav.stream.errors import StreamError
+from denseav.stream.errors import StreamError, UsageError
 from denseav.stream.feed_message import Origin
 from denseav.stream.feed_publisher import Publisher
 from denseav.stream.flow import Heatmap, Source
 from denseav.stream.hud import Hud
 from denseav.stream.microphone import Microphone
+from denseav.stream.offline import run_offline
 from denseav.stream.overlay import Overlay
 from denseav.stream.paced import PacedClip
 from denseav.stream.pipeline import Pipeline
-from denseav.stream.runtime import LiveRun, run_offline
+from denseav.stream.rerun_display import RerunDisplay
+from denseav.stream.runtime import LiveRun
 from denseav.stream.screen import Screen, display_available
 from denseav.stream.stats import Stats
 from denseav.stream.stats_lines import StatsLines, check_destination
+from denseav.stream.throttle import Throttle
+from denseav.stream.strip import Strip
 from denseav.stream.timed import TimedSession
 from denseav.stream.view import View
 
@@ -81,7 +85,7 @@ def run(
         names = [item.name for item in ([clip] if clip else sources)]
         _say("looking at and listening to " + " and ".join(names))
         _interrupt_when(stop, session)
-        pipeline = Pipeline(TimedSession(session, stats), manifest)
+        pipeline = _open_pipeline(options, TimedSession(session, stats), manifest)
         hud = Hud(session.backend, session.precision, names)
         view = outputs.enter_context(closing(_open_view(options, manifest, hud, stats)))
         publish = None
@@ -89,13 +93,32 @@ def run(
             publisher = _open_publisher(options, bundle, session, stats, names[0])
             publish = outputs.enter_context(closing(publisher)).heatmap
         opened.set()
+        av_offset_s = options.av_offset_ms / 1000
         if clip:
             with suppress(Interrupted):
-                run_offline(clip, pipeline, view, stats, stop, options.seconds)
+                run_offline(clip, pipeline, view, stats, stop, options.seconds, av_offset_s)
         else:
             ready = _announcer(session, sources, hears=options.mic != "none", then=on_ready)
-            LiveRun(sources, pipeline, view, stats, stop, options.seconds, ready, publish).run()
+            LiveRun(
+                *(sources, pipeline, view, stats, stop, options.seconds),
+                *(ready, publish, av_offset_s),
+            ).run()
     return report(final=True)
+
+
+def _open_pipeline(options: argparse.Namespace, session: Session, manifest: Manifest) -> Pipeline:
+    tokens = manifest.audio.tokens
+    if options.lookahead >= tokens:
+        raise UsageError(
+            f"--lookahead {options.lookahead} is beyond this model's window of {tokens} tokens"
+        )
+    return Pipeline(
+        session,
+        manifest,
+        exact=options.sync == "exact",
+        lookahead=options.lookahead,
+        throttle=None if options.offline else Throttle(),
+    )
 
 
 def _open_monitors(
@@ -176,14 +199,18 @@ def _open_sources(options: argparse.Namespace) -> list[Source]:
 
 
 def _open_view(options: argparse.Namespace, manifest: Manifest, hud: Hud, stats: Stats) -> View:
-    screen = None
-    if not options.headless:
-        if display_available():
-            screen = Screen("denseav")
-        else:
-            _say("no display here, so running headless")
-    overlay = Overlay(manifest.heads, manifest.trained)
-    return View(overlay, hud, stats, screen, options.record, _say)
+    overlay = Overlay(manifest.heads, manifest.trained, options.view)
+    strip = Strip(manifest.heads, options.strip)
+    window = not options.headless and display_available()
+    screen = rerun = None
+    if options.display == "rerun":
+        rerun = RerunDisplay(manifest.heads, window)
+        _say(f"Rerun's viewer is at {rerun.url}; others connect with: rerun {rerun.url}")
+    elif window:
+        screen = Screen("denseav")
+    if not (options.headless or window):
+        _say("no display here, so running headless")
+    return View(overlay, hud, stats, screen, options.record, _say, strip, rerun)
 
 
 def _open_publisher(

@@ -3,8 +3,12 @@
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
+from denseav.export.bundle import SAMPLE_RATE_HZ, TOKEN_HOP_SAMPLES
 from denseav.stream.paint import GREY, WHITE, Canvas, panel, text, text_width, type_size
 from denseav.stream.stats import Snapshot
+
+HOP_MS = 1000 * TOKEN_HOP_SAMPLES / SAMPLE_RATE_HZ
+KEPT_SHARE = 0.9  # of the frames: with fewer, the machine is called too slow
 
 
 class Hud:
@@ -46,13 +50,24 @@ class Hud:
 def hud_rows(snapshot: Snapshot) -> list[tuple[str, str]]:
     """Return the labels and values that change, top to bottom."""
     p50, p95 = _ms(snapshot.latency_p50_ms), _ms(snapshot.latency_p95_ms)
-    age_ms = snapshot.audio_age_ms
+    slow = ", too slow for more" if snapshot.fps_out < KEPT_SHARE * snapshot.fps_in else ""
     return [
-        ("frames", f"{snapshot.fps_out:.1f} of {snapshot.fps_in:.1f} fps"),
+        ("frames", f"{snapshot.fps_out:.1f} of {snapshot.fps_in:.1f} fps{slow}"),
         ("latency", f"{p50}, p95 {p95}"),
-        ("sound", "none yet" if age_ms is None else f"{age_ms:.0f} ms old"),
+        ("sound", _sound(snapshot)),
         ("dropped", _drops(snapshot.drops)),
     ]
+
+
+def _sound(snapshot: Snapshot) -> str:
+    age_ms, skew_ms = snapshot.audio_age_ms, snapshot.av_skew_ms
+    if age_ms is None:
+        return "none yet"
+    words = f"{age_ms:.0f} ms old"
+    if skew_ms is not None:
+        words += f", {skew_ms:+.0f} ms to its picture"
+    hop_ms = snapshot.gauges.get("hop_ms") or HOP_MS
+    return words if hop_ms <= HOP_MS else f"{words}, every {hop_ms:.0f} ms: too slow for more"
 
 
 def _ms(value_ms: float | None) -> str:

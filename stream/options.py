@@ -7,8 +7,13 @@ from typing import NoReturn
 
 from denseav.stream.errors import UsageError
 
+OFFSET_MAX_MS = 1000.0
+
 _CODES = """\
-keys in the window: q quit, space pause, h heads, r record, s snapshot
+on a machine that is too slow, frames are dropped first, down to 5 a second; then the audio
+pass moves on by 2, 4 or 8 tokens of 180 ms instead of 1; what gave way is on the screen
+
+keys in the window: q quit, space pause, v view, h heads, t strip, r record, s snapshot
 exit codes: 0 ended as asked (also by q or Ctrl-C), 1 a library is missing, 2 usage,
             3 a source cannot be read, 4 the model or the device cannot be used,
             5 the feed's keys are missing or unsafe, 6 slower than --slo-ms,
@@ -60,13 +65,38 @@ def _parser() -> argparse.ArgumentParser:
     model.add_argument(
         "--threads", type=_count, default=1, metavar="N", help="for each pass on a CPU; default: 1"
     )
+    _add_timing(parser.add_argument_group("picture and sound"))
     output = parser.add_argument_group("where it goes")
-    output.add_argument("--headless", action="store_true", help="open no window")
+    _add_display(output)
     output.add_argument("--record", type=Path, metavar="FILE.mp4", help="overlay with its sound")
     output.add_argument("--seconds", type=_positive, metavar="N", help="end after N seconds")
     _add_figures(parser.add_argument_group("figures"))
     _add_feed(parser.add_argument_group("a feed for other programs"))
     return parser
+
+
+def _add_display(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--headless", action="store_true", help="open no window")
+    group.add_argument(
+        "--display",
+        default="window",
+        choices=("window", "rerun"),
+        help="rerun: Rerun's viewer; with --headless it serves viewers on 127.0.0.1; "
+        "default: window",
+    )
+    group.add_argument(
+        "--view",
+        default="overlay",
+        choices=("overlay", "sound", "speech", "both", "features"),
+        help="all heads on the picture, one of them, both side by side, or the dense features; "
+        "default: overlay",
+    )
+    group.add_argument(
+        "--strip",
+        default=True,
+        action=argparse.BooleanOptionalAction,
+        help="the last 10 s of sound and heads under the picture; default: with it",
+    )
 
 
 def _add_sources(group: argparse._ArgumentGroup) -> None:
@@ -80,6 +110,36 @@ def _add_sources(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--demo", action="store_true", help="the clip in the package, looped")
     group.add_argument("--list-devices", action="store_true", help="cameras and microphones")
+
+
+def _add_timing(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--sync",
+        default="latest",
+        choices=("latest", "exact"),
+        help="compare a picture with the newest sound, or hold it until the sound of its own "
+        "moment has been heard; default: latest",
+    )
+    group.add_argument(
+        "--lookahead",
+        type=_tokens,
+        default=0,
+        metavar="TOKENS",
+        help="of 180 ms, heard after the one that is used; default: 0",
+    )
+    group.add_argument(
+        "--av-offset-ms",
+        type=_offset,
+        default=0.0,
+        metavar="MS",
+        help="how much later the sound arrives than the picture, negative when it comes first; "
+        "default: 0",
+    )
+    group.add_argument(
+        "--calibrate-av",
+        action="store_true",
+        help="measure that for --av-offset-ms: show the source flashes that click",
+    )
 
 
 def _add_figures(group: argparse._ArgumentGroup) -> None:
@@ -132,7 +192,17 @@ def _check(options: argparse.Namespace) -> None:
                 raise UsageError(f"--{option.replace('_', '-')} goes with --publish only")
     elif options.offline:
         raise UsageError("--publish goes with live input: leave --offline out")
+    _check_timing(options)
     _check_figures(options)
+
+
+def _check_timing(options: argparse.Namespace) -> None:
+    asked = "--calibrate-av" if options.calibrate_av else "--sync exact"
+    if options.mic == "none" and (options.sync == "exact" or options.calibrate_av):
+        raise UsageError(f"{asked} needs sound; leave --mic none out")
+    for option in ("offline", "demo", "record", "publish", "bench"):
+        if options.calibrate_av and getattr(options, option):
+            raise UsageError(f"--{option} does not go with --calibrate-av; leave it out")
 
 
 def _check_figures(options: argparse.Namespace) -> None:
@@ -167,6 +237,22 @@ def _positive(text: str) -> float:
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
     return value
+
+
+def _tokens(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    return int(text)
+
+
+def _offset(text: str) -> float:
+    try:
+        value_ms = float(text)
+    except ValueError:
+        value_ms = float("nan")
+    if not -OFFSET_MAX_MS <= value_ms <= OFFSET_MAX_MS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not within {OFFSET_MAX_MS:g} ms of 0")
+    return value_ms
 
 
 def _port(text: str) -> int:

@@ -1,19 +1,20 @@
-"""The threads of a live run, and the plain loop of an offline one.
+"""The threads of a live run.
 
-Live: the sources call in on their own threads, one thread hears, one sees, and the caller's
-thread draws (windows belong to it). Between them are one-slot mailboxes: the newest wins, what
-it replaced is counted. Offline: everything in turn, nothing dropped.
+The sources call in on their own threads, one thread hears, one sees, and the caller's thread draws
+(windows belong to it). Between them are one-slot mailboxes: the newest wins, what it replaced is
+counted. Only a frame that is to meet the sound of its own moment waits until that was heard.
 """
 
+import dataclasses
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from time import monotonic
 
 from denseav.export.session_onnx import Interrupted
-from denseav.stream.clip import Clip
 from denseav.stream.errors import SourceError
 from denseav.stream.flow import AudioBlock, Frame, Heatmap, Source
-from denseav.stream.mailbox import Mailbox
+from denseav.stream.mailbox import Came, Mailbox, WaitingLine
 from denseav.stream.pipeline import Pipeline
 from denseav.stream.stats import Stats
 from denseav.stream.view import View
@@ -32,6 +33,7 @@ class LiveRun:
     seconds : how long to run; None until the source ends or a person quits.
     ready : called with each heatmap until it returns True: the first that is worth announcing.
     publish : called with every heatmap on the seeing thread; must not wait.
+    av_offset_s : how much later the sound arrives than the picture; taken off the sound's times.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class LiveRun:
         seconds: float | None = None,
         ready: Callable[[Heatmap], bool] | None = None,
         publish: Callable[[Heatmap], None] | None = None,
+        av_offset_s: float = 0.0,
     ) -> None:
         self._sources = sources
         self._pipeline = pipeline
@@ -52,7 +55,10 @@ class LiveRun:
         self._seconds = seconds
         self._ready = ready
         self._publish = publish
-        self._frames: Mailbox[tuple[Frame, float]] = Mailbox()  # and when it came
+        self._av_offset_s = av_offset_s
+        self._frames: Mailbox[Came] | WaitingLine = Mailbox()
+        if pipeline.exact:
+            self._frames = WaitingLine(pipeline.wait_s, partial(stats.drop, "model_busy"))
         self._heatmaps: Mailbox[Heatmap] = Mailbox()
         self._stop = stop
         self._ended = threading.Event()
@@ -69,6 +75,7 @@ class LiveRun:
 
     def audio(self, block: AudioBlock) -> None:
         """Take some sound from a source."""
+        block = dataclasses.replace(block, capture_s=block.capture_s - self._av_offset_s)
         self._pipeline.listen(block)
         self._view.audio(block)
 
@@ -126,19 +133,21 @@ class LiveRun:
             skipped = self._pipeline.hops_skipped
             if self._pipeline.hear(_POLL_S):
                 self._stats.audio_hop()
+                self._stats.gauge("hop_ms", 1000 * self._pipeline.hop_s)
                 self._stats.drop("hop_skipped", self._pipeline.hops_skipped - skipped)
 
     def _see(self) -> None:
         while not self._stop.is_set():
             taken = self._frames.get(_POLL_S)
             if taken is None:
-                if self._ended.is_set():
+                if self._ended.is_set() and self._frames.empty:
                     self._all_seen.set()
                 continue
             frame, came_s = taken
             self._stats.stage("queue", monotonic() - came_s)
-            heatmap = self._pipeline.see(frame)
+            heatmap = self._pipeline.see(frame, self._view.wants_features)
             self._stats.heatmap(frame.capture_s, heatmap.ready_s, heatmap.audio_end_s)
+            self._stats.skew(heatmap.skew_s)
             if self._ready is not None and self._ready(heatmap):
                 self._ready = None
             if self._publish is not None:
@@ -155,37 +164,3 @@ class LiveRun:
         except BaseException as error:  # noqa: BLE001
             self._failure = error
             self._stop.set()
-
-
-def run_offline(
-    clip: Clip,
-    pipeline: Pipeline,
-    view: View,
-    stats: Stats,
-    stop: threading.Event,
-    seconds: float | None = None,
-) -> None:
-    """Run a clip as fast as it goes: every frame, against the sound that ends just before it.
-
-    Times are the clip's own, so the recording plays as the clip does. `stop` ends it after
-    the frame in hand; `seconds` are seconds of the clip.
-    """
-    for item in clip:
-        if isinstance(item, AudioBlock):
-            pipeline.listen(item)
-            view.audio(item)
-            continue
-        if stop.is_set() or view.quit_asked or (seconds is not None and item.capture_s >= seconds):
-            return
-        stats.frame_in()
-        started_s = monotonic()
-        if pipeline.hear():
-            stats.audio_hop()
-        heatmap = pipeline.see(item)
-        # The clip's clock says nothing about speed: latency here is the time of the passes.
-        late_s = heatmap.ready_s - item.capture_s
-        heard_s = None if heatmap.audio_end_s is None else heatmap.audio_end_s + late_s
-        stats.heatmap(started_s, heatmap.ready_s, heard_s)
-        with stats.timed("show"):
-            view.show(heatmap)
-        stats.sink(started_s, monotonic())

@@ -25,7 +25,8 @@ class Snapshot:
     """The last 10 seconds for the screen; `drops` counts since the start, by cause.
 
     A figure is None while nothing was measured in that time. Latency is from a frame's capture
-    to its heatmap; the audio's age is from the end of the token used to that heatmap. `gauges`
+    to its heatmap; the audio's age is from the end of the token used to that heatmap, and the skew
+    from the frame's capture to that end. `gauges`
     holds the newest value of each quantity that is no latency, its unit in its name.
     """
 
@@ -36,6 +37,7 @@ class Snapshot:
     audio_age_ms: float | None
     drops: Mapping[str, int]
     gauges: Mapping[str, float | None] = field(default_factory=dict)
+    av_skew_ms: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +62,7 @@ class _Run:
     to_sink: Series = field(default_factory=Series)
     to_feed: Series = field(default_factory=Series)
     audio_age: Series = field(default_factory=Series)
+    av_skew: Series = field(default_factory=Series)
     stages: dict[str, Series] = field(default_factory=dict)
     audio_hops: int = 0
     drops: Counter[str] = field(default_factory=Counter)
@@ -141,6 +144,12 @@ class Stats:
             if audio_end_s is not None:
                 self._run.audio_age.add(now_s, 1000 * (ready_s - audio_end_s))
 
+    def skew(self, skew_s: float | None) -> None:
+        """Note how much later an answer's sound ended than its picture was captured."""
+        if skew_s is not None:
+            with self._lock:
+                self._run.av_skew.add(self._clock(), 1000 * skew_s)
+
     def sink(self, capture_s: float, done_s: float) -> None:
         """Count an answer that has been drawn, shown and recorded, as far as that was asked."""
         with self._lock:
@@ -164,6 +173,7 @@ class Stats:
                 audio_age_ms=run.audio_age.percentiles((50,), now_s - WINDOW_S)["p50"],
                 drops=dict(run.drops),
                 gauges=dict(run.gauges),
+                av_skew_ms=run.av_skew.percentiles((50,), now_s - WINDOW_S)["p50"],
             )
 
     def report(
@@ -190,6 +200,7 @@ class Stats:
                 "stage_ms": _table(run.stages, since_s),
                 "audio_hops": run.audio_hops,
                 "audio_age_ms": run.audio_age.percentiles((50, 95), since_s),
+                "av_skew_ms": run.av_skew.percentiles((5, 50, 95), since_s),
                 "drops": dict(run.drops),
                 "gauges": dict(run.gauges),
                 "backend": backend,

@@ -26,6 +26,7 @@ class Shown:
         self.quit_asked = False
         self.heatmaps: list[Heatmap] = []
         self.polls = 0
+        self.wants_features = False
         self._show_s = show_s
 
     def audio(self, block: AudioBlock) -> None:
