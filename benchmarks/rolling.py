@@ -45,11 +45,11 @@ class ReleasedWay(Pipeline):
         time.sleep(timeout_s)
         return False
 
-    def see(self, frame: Frame) -> Heatmap:
+    def see(self, frame: Frame, features: bool = False) -> Heatmap:
         """Encode the newest window, whether new sound came or not, and then the frame."""
         self._heard = None
         super().hear()
-        return super().see(frame)
+        return super().see(frame, features)
 
 
 class Shown(View):

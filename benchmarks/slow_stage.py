@@ -59,6 +59,10 @@ class SlowSession:
         """As `Session.heatmap`."""
         return self._session.heatmap(image, audio, token)
 
+    def dense(self, image: Features) -> NDArray[np.float32]:
+        """As `Session.dense`."""
+        return self._session.dense(image)
+
 
 class SlowView(View):
     """Sinks that last at least `show_s` seconds a heatmap, and count them."""

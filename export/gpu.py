@@ -65,10 +65,13 @@ class Stream:
         kind = cudart.cudaMemcpyKind.cudaMemcpyHostToDevice
         self._copy(staged.pointer, staged.host_pointer, staged.nbytes, kind)
 
-    def download(self, staged: StagedArray) -> None:
-        """Copy the GPU's side to the page-locked one; it may not be read before `finish`."""
+    def download(self, staged: StagedArray, pointer: int | None = None) -> None:
+        """Copy the GPU's side to the page-locked one; it may not be read before `finish`.
+
+        With `pointer`, what lies there on the GPU is copied instead.
+        """
         kind = cudart.cudaMemcpyKind.cudaMemcpyDeviceToHost
-        self._copy(staged.host_pointer, staged.pointer, staged.nbytes, kind)
+        self._copy(staged.host_pointer, pointer or staged.pointer, staged.nbytes, kind)
 
     def finish(self) -> None:
         """Wait until all that was given so far is done."""

@@ -94,6 +94,10 @@ class Graphs:
         heat_KHW = _run(self.heatmap_graph, image, audio, torch.tensor([token]))
         return np.asarray(heat_KHW.numpy(), dtype=np.float32)
 
+    def dense(self, image: Tensor) -> NDArray[np.float32]:
+        """As `Session.dense`."""
+        return np.array(image.numpy(), np.float32)
+
     def named(self) -> dict[str, Graph]:
         """Return the modules by their names in a bundle."""
         return {"image": self.image_graph, "audio": self.audio_graph, "heatmap": self.heatmap_graph}

@@ -46,6 +46,9 @@ class Session(Protocol):
     def heatmap(self, image: Features, audio: Features, token: int) -> NDArray[np.float32]:
         """Return the similarity slice `[K, H, W]` of the picture and audio token `token`."""
 
+    def dense(self, image: Features) -> NDArray[np.float32]:
+        """Return a copy of a picture's features, `[K, C, H, W]`, for people to look at."""
+
 
 def open_session(
     bundle: Bundle,

@@ -71,6 +71,10 @@ class OnnxSession:
         heat: NDArray[np.float32] = self._run("heatmap", inputs, "cpu").numpy()
         return heat
 
+    def dense(self, image: Features) -> NDArray[np.float32]:
+        """Return a copy of a picture's features, `[K, C, H, W]`, for people to look at."""
+        return np.array(image.numpy(), np.float32)
+
     def interrupt(self) -> None:
         """Make the pass in progress and all later ones raise `Interrupted`, from any thread.
 

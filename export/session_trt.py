@@ -70,6 +70,10 @@ class TrtSession:
         heat_KHW: NDArray[np.float32] = self._heat.array.copy()
         return heat_KHW
 
+    def dense(self, image: Features) -> NDArray[np.float32]:
+        """Return a copy of a picture's features, `[K, C, H, W]`, for people to look at."""
+        return self._image.fetch(image)
+
 
 def this_machine() -> Machine:
     """Return what runs engines here."""
@@ -141,6 +145,15 @@ class _Encoder:
         self._source, self._output = source, output
         self._staged = engine.staged(source)
         self._free: list[DeviceMemory] = []
+        self._fetched: StagedArray | None = None
+
+    def fetch(self, features: "_Features") -> NDArray[np.float32]:
+        """Wait for features and return a copy of them."""
+        if self._fetched is None:
+            self._fetched = self._engine.staged(self._output)
+        self.stream.download(self._fetched, features.pointer)
+        self.stream.finish()
+        return np.array(self._fetched.array, np.float32)
 
     def encode(self, array: NDArray[Any]) -> "_Features":
         """Give the work to the stream and return where the features will be."""

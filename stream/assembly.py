@@ -35,8 +35,8 @@ from denseav.stream.runtime import LiveRun
 from denseav.stream.screen import Screen, display_available
 from denseav.stream.stats import Stats
 from denseav.stream.stats_lines import StatsLines, check_destination
-from denseav.stream.throttle import Throttle
 from denseav.stream.strip import Strip
+from denseav.stream.throttle import Throttle
 from denseav.stream.timed import TimedSession
 from denseav.stream.view import View
 

@@ -7,7 +7,7 @@ two are called in turn, live each has a thread of its own.
 
 import math
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 
 import cv2
@@ -120,8 +120,17 @@ class Pipeline:
         """Return whether what a frame is to be compared with has been heard."""
         return self._tokens_back(frame, self._heard) is not None
 
-    def see(self, frame: Frame) -> Heatmap:
-        """Compare one frame with its token. Called by one thread only."""
+    def see(self, frame: Frame, features: bool = False) -> Heatmap:
+        """Compare one frame with its token. Called by one thread only.
+
+        `features` asks for the picture's dense features too.
+        """
+        heatmap = self._compare(frame)
+        if features:
+            heatmap = replace(heatmap, features_KCHW=self._session.dense(self._image))
+        return heatmap
+
+    def _compare(self, frame: Frame) -> Heatmap:
         begun_s = monotonic()
         image = self._features(frame)
         heard = self._heard

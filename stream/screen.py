@@ -11,7 +11,7 @@ import cv2
 
 from denseav.stream.paint import Canvas
 
-KEYS = frozenset("q hrs")
+KEYS = frozenset("q hrstv")
 _ESCAPE = 27
 
 
@@ -38,7 +38,7 @@ def display_available() -> bool:
 
 
 class Screen:
-    """The window. It has the size of the first canvas and can be resized by hand.
+    """The window. It can be resized by hand; a canvas of another size resizes it too.
 
     Call everything from one thread, the main one, and only where `display_available()`.
     """
@@ -49,13 +49,15 @@ class Screen:
             os.environ["QT_QPA_PLATFORM"] = "xcb"
         self._title = title
         self._is_open = False
+        self._size = (0, 0)
 
     def show(self, canvas: Canvas) -> str | None:
         """Show a canvas and return the key pressed, as `poll` does. Once closed it stays closed."""
         if not self._is_open:
-            self._open(canvas)
+            self._open()
         elif self._closed_by_hand():
             return "q"
+        self._resize(canvas)
         cv2.imshow(self._title, canvas)
         return self.poll()
 
@@ -80,11 +82,16 @@ class Screen:
             cv2.destroyAllWindows()
             cv2.pollKey()
 
-    def _open(self, canvas: Canvas) -> None:
+    def _open(self) -> None:
         flags = cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL
         cv2.namedWindow(self._title, flags)
-        cv2.resizeWindow(self._title, canvas.shape[1], canvas.shape[0])
         self._is_open = True
+
+    def _resize(self, canvas: Canvas) -> None:
+        height, width = canvas.shape[:2]
+        if (width, height) != self._size:
+            self._size = (width, height)
+            cv2.resizeWindow(self._title, width, height)
 
     def _closed_by_hand(self) -> bool:
         try:

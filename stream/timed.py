@@ -36,3 +36,8 @@ class TimedSession:
         """As `Session.heatmap`."""
         with self._stats.timed("similarity"):
             return self._session.heatmap(image, audio, token)
+
+    def dense(self, image: Features) -> NDArray[np.float32]:
+        """As `Session.dense`."""
+        with self._stats.timed("features"):
+            return self._session.dense(image)
