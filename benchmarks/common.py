@@ -85,12 +85,22 @@ def _checks_table(checks: Sequence[Check]) -> Table:
     return table
 
 
+@dataclass(frozen=True, kw_only=True)
+class Sight:
+    """What a process held, so many seconds after the first look."""
+
+    seconds: float
+    memory_mb: float
+    threads: int
+    descriptors: int
+
+
 class MemoryWatch:
-    """Look at the resident memory of a process once a second, until told to stop or it ends."""
+    """Look at what a process holds once a second, until told to stop or it ends."""
 
     def __init__(self, pid: int) -> None:
+        self.sights: list[Sight] = []
         self._process = psutil.Process(pid)
-        self._seconds_mb: list[tuple[float, float]] = []
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="memory", daemon=True)
         self._thread.start()
@@ -102,23 +112,28 @@ class MemoryWatch:
 
     @property
     def series_mb(self) -> list[float]:
-        """All that was seen, in MB, one a second."""
-        return [round(mb, 2) for _, mb in self._seconds_mb]
+        """All resident memory that was seen, in MB, one a second."""
+        return [round(sight.memory_mb, 2) for sight in self.sights]
 
     def growth_mb(self, after_s: float) -> float | None:
         """Return the largest later rise over the memory at `after_s`; None for too short a run."""
-        later_mb = [mb for seconds, mb in self._seconds_mb if seconds >= after_s]
+        later_mb = [sight.memory_mb for sight in self.sights if sight.seconds >= after_s]
         return round(max(later_mb) - later_mb[0], 2) if len(later_mb) > 1 else None
 
     def _watch(self) -> None:
         started_s = time.monotonic()
         while not self._stop.wait(1.0):
             try:
-                mb = self._process.memory_info().rss / 1e6
-            except psutil.NoSuchProcess:
+                sight = Sight(
+                    seconds=time.monotonic() - started_s,
+                    memory_mb=self._process.memory_info().rss / 1e6,
+                    threads=self._process.num_threads(),
+                    descriptors=self._process.num_fds(),
+                )
+            except psutil.Error:
                 return
-            if mb:  # a process that has ended, and was not waited for, has none
-                self._seconds_mb.append((time.monotonic() - started_s, mb))
+            if sight.memory_mb:  # a process that has ended, and was not waited for, has none
+                self.sights.append(sight)
 
 
 def final_record(stats: Path) -> dict[str, Any]:

@@ -101,7 +101,7 @@ def test_a_pipe_whose_reader_sleeps_holds_nothing_up(tmp_path: Path) -> None:
     path = tmp_path / "pipe"
     os.mkfifo(path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    lines = StatsLines(str(path), lambda final: {"x": "y" * 40_000, "final": final}, print)
+    lines = StatsLines(str(path), lambda final: {"x": "y" * 40_000, "final": final}, [].append)
     time.sleep(0.2)
     began_s = time.monotonic()
     with pytest.raises(OutputError, match="nobody reads the report"):
@@ -123,12 +123,9 @@ def test_a_place_that_takes_no_file_is_known_before(tmp_path: Path, name: str) -
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="the administrator may write anything")
-def test_a_file_that_may_not_be_written_is_known_before(tmp_path: Path) -> None:
-    path = tmp_path / "s.jsonl"
-    path.touch(mode=0o400)
-    with pytest.raises(OutputError, match="Permission denied"):
-        check_destination(str(path))
+def test_a_place_that_is_not_ours_is_known_before() -> None:
+    with pytest.raises(OutputError, match=r"Permission denied|Read-only"):
+        check_destination("/sys/s.jsonl")  # closed to the administrator too
 
 
 def test_asking_leaves_no_file_and_harms_none(tmp_path: Path) -> None:

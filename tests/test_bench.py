@@ -1,0 +1,152 @@
+"""`denseav-live --bench`: each setting measured by the live run itself, and held to a target."""
+
+import csv
+import itertools
+import json
+import re
+import signal
+from pathlib import Path
+
+import pytest
+from live_command import LiveProcess, live
+
+from denseav.stream.errors import UsageError
+from denseav.stream.options import parse
+
+DEMO = ("--demo", "--headless", "--device", "cpu")
+
+
+def test_every_combination_is_measured(tmp_path: Path) -> None:
+    over = ("--bench-over", "threads=1,2", "device=cpu")
+    outputs = ("--cdf", "cdf.csv", "--stats-json", "s.jsonl")
+    done = live(tmp_path, *DEMO, "--bench", "1.5", *over, *outputs)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("READY") == 2
+    names = ["threads=1 device=cpu", "threads=2 device=cpu"]
+    assert [name in done.stdout for name in names] == [True, True]
+    for kind in ("capture to heatmap", "capture to sink", "image", "audio", "similarity"):
+        assert re.search(rf"│ {kind} +│ +[\d.]+ │ +[\d.]+ │ +[\d.]+ │", done.stdout), kind
+    records = [json.loads(line) for line in (tmp_path / "s.jsonl").read_text().splitlines()]
+    assert [record["setting"] for record in records] == names
+    for record in records:
+        assert record["frames_out"] >= 10
+        assert 1.3 < record["seconds"] < 10
+
+
+def test_the_cdf_holds_every_latency(tmp_path: Path) -> None:
+    arguments = ("--bench", "1.5", "--cdf", "cdf.csv", "--stats-json", "-")
+    done = live(tmp_path, *DEMO, *arguments)
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)
+    with (tmp_path / "cdf.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    by_way = {
+        way: list(group) for way, group in itertools.groupby(rows, lambda row: row["latency"])
+    }
+    assert set(by_way) == {"capture_to_heatmap", "capture_to_sink"}
+    found = by_way["capture_to_heatmap"]
+    assert len(found) == record["frames_out"]
+    values = [float(row["ms"]) for row in found]
+    shares = [float(row["share"]) for row in found]
+    assert values == sorted(values)
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+    half = next(value for value, share in zip(values, shares, strict=True) if share >= 0.5)
+    assert half == pytest.approx(record["latency_ms"]["capture_to_heatmap"]["p50"], rel=0.2)
+
+
+def test_warming_up_is_no_part_of_it(tmp_path: Path) -> None:
+    done = live(tmp_path, *DEMO, "--bench", "1", "--stats-json", "-")
+    # The first heatmap that has heard something comes after a window's first hop of frames.
+    record = json.loads(done.stdout)
+    assert record["audio_hops"] >= 3
+    assert record["frames_in"] <= 45
+
+
+@pytest.mark.parametrize(("slo_ms", "code"), [("60000", 0), ("0.001", 6)])
+def test_slower_than_asked_for_is_an_exit_code(tmp_path: Path, slo_ms: str, code: int) -> None:
+    done = live(tmp_path, *DEMO, "--bench", "1", "--slo-ms", slo_ms)
+    assert done.returncode == code, done.stderr
+    assert "capture to heatmap" in done.stdout
+    if code:
+        last = done.stderr.splitlines()[-1]
+        assert re.fullmatch(
+            r"denseav-live: error: p99 of [\d.]+ ms is over 0.001 ms \(as given\)", last
+        )
+
+
+def test_a_setting_that_cannot_run_does_not_keep_the_others_from_it(tmp_path: Path) -> None:
+    arguments = ("--bench", "1", "--bench-over", "device=cuda,cpu")
+    done = live(tmp_path, "--demo", "--headless", *arguments, env={"CUDA_VISIBLE_DEVICES": "-1"})
+    assert done.returncode == 4
+    assert re.search(r"device=cuda +│ not measured", done.stdout)
+    assert re.search(r"device=cpu +│ onnxruntime-cpu, fp32 ", done.stdout)
+    assert "use --device cpu" in done.stderr.splitlines()[-1]
+
+
+def test_without_a_single_heatmap_no_target_is_met(tmp_path: Path, exact: Path) -> None:
+    # One second of a clip ends before a minute of it was asked for: that is measured all the same.
+    source = ("--source", exact, "--headless", "--device", "cpu")
+    done = live(tmp_path, *source, "--bench", "60", "--slo-ms", "60000")
+    assert done.returncode == 0, done.stderr
+    done = live(tmp_path, "--source", "missing.mp4", "--headless", "--bench", "1")
+    assert done.returncode == 3
+    assert "not measured" in done.stdout
+
+
+def test_ctrl_c_ends_the_setting_in_hand_and_begins_no_other(tmp_path: Path) -> None:
+    arguments = ("--bench", "60", "--bench-over", "threads=1,2", "--stats-json", "s.jsonl")
+    process = LiveProcess(tmp_path, *DEMO, *arguments)
+    process.until("READY")
+    process.process.send_signal(signal.SIGINT)
+    assert process.end() == 0
+    records = (tmp_path / "s.jsonl").read_text().splitlines()
+    assert [json.loads(record)["setting"] for record in records] == ["threads=1"]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("--demo --slo-ms 50", "--slo-ms goes with --bench only"),
+        ("--demo --cdf a.csv", "--cdf goes with --bench only"),
+        ("--demo --bench-over threads=1", "--bench-over goes with --bench only"),
+        ("--demo --bench 5 --seconds 3", "--seconds does not go with --bench"),
+        ("--demo --bench 5 --record a.mp4", "--record does not go with --bench"),
+        ("--source a.mp4 --offline --bench 5", "--offline does not go with --bench"),
+        ("--demo --bench 0", "'0' is not a number above 0"),
+        ("--demo --bench 5 --bench-over threads", "'threads' is not OPTION=VALUE,VALUE"),
+        ("--demo --bench 5 --bench-over threads=1,", "'threads=1,' is not OPTION=VALUE,VALUE"),
+        ("--demo --prometheus 70000", "'70000' is not a port from 1 to 65535"),
+    ],
+)
+def test_senseless_asks_are_refused_in_one_line(given: str, message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse(given.split())
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("over", ["threads=1,none", "colour=red", "headless=1"])
+def test_a_setting_is_checked_like_the_command_line_before_anything_runs(
+    tmp_path: Path, over: str
+) -> None:
+    done = live(tmp_path, *DEMO, "--bench", "5", "--bench-over", over)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("denseav-live: error: ")
+    assert "model demo" not in done.stderr
+
+
+@pytest.mark.parametrize("option", ["--cdf", "--stats-json"])
+def test_a_place_that_takes_no_file_is_known_before(tmp_path: Path, option: str) -> None:
+    done = live(tmp_path, *DEMO, "--bench", "5", option, "missing/x")
+    assert done.returncode == 7
+    assert done.stderr == (
+        "denseav-live: error: cannot write the report missing/x (No such file or directory); "
+        "choose another path\n"
+    )
+
+
+def test_a_full_disk_is_told_after_the_table(tmp_path: Path) -> None:
+    done = live(tmp_path, *DEMO, "--bench", "1", "--cdf", "/dev/full")
+    assert done.returncode == 7
+    assert "capture to heatmap" in done.stdout
+    assert "No space left on device" in done.stderr.splitlines()[-1]
