@@ -73,7 +73,7 @@ class _Figures(Collector):
         yield _histograms("stage", "Time taken by one step.", "stage", totals.stages)
         age = {"": totals.audio_age}
         yield _histograms("audio_age", "Age of the sound behind a heatmap.", None, age)
-        for name, value in totals.gauges.items():
+        for name, value in {**totals.gauges, "av_skew_ms": totals.av_skew_ms}.items():
             if value is not None:
                 yield _gauge(name, value)
 

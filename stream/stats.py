@@ -26,8 +26,8 @@ class Snapshot:
 
     A figure is None while nothing was measured in that time. Latency is from a frame's capture
     to its heatmap; the audio's age is from the end of the token used to that heatmap, and the skew
-    from the frame's capture to that end. `gauges`
-    holds the newest value of each quantity that is no latency, its unit in its name.
+    from the frame's capture to that end. `gauges` holds the newest value of each quantity that is
+    no latency, its unit in its name.
     """
 
     fps_in: float
@@ -42,13 +42,17 @@ class Snapshot:
 
 @dataclass(frozen=True, kw_only=True)
 class Totals:
-    """The whole run for monitors that compute rates and percentiles themselves."""
+    """The whole run for monitors that compute rates and percentiles themselves.
+
+    The skew alone is the median of the last 10 seconds, for it may be negative.
+    """
 
     frames_in: int
     frames_out: int
     audio_hops: int
     drops: Mapping[str, int]
     gauges: Mapping[str, float | None]
+    av_skew_ms: float | None
     latency: Mapping[str, Histogram]
     stages: Mapping[str, Histogram]
     audio_age: Histogram
@@ -113,7 +117,7 @@ class Stats:
                 self._run.drops[cause] += count
 
     def gauge(self, name: str, value: float | None) -> None:
-        """Note the newest value of a quantity, its unit in its name: `av_skew_ms`.
+        """Note the newest value of a quantity, its unit in its name: `hop_ms`.
 
         None, as any number that is not finite, says that it is not known now.
         """
@@ -219,6 +223,7 @@ class Stats:
                 audio_hops=run.audio_hops,
                 drops=dict(run.drops),
                 gauges=dict(run.gauges),
+                av_skew_ms=run.av_skew.percentiles((50,), self._clock() - WINDOW_S)["p50"],
                 latency={name: series.histogram() for name, series in run.latency().items()},
                 stages={name: series.histogram() for name, series in run.stages.items()},
                 audio_age=run.audio_age.histogram(),

@@ -45,7 +45,9 @@ def test_every_figure_is_there_in_base_units() -> None:
     stats.audio_hop()
     stats.drop("model_busy", 7)
     stats.stage("image", 0.02)
-    stats.gauge("av_skew_ms", -15.0)
+    stats.gauge("hop_ms", 360.0)
+    for skew_s in (-0.02, -0.015, 0.05):
+        stats.skew(skew_s)
     stats.gauge("microphone_level_dbfs", None)
     metrics = Metrics(free_port(), stats, RUN)
     found = read(metrics.url)
@@ -66,6 +68,7 @@ def test_every_figure_is_there_in_base_units() -> None:
         "denseav_stage_seconds_sum stage=image": 0.02,
         "denseav_audio_age_seconds_sum": 0.744,
         "denseav_av_skew_seconds": -0.015,
+        "denseav_hop_seconds": 0.36,
     }
     assert {name: found.get(name) for name in expected} == pytest.approx(expected)
     assert not any("microphone_level" in name for name in found)
