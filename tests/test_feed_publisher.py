@@ -83,6 +83,19 @@ def test_without_subscribers_nothing_is_encoded(
     assert publisher._heat.sequence == 0
 
 
+def test_what_was_sent_is_in_the_figures_and_what_was_not_is_not(endpoint: str) -> None:
+    stats = Stats()
+    publisher = Publisher(endpoint, ORIGIN, stats.snapshot, stats=stats)
+    publisher.heatmap(heatmap())
+    with HeatmapSubscriber(endpoint) as feed:
+        publish_until(publisher, lambda: feed._newest)
+    publisher.close()
+    latencies_ms = stats.latencies_ms()["capture_to_feed"]
+    assert len(latencies_ms) == publisher._heat.sequence
+    took_ms = stats.report(backend="", precision="", model="", trained=True)["stage_ms"]["publish"]
+    assert 0 < took_ms["p50"] <= latencies_ms[-1]
+
+
 def test_giving_a_heatmap_never_waits_for_the_feed(endpoint: str) -> None:
     with publishing(endpoint, preview=True) as publisher, HeatmapSubscriber(endpoint) as feed:
         publish_until(publisher, lambda: feed._newest)

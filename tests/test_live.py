@@ -72,6 +72,7 @@ def test_the_demo_runs_where_there_is_nothing_and_says_so(tmp_path: Path) -> Non
         "stage_ms",
         "audio_hops",
         "audio_age_ms",
+        "av_skew_ms",
         "drops",
         "gauges",
         "backend",
