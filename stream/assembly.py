@@ -18,6 +18,7 @@ from denseav.export.bundle import (
 )
 from denseav.export.session import Session, open_session
 from denseav.export.session_onnx import Interrupted, OnnxSession
+from denseav.stream.calibrate_av import CALIBRATION_S, watch, words, write_clip
 from denseav.stream.camera import Camera
 from denseav.stream.clip import Clip
 from denseav.stream.errors import StreamError, UsageError
@@ -104,6 +105,26 @@ def run(
                 *(ready, publish, av_offset_s),
             ).run()
     return report(final=True)
+
+
+def calibrate(options: argparse.Namespace, stop: threading.Event, opened: threading.Event) -> str:
+    """Return, for people, how much later the sound arrives than the picture.
+
+    Raises
+    ------
+    StreamError
+        When a source cannot be opened or fails, or too little was seen.
+    """
+    if options.record is not None:
+        opened.set()
+        write_clip(options.record)
+        return f"{options.record} written: play it before the camera, and run --calibrate-av again"
+    sources = _open_sources(options)
+    opened.set()
+    seconds = options.seconds or CALIBRATION_S
+    _say(f"watching for flashes that click, for {seconds:g} s")
+    offset = watch(sources, seconds, stop, options.av_offset_ms / 1000)
+    return words(offset, options.av_offset_ms)
 
 
 def _open_pipeline(options: argparse.Namespace, session: Session, manifest: Manifest) -> Pipeline:

@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str] | None, stop: threading.Event, opened: threading.Event) -> None:
     options = parse(arguments)
     try:
-        from denseav.stream.assembly import run
+        from denseav.stream.assembly import calibrate, run
         from denseav.stream.bench import bench
         from denseav.stream.devices import list_devices
     except ImportError as error:
@@ -46,6 +46,8 @@ def _run(arguments: Sequence[str] | None, stop: threading.Event, opened: threadi
         ) from None
     if options.list_devices:
         print(list_devices())  # noqa: T201
+    elif options.calibrate_av:
+        print(calibrate(options, stop, opened))  # noqa: T201
     elif options.bench is not None:
         bench(arguments, options, stop, opened)
     else:

@@ -7,6 +7,7 @@ from typing import NoReturn
 
 from denseav.stream.errors import UsageError
 
+CALIBRATION_MAX_S = 120.0
 OFFSET_MAX_MS = 1000.0
 
 _CODES = """\
@@ -138,7 +139,8 @@ def _add_timing(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--calibrate-av",
         action="store_true",
-        help="measure that for --av-offset-ms: show the source flashes that click",
+        help="measure that: watch flashes that click, 20 s or --seconds; with --record FILE.mp4 "
+        "alone, write a clip of them to play before the camera",
     )
 
 
@@ -177,9 +179,7 @@ def _add_feed(group: argparse._ArgumentGroup) -> None:
 
 
 def _check(options: argparse.Namespace) -> None:
-    named = [options.camera is not None, options.source is not None, options.demo]
-    if sum(named) != 1:
-        raise UsageError("name one thing to look at: --camera 0, --source FILE, or --demo")
+    _check_source(options)
     if options.camera is None:
         for option in ("camera_size", "camera_fps", "mic"):
             if getattr(options, option) is not None:
@@ -196,11 +196,22 @@ def _check(options: argparse.Namespace) -> None:
     _check_figures(options)
 
 
+def _check_source(options: argparse.Namespace) -> None:
+    named = [options.camera is not None, options.source is not None, options.demo]
+    if options.calibrate_av and options.record is not None:
+        if any(named):
+            raise UsageError("--calibrate-av watches a source or writes a clip to --record")
+    elif sum(named) != 1:
+        raise UsageError("name one thing to look at: --camera 0, --source FILE, or --demo")
+
+
 def _check_timing(options: argparse.Namespace) -> None:
+    if options.calibrate_av and (options.seconds or 0) > CALIBRATION_MAX_S:
+        raise UsageError(f"--seconds is at most {CALIBRATION_MAX_S:g} with --calibrate-av")
     asked = "--calibrate-av" if options.calibrate_av else "--sync exact"
     if options.mic == "none" and (options.sync == "exact" or options.calibrate_av):
         raise UsageError(f"{asked} needs sound; leave --mic none out")
-    for option in ("offline", "demo", "record", "publish", "bench"):
+    for option in ("offline", "demo", "publish", "bench"):
         if options.calibrate_av and getattr(options, option):
             raise UsageError(f"--{option} does not go with --calibrate-av; leave it out")
 
