@@ -12,15 +12,17 @@ from rich.console import Console
 from rich.progress import track as rich_track
 
 from denseav.models import CheckpointError, DenseAV, load
-from denseav.train import eval_layouts
+from denseav.train import eval_layouts, world_eval
 from denseav.train.errors import DataError
 from denseav.train.eval_items import EvalSet, own_folder, with_files
 from denseav.train.eval_maps import TOTAL, T
 from denseav.train.eval_negatives import SEEDS
 from denseav.train.eval_report import Row, tables, write_json
+from denseav.train.eval_session import DEMO
 from denseav.train.eval_shards import shards
 from denseav.train.eval_source import ModelSource
 from denseav.train.evaluate import RETRIEVAL_ITEMS, Plan, evaluate, subset
+from denseav.train.world_eval import CLIPS
 
 Layout = Callable[[Path], list[EvalSet]]
 
@@ -39,15 +41,21 @@ UNTRAINED = " (UNTRAINED: random weights)"
 EPILOG = """\
 SOURCE is whatever denseav-export takes: a checkpoint folder, a released .ckpt, a hub id, or a
 configuration .json (random weights). With Places and AudioSet together, PredDis and ActDis are
-measured too. Exit codes: 0 done, 2 usage, 3 the data is not usable, 4 the model is not."""
+measured too.
+
+    denseav-eval --world --seed 7                  the demo model on scenes nobody has seen
+    denseav-eval --world --model runs/demo/model   a checkpoint on the synthetic world
+
+Exit codes: 0 done, 2 usage, 3 the data is not usable, 4 the model is not."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    if not _folders(options) and not options.shards:
-        names = ", --".join((*LAYOUTS, "shards"))
+    _check_world(parser, options)
+    if not options.world and not _folders(options) and not options.shards:
+        names = ", --".join((*LAYOUTS, "shards", "world"))
         parser.error(f"nothing to evaluate; name data with --{names}")
     console = Console(stderr=True)
     warnings.simplefilter("ignore")
@@ -70,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("source", metavar="SOURCE", help="a checkpoint, see below")
+    parser.add_argument("source", metavar="SOURCE", nargs="?", help="a checkpoint, see below")
     data = parser.add_argument_group("data", "each may be given several times")
     for name, (_, what) in LAYOUTS.items():
         data.add_argument(
@@ -115,14 +123,48 @@ def _parser() -> argparse.ArgumentParser:
         help="also hear pictures with boxes with silence, noise and off-screen sounds "
         f"({len(SEEDS)} draws each)",
     )
+    world = parser.add_argument_group("the synthetic world", "instead of SOURCE and data")
+    world.add_argument(
+        "--world", action="store_true", help="make a test split from a seed, and measure everything"
+    )
+    world.add_argument("--seed", type=_number, metavar="N", help="of the split; default: 0")
+    world.add_argument(
+        "--model", help="demo (the default), an exported bundle's folder, or a checkpoint"
+    )
+    world.add_argument(
+        "--clips", type=_count, metavar="N", help=f"clips of each kind; default: {CLIPS}"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda; default: %(default)s")
     parser.add_argument("--json", type=Path, metavar="PATH", help="write all results as JSON")
     return parser
 
 
+def _check_world(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    alone = options.mixed or options.negative_audio or options.shards or _folders(options)
+    if options.world and (options.source or alone):
+        parser.error("--world takes no SOURCE and no data; name the model with --model")
+    if not options.world and any(
+        v is not None for v in (options.seed, options.model, options.clips)
+    ):
+        parser.error("--seed, --model and --clips go with --world")
+    if not options.world and options.source is None:
+        parser.error("nothing to evaluate; name a SOURCE, or ask for --world")
+
+
 def _run(options: argparse.Namespace, console: Console) -> None:
     if options.json is not None and not options.json.parent.is_dir():
         raise DataError(f"{options.json.parent} does not exist; name another file with --json")
+    if options.world:
+        world_eval.run(
+            options.model or DEMO,
+            options.device,
+            options.seed or 0,
+            options.clips or CLIPS,
+            options.json,
+            console,
+            _Tracker(console),
+        )
+        return
     with TemporaryDirectory() as unpacked:
         _evaluate(options, _data(options, Path(unpacked)), console)
 
@@ -218,4 +260,10 @@ class _Tracker:
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of items")
+    return int(text)
+
+
+def _number(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 on")
     return int(text)

@@ -47,7 +47,7 @@ def tables(rows: Iterable[Row], heads: Sequence[str]) -> Iterator[Table]:
         for head in heads:
             shown.add_column(head, justify="right")
         for metric, found in lines.items():
-            shown.add_row(metric, *(_cell(found.get(head)) for head in heads))
+            shown.add_row(metric, *(cell(found.get(head)) for head in heads))
         yield shown
 
 
@@ -68,7 +68,8 @@ def write_json(path: Path, about: dict[str, Any], rows: Iterable[Row]) -> None:
         raise DataError(f"{path} cannot be written ({error}); name another with --json") from None
 
 
-def _cell(row: Row | None) -> str:
+def cell(row: Row | None) -> str:
+    """Return a number and its interval, for people."""
     if row is None:
         return ""
     if row.low is None or row.high is None:

@@ -53,11 +53,22 @@ class Source(Protocol):
 
 
 class ModelSource:
-    """A network in evaluation mode, on its device, without gradients."""
+    """A network in evaluation mode, on its device, without gradients; square pictures if not said.
 
-    def __init__(self, model: DenseAV, window_samples: int = WINDOW_SAMPLES) -> None:
+    Parameters
+    ----------
+    model : the network.
+    window_samples, frame_size : what it is given.
+    """
+
+    def __init__(
+        self,
+        model: DenseAV,
+        window_samples: int = WINDOW_SAMPLES,
+        frame_size: tuple[int, int] | None = None,
+    ) -> None:
         self.heads = model.config.heads
-        self.frame_size = (model.config.image.size, model.config.image.size)
+        self.frame_size = frame_size or (model.config.image.size, model.config.image.size)
         self.window_samples = window_samples
         self._model = model.eval()
         self._device = next(model.parameters()).device

@@ -97,9 +97,8 @@ def retrieval(ask: Ask, sims_AVK: Tensor) -> list[Row]:
     return rows
 
 
-def disentangled(ask: Ask, speech_AVK: Tensor, sound_AVK: Tensor) -> list[Row]:
+def disentangled(ask: Ask, speech_NK: Tensor, sound_NK: Tensor) -> list[Row]:
     """Return PredDis and ActDis of a model with two heads, from clips with their own pictures."""
-    speech_NK, sound_NK = speech_AVK.diagonal().T, sound_AVK.diagonal().T
     counts = len(speech_NK), len(sound_NK)
 
     def drawn(statistic: Callable[[Tensor, Tensor], float]) -> Callable[[Drawn, Drawn], float]:

@@ -112,7 +112,8 @@ def evaluate(
                 yield eval_tasks.negatives(ask, drawn, silent, truths[data.name])
     if len(clean) == len(source.heads) == 2:
         ask = eval_tasks.Ask(data="speech and sound", audio="clean", heads=heads)
-        yield eval_tasks.disentangled(ask, clean["speech"], clean["sound"])
+        own = (clean[kind].diagonal().T for kind in ("speech", "sound"))
+        yield eval_tasks.disentangled(ask, *own)
 
 
 def _ways_to_listen(

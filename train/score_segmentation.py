@@ -36,19 +36,23 @@ class ClassScores:
     iou_VC: NDArray[np.float64]
 
 
-def word_tokens(span_s: tuple[float, float], window_s: float, tokens: int) -> tuple[Tensor, bool]:
+def word_tokens(
+    span_s: tuple[float, float], window_s: float, tokens: int, margin_s: float = WORD_MARGIN_S
+) -> tuple[Tensor, bool]:
     """Return which tokens a spoken word covers, bool [T], and whether it had to be cut.
 
     Parameters
     ----------
     span_s
-        When the word is heard; 0.2 s are added on both sides.
+        When the word is heard.
     window_s
         The length of the padded clip that all tokens together stand for.
     tokens
         How many there are; of a word outside the clip, the nearest one is taken.
+    margin_s
+        What is added on both sides.
     """
-    spread_s = torch.tensor(span_s) + torch.tensor((-WORD_MARGIN_S, WORD_MARGIN_S))
+    spread_s = torch.tensor(span_s) + torch.tensor((-margin_s, margin_s))
     first, stop = (tokens * (spread_s / torch.tensor(window_s))).tolist()
     first, stop = math.floor(first), math.ceil(stop)
     start = min(max(first, 0), tokens - 1)

@@ -1,0 +1,130 @@
+"""What a source made of the world's clips enters, rows of the report leave, in percent.
+
+`chance` is what knowing nothing gives: the share of the picture that the thing fills.
+
+N clips, K heads, h w the feature grid.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torchmetrics.functional.classification import binary_average_precision
+
+from denseav.train.eval_report import Row
+from denseav.train.eval_tasks import Ask, Values, disentangled
+from denseav.train.score_segmentation import score_classes, to_pixels
+from denseav.train.world_listener import points
+from denseav.train.world_maps import OWN, TOTAL, WORD, Prompted
+
+CHANCE = "chance"
+ANY_HEAD = "any head"
+
+
+def prompted_rows(data: str, found: Prompted) -> tuple[list[Row], dict[str, dict[str, float]]]:
+    """Return how well one thing heard is found, and the same of each class, as JSON has it."""
+    ask = Ask(data=data, audio="clean", heads=(*found.heat, CHANCE))
+    names = np.array(found.names, dtype=object)
+    heat_VNhw = torch.stack(list(found.heat.values()))
+    scores = score_classes(heat_VNhw, found.names, found.truth)
+    share_N = np.array([float(found.truth([index]).float().mean()) for index in range(len(names))])
+    share_C = np.array([share_N[names == name].mean() for name in scores.classes])
+    rows = []
+    for metric, values_VC in (("mAP", scores.ap_VC), ("mIoU", scores.iou_VC)):
+        rows += _row_of_each(ask, metric, [*values_VC, share_C], "classes")
+    pointing_VN, ap_VN = _each_clip(heat_VNhw, found)
+    rows += _row_of_each(ask, "pointing", [*pointing_VN, share_N], "clips")
+    rows += _row_of_each(ask, "AP, one picture", [*ap_VN, share_N], "clips")
+    if len(found.lit_N):
+        rows.append(_mean(ask, "thing shown", OWN, found.lit_N, "clips"))
+    classes = {
+        name: {
+            "clips": int((names == name).sum()),
+            "pointing": round(100 * float(pointing_VN[0, names == name].mean()), 2),
+            "ap": round(100 * float(scores.ap_VC[0, column]), 2),
+        }
+        for column, name in enumerate(scores.classes)
+    }
+    return rows, classes
+
+
+def mixed_rows(right_N22: NDArray[np.bool_]) -> list[Row]:
+    """Return how often both things heard at once, and each, are pointed at."""
+    ask = Ask(data="sound and speech at once", audio="mixed", heads=(OWN, TOTAL))
+    answers = {
+        "both pointed at": right_N22[:, 0] & right_N22[:, 1],
+        "what sounds": right_N22[:, 0],
+        "what is named": right_N22[:, 1],
+    }
+    return [
+        _mean(ask, metric, head, right_N2[:, column], "clips")
+        for metric, right_N2 in answers.items()
+        for column, head in enumerate(ask.heads)
+    ]
+
+
+def unseen_rows(kind: str, area_Nx: NDArray[np.float64], heads: Sequence[str]) -> list[Row]:
+    """Return how much is shown as sounding of pictures in which nothing sounds."""
+    ask = Ask(data="area above threshold", audio="nothing seen sounds", heads=(*heads, ANY_HEAD))
+    return [
+        _mean(ask, kind.replace("_", " "), head, area_N, "clips")
+        for head, area_N in zip(ask.heads, area_Nx.T, strict=True)
+    ]
+
+
+def retrieval_rows(data: str, found_22N: Values, chance_N: Values) -> list[Row]:
+    """Return how often the most similar picture shows what is heard, and is the clip's own."""
+    count = len(chance_N)
+    ask = Ask(data=f"retrieval of {count}, {data}", audio="clean", heads=(OWN, TOTAL, CHANCE))
+    chances = {"the first shows it": chance_N, "R@1": np.full(count, 1 / count)}
+    return [
+        row
+        for way, (metric, by_chance_N) in enumerate(chances.items())
+        for row in _row_of_each(ask, metric, [*found_22N[:, way], by_chance_N], "clips")
+    ]
+
+
+def disentangled_rows(speech_NK: Tensor, sound_NK: Tensor) -> list[Row]:
+    """Return PredDis and ActDis; nothing of a model that has not two heads."""
+    if speech_NK.shape[1] != 2:
+        return []
+    ask = Ask(data="disentanglement", audio="clean", heads=(TOTAL,))
+    return disentangled(ask, speech_NK, sound_NK)
+
+
+def _each_clip(heat_VNhw: Tensor, found: Prompted) -> tuple[Values, Values]:
+    """Return of each clip whether the peak is on the thing, and the map's precision: [V, N]."""
+    pointing_VN = np.zeros(heat_VNhw.shape[:2])
+    ap_VN = np.zeros_like(pointing_VN)
+    for index in range(heat_VNhw.shape[1]):
+        truth_HW = found.truth([index])[0]
+        for variant, heat_hw in enumerate(heat_VNhw[:, index]):
+            pointing_VN[variant, index] = points(heat_hw, truth_HW.numpy())
+            ap_VN[variant, index] = _precision(heat_hw, truth_HW)
+    return pointing_VN, ap_VN
+
+
+def _precision(heat_hw: Tensor, truth_HW: Tensor) -> float:
+    # Within [0, 1], or torchmetrics takes the values for logits and squashes them.
+    heat_HW = to_pixels(heat_hw[None], (truth_HW.shape[0], truth_HW.shape[1]))[0]
+    heat_HW = (heat_HW - heat_HW.min()) / (heat_HW.max() - heat_HW.min()).clamp_min(1e-12)
+    return float(binary_average_precision(heat_HW.flatten(), truth_HW.flatten().int()))
+
+
+def _row_of_each(ask: Ask, metric: str, values: Sequence[Values], unit: str) -> list[Row]:
+    rows = []
+    for head, values_N in zip(ask.heads, values, strict=True):
+        at_the_word = metric + " at the word", OWN
+        name, column = at_the_word if head == WORD else (metric, head)
+        rows.append(_mean(ask, name, column, values_N, unit))
+    return rows
+
+
+def _mean(ask: Ask, metric: str, head: str, values_N: NDArray[Any], unit: str) -> Row:
+    def mean(drawn: NDArray[np.intp]) -> float:
+        return float(values_N[drawn].mean())
+
+    return ask.row(metric, head, mean, len(values_N), unit=unit)
