@@ -78,6 +78,11 @@ class RerunDisplay:
         """Whether the viewer is still there; a person may have closed it."""
         return self._viewer.alive
 
+    @property
+    def failure(self) -> str | None:
+        """Why the viewer is not there any more; None when it was closed as it should be."""
+        return self._viewer.failure
+
     def show(
         self, heatmap: Heatmap, picture_HW3: Canvas, strength_KHW: NDArray[np.float32]
     ) -> None:
@@ -128,10 +133,8 @@ class RerunLog:
         recording.set_log_tick_enabled(False)
         recording.send_blueprint(_blueprint(self._names))
         for name, rgb_3 in zip(self._names, self._rgb_K3, strict=True):
-            line = rerun.SeriesLines(colors=rgb_3.tolist(), names=name, widths=2)
-            recording.log(f"strength/{name}", line, static=True)
-        line = rerun.SeriesLines(colors=[200, 200, 200], names="loudness, dBFS")
-        recording.log("loudness", line, static=True)
+            self._plot(f"strength/{name}", rgb_3.tolist(), name)
+        self._plot("loudness", [200, 200, 200], "loudness, dBFS")
 
     def show(
         self, heatmap: Heatmap, picture_HW3: Canvas, strength_KHW: NDArray[np.float32]
@@ -154,6 +157,12 @@ class RerunLog:
         for name, rgb_3, strength_HW in zip(self._names, self._rgb_K3, strength_KHW, strict=True):
             light_HW3 = np.rint(strength_HW[..., None] * rgb_3).astype(np.uint8)
             self._put(f"heat/{name}", self._rerun.Image(light_HW3))
+
+    def _plot(self, path: str, colour: list[int], name: str) -> None:
+        line = self._rerun.SeriesLines(
+            colors=colour, names=name, widths=2, interpolation_mode="StepAfter"
+        )
+        self._recording.log(path, line, static=True)
 
     def _put(self, path: str, what: Any) -> None:
         self._recording.log(path, what)
@@ -189,6 +198,13 @@ class _Viewer:
     def alive(self) -> bool:
         return self._process.poll() is None
 
+    @property
+    def failure(self) -> str | None:
+        if self._process.poll() in (None, 0):
+            return None
+        self._reader.join(_ENDING_S)
+        return self._last_words or f"exit code {self._process.returncode}"
+
     def close(self) -> None:
         self._process.terminate()
         try:
@@ -204,9 +220,8 @@ class _Viewer:
             with suppress(OSError), socket.create_connection((HOST, self.port), 1.0):
                 return
             sleep(0.05)
+        reason = self.failure or "it does not answer"
         self.close()
-        self._reader.join(_ENDING_S)
-        reason = self._last_words or "it does not answer"
         raise OutputError(
             f"Rerun's viewer did not start ({reason}); with --headless it needs no screen"
         )
@@ -242,6 +257,8 @@ def _free_port() -> int:
     """Return Rerun's usual port, or another where that one is taken."""
     for port in (PORT, 0):
         with suppress(OSError), socket.socket() as probe:
+            if sys.platform != "win32":  # there it would take a port that somebody listens on
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((HOST, port))
             return int(probe.getsockname()[1])
     raise OutputError(f"no port of {HOST} is free for Rerun's viewer")
@@ -261,10 +278,11 @@ def _blueprint(names: Sequence[str]) -> Any:
         b.Vertical(*maps),
         column_shares=[3, 1],
     )
-    unit = b.ScalarAxis(range=(0.0, 1.0), zoom_lock=True)
+    unit = b.ScalarAxis(range=(-0.05, 1.05), zoom_lock=True)
+    decibels = b.ScalarAxis(range=(-100.0, 0.0), zoom_lock=True)
     plots = b.Horizontal(
         b.TimeSeriesView(origin="strength", name="heads", time_ranges=lately, axis_y=unit),
-        b.TimeSeriesView(origin="loudness", name="loudness", time_ranges=lately),
+        b.TimeSeriesView(origin="loudness", time_ranges=lately, axis_y=decibels),
     )
     return b.Blueprint(
         b.Vertical(pictures, plots, row_shares=[3, 1]),

@@ -116,8 +116,7 @@ class View:
         if self._screen is not None:
             self._press(self._screen.poll())
         if self._rerun is not None and not self._rerun.alive:
-            # Closing the viewer ends the run, as closing the window does.
-            self.quit_asked = True
+            self._leave(self._rerun)
 
     def close(self) -> None:
         """Finish the recording and close the window."""
@@ -126,6 +125,15 @@ class View:
         if self._rerun is not None:
             self._rerun.close()
         self._finish()
+
+    def _leave(self, rerun: RerunDisplay) -> None:
+        """End the run with a viewer that a person closed, and go on without one that failed."""
+        if rerun.failure is None:
+            self.quit_asked = True
+        else:
+            self._say(f"Rerun's viewer ended ({rerun.failure}); the run goes on without it")
+            rerun.close()
+            self._rerun = None
 
     def _press(self, key: str | None) -> None:
         if key == "q":
