@@ -5,6 +5,7 @@ It also makes the noise of rooms. It knows no class and no word. Axes: S samples
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.random import Generator
@@ -23,7 +24,7 @@ GATE = 1e-3
 Wave = NDArray[np.float64]
 
 
-def level(wave_S: NDArray[np.floating]) -> NDArray[np.float32]:
+def level(wave_S: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
     """Return a wave [S] at the common active level, softly limited, faded over 6 ms at both ends.
 
     A wave without any sound stays as it is. Applied again it changes nothing but the fades.
@@ -32,13 +33,14 @@ def level(wave_S: NDArray[np.floating]) -> NDArray[np.float32]:
     if loudness == 0:
         return wave_S.astype(np.float32)
     target = 10 ** (LEVEL_DBFS / 20)
-    limited_S = PEAK * np.tanh(wave_S * (target / loudness) / PEAK)
+    gain = target / loudness
+    limited_S = PEAK * np.tanh(np.asarray(wave_S, dtype=np.float64) * gain / PEAK)
     limited_S *= target / active_rms(limited_S)
     faded_S = np.clip(limited_S, -0.99, 0.99) * _edges(len(wave_S))
-    return faded_S.astype(np.float32)
+    return np.asarray(faded_S, dtype=np.float32)
 
 
-def active_rms(wave_S: NDArray[np.floating]) -> float:
+def active_rms(wave_S: NDArray[np.floating[Any]]) -> float:
     """Return the RMS over the 20 ms frames that are within 30 dB of the loudest, 0 for silence."""
     frame = round(FRAME_S * RATE_HZ)
     padded_S = np.pad(np.asarray(wave_S, dtype=np.float64), (0, -len(wave_S) % frame))
@@ -93,7 +95,7 @@ def filtered(wave_S: Wave, gain: Callable[[Wave], Wave]) -> Wave:
     length = len(wave_S) + 512
     length += -length % 1024
     frequency_hz = np.fft.rfftfreq(length, 1 / RATE_HZ)
-    spectrum = np.fft.rfft(wave_S, length) * gain(frequency_hz)
+    spectrum = np.fft.rfft(wave_S, length) * gain(np.asarray(frequency_hz, dtype=np.float64))
     return np.fft.irfft(spectrum, length)[: len(wave_S)]
 
 

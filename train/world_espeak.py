@@ -1,29 +1,32 @@
-"""The voice of the world: espeak-ng, called as a library in this process.
+"""The voice of the world: espeak-ng, which turns a text into samples and the times of its words.
 
-It turns a text and a manner into samples and the times of the words, as espeak-ng counts them.
+The same text and manner give the same samples, whatever was said before: the library lives in a
+process of its own that starts afresh for every text. Threads may share it; a fork gets its own.
 
 Errors
 ------
-DataError    espeak-ng is not installed, or does not know the voice
+DataError    espeak-ng is not installed, does not know the voice, or failed
 """
 
-import ctypes
+import atexit
 import ctypes.util
 import functools
+import json
+import os
+import subprocess
+import sys
 import threading
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from denseav.train.errors import DataError
 
-_LOCK = threading.Lock()
-_SYNCHRONOUS, _DONT_EXIT = 2, 0x8000
-_SPEED, _PITCH, _RANGE = 1, 3, 4
-_CHARACTERS, _UTF8 = 1, 1
-_LIST_END, _WORD = 0, 1
+ENDED = "espeak-ng does not run: apt install --reinstall espeak-ng, then start again"
+WORKER = Path(__file__).with_name("world_espeak_worker.py")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,53 +41,22 @@ class Manner:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Utterance:
-    """What espeak-ng said: samples [S] (int16), their rate, each word's first character, sample."""
+    """What espeak-ng said.
+
+    Attributes
+    ----------
+    wave_S : NDArray[np.int16]
+        The samples [S].
+    rate_hz : int
+        Their rate.
+    words : tuple of (int, int)
+        Of every word its place in the text, from 0, and its first sample. Two words that run
+        together, as "of a", are one.
+    """
 
     wave_S: NDArray[np.int16]
     rate_hz: int
     words: tuple[tuple[int, int], ...]
-
-
-class _Event(ctypes.Structure):
-    """espeak-ng's `espeak_EVENT`."""
-
-    _fields_ = [  # noqa: RUF012 - the form ctypes asks for
-        ("type", ctypes.c_int),
-        ("unique_identifier", ctypes.c_uint),
-        ("text_position", ctypes.c_int),
-        ("length", ctypes.c_int),
-        ("audio_position", ctypes.c_int),
-        ("sample", ctypes.c_int),
-        ("user_data", ctypes.c_void_p),
-        ("id", ctypes.c_char * 8),
-    ]
-
-
-_Callback = ctypes.CFUNCTYPE(
-    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event)
-)
-
-
-@dataclass(slots=True)
-class _Espeak:
-    """The one initialised library of the process, and what its callback has collected."""
-
-    library: ctypes.CDLL
-    rate_hz: int
-    chunks: list[NDArray[np.int16]] = field(default_factory=list)
-    words: list[tuple[int, int]] = field(default_factory=list)
-    callback: Any = None
-
-    def collect(self, samples: Any, count: int, events: Any) -> int:
-        """Keep what espeak-ng hands over; 0 asks it to go on."""
-        if count > 0:
-            self.chunks.append(np.ctypeslib.as_array(samples, (count,)).copy())
-        index = 0
-        while events[index].type != _LIST_END:
-            if events[index].type == _WORD:
-                self.words.append((events[index].text_position - 1, events[index].sample))
-            index += 1
-        return 0
 
 
 def utter(text: str, manner: Manner) -> Utterance:
@@ -93,37 +65,67 @@ def utter(text: str, manner: Manner) -> Utterance:
     Raises
     ------
     DataError
-        If espeak-ng is not installed, or does not know the voice.
+        If espeak-ng is not installed, does not know the voice, or failed.
     """
-    with _LOCK:
-        espeak = _load()
-        espeak.chunks.clear()
-        espeak.words.clear()
-        if espeak.library.espeak_SetVoiceByName(manner.voice.encode()) != 0:
-            raise DataError(f"espeak-ng has no voice {manner.voice}: apt install espeak-ng-data")
-        for parameter, value in (
-            (_SPEED, manner.speed_wpm),
-            (_PITCH, manner.pitch),
-            (_RANGE, manner.range),
-        ):
-            espeak.library.espeak_SetParameter(parameter, value, 0)
-        data = text.encode()
-        espeak.library.espeak_Synth(data, len(data) + 1, 0, _CHARACTERS, 0, _UTF8, None, None)
-        wave_S = np.concatenate(espeak.chunks)
-        words = tuple((place, at) for place, at in espeak.words if f" {text}"[place] == " ")
-        return Utterance(wave_S=wave_S, rate_hz=espeak.rate_hz, words=words)
+    return _espeak(os.getpid()).utter(text, manner)
+
+
+class _Espeak:
+    """The process that holds the library."""
+
+    def __init__(self, library: str) -> None:
+        self._lock = threading.Lock()
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", str(WORKER), library],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        self._requests = cast(BinaryIO, self._process.stdin)
+        self._answers = cast(BinaryIO, self._process.stdout)
+        atexit.register(self._close)
+        self._rate_hz = self._read()
+        if self._rate_hz <= 0:
+            raise DataError("espeak-ng finds no voices: apt install espeak-ng-data")
+
+    def utter(self, text: str, manner: Manner) -> Utterance:
+        request = [text, manner.voice, manner.speed_wpm, manner.pitch, manner.range]
+        with self._lock:
+            answer = self._ask(json.dumps(request).encode() + b"\n")
+            if answer == "voice":
+                raise DataError(f"espeak-ng has no voice {manner.voice}: install release 1.50+")
+            if answer == "crash":
+                raise DataError(f"espeak-ng failed at {text!r} in the voice {manner.voice}")
+            events, count = answer
+            wave_S = np.frombuffer(self._answers.read(count), dtype=np.int16)
+        words = tuple((place - 1, at) for place, at in events if f" {text}"[place - 1] == " ")
+        return Utterance(wave_S=wave_S, rate_hz=self._rate_hz, words=words)
+
+    def _ask(self, request: bytes) -> Any:
+        try:
+            self._requests.write(request)
+            self._requests.flush()
+        except BrokenPipeError as error:
+            raise DataError(ENDED) from error
+        return self._read()
+
+    def _read(self) -> Any:
+        line = self._answers.readline()
+        if not line:
+            raise DataError(ENDED)
+        return json.loads(line)
+
+    def _close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._requests.close()
+        self._answers.close()
 
 
 @functools.cache
-def _load() -> _Espeak:
-    name = ctypes.util.find_library("espeak-ng")
-    if name is None:
+def _espeak(process_id: int) -> _Espeak:
+    """Return the process that belongs to this one: pipes must not be shared with a fork."""
+    del process_id
+    library = ctypes.util.find_library("espeak-ng")
+    if library is None:
         raise DataError("espeak-ng is not installed: apt install espeak-ng")
-    library = ctypes.CDLL(name)
-    rate_hz = library.espeak_Initialize(_SYNCHRONOUS, 200, None, _DONT_EXIT)
-    if rate_hz <= 0:
-        raise DataError("espeak-ng finds no voices: apt install espeak-ng-data")
-    espeak = _Espeak(library=library, rate_hz=rate_hz)
-    espeak.callback = _Callback(espeak.collect)
-    library.espeak_SetSynthCallback(espeak.callback)
-    return espeak
+    return _Espeak(library)

@@ -8,7 +8,6 @@ from denseav.train.world_sounds_parts import (
     band,
     harmonic,
     hiss,
-    modes,
     rolloff,
     seconds,
     wander,
@@ -21,12 +20,13 @@ def tractor(dice: Dice, samples: int) -> Wave:
     turns_S = np.cumsum(firing_hz * (1 + 0.08 * wander(samples, 2, dice.rng))) / RATE_HZ
     turns_S += dice.rng.random() * 4
     since_S = np.mod(turns_S, 1.0)
-    uneven = dice.rng.uniform(0.7, 1.0, 4)[turns_S.astype(np.int64) % 4]
+    uneven_S = dice.rng.uniform(0.7, 1.0, 4)[turns_S.astype(np.int64) % 4]
     pipe_hz = dice.ratio(80, 140)
     puff_S = np.sin(2 * np.pi * pipe_hz * since_S / firing_hz) * np.exp(-4 * since_S)
     rattle_S = hiss(samples, 250, dice.ratio(700, 1_300), dice.rng) * np.exp(-6 * since_S)
     hum_S = harmonic(np.full(samples, 2 * firing_hz), rolloff(12, 1.0), dice.rng)
-    return uneven * (2 * puff_S + 0.7 * rattle_S) + 0.3 * hum_S
+    engine_S: Wave = uneven_S * (2 * puff_S + 0.7 * rattle_S) + 0.3 * hum_S
+    return engine_S
 
 
 def kettle(dice: Dice, samples: int) -> Wave:
@@ -74,10 +74,9 @@ def helicopter(dice: Dice, samples: int) -> Wave:
 def rocket(dice: Dice, samples: int) -> Wave:
     """Return a roar: deep noise that surges, and the crackle of the flame."""
     roar_S = hiss(samples, 40, dice.ratio(130, 260), dice.rng)
-    roar_S *= 1 + 0.3 * wander(samples, dice.ratio(8, 16), dice.rng)
+    surge_S = np.exp(wander(samples, dice.ratio(14, 24), dice.rng))
     flame_S = hiss(samples, 300, dice.ratio(1_200, 2_200), dice.rng)
-    sparks_S = (dice.rng.random(samples) < dice.ratio(60, 130) / RATE_HZ) * dice.rng.uniform(
-        1, 5, samples
-    )
-    crackle_S = filtered(sparks_S * dice.rng.choice((-1, 1), samples), band(200, 2_500))
-    return roar_S + 0.25 * flame_S + dice.between(0.5, 1.0) * crackle_S
+    sizes_S = dice.rng.uniform(2, 6, samples) * dice.rng.choice((-1, 1), samples)
+    sparks_S = sizes_S * (dice.rng.random(samples) < dice.ratio(60, 130) / RATE_HZ)
+    crackle_S = filtered(sparks_S, band(200, 2_500))
+    return surge_S * (roar_S + 0.25 * flame_S) + dice.between(1.2, 1.8) * crackle_S

@@ -9,7 +9,6 @@ from collections.abc import Callable
 import numpy as np
 from numpy.random import Generator
 
-
 from denseav.train.world_audio import RATE_HZ, Wave, filtered
 
 BANDS = 9
@@ -66,13 +65,15 @@ def harmonic(pitch_hz_S: Wave, gains: Wave, rng: Generator) -> Wave:
 
 def rolloff(count: int, power: float) -> Wave:
     """Return the gains of harmonics that fall as a power of their number: 1 is a sawtooth."""
-    return np.arange(1, count + 1) ** -power
+    gains: Wave = np.arange(1, count + 1, dtype=np.float64) ** -power
+    return gains
 
 
 def hiss(samples: int, low_hz: float, high_hz: float, rng: Generator) -> Wave:
     """Return noise [S] of unit power between two frequencies, with soft edges."""
     noise_S = filtered(rng.standard_normal(samples), band(low_hz, high_hz))
-    return noise_S / np.sqrt(np.mean(noise_S**2) + 1e-12)
+    unit_S: Wave = noise_S / np.sqrt(np.mean(noise_S**2) + 1e-12)
+    return unit_S
 
 
 def band(low_hz: float, high_hz: float) -> Callable[[Wave], Wave]:

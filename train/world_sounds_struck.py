@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from denseav.train.world_audio import Wave, filtered
+from denseav.train.world_audio import RATE_HZ, Wave, filtered
 from denseav.train.world_sounds_parts import Dice, band, hiss, modes, repeated, seconds
 
 BELL_P = np.array([0.5, 1.0, 1.2, 1.5, 2.0, 2.67, 3.0, 4.1, 5.4])
@@ -53,7 +53,7 @@ def guitar(dice: Dice, samples: int) -> Wave:
     root_hz, pluck = dice.ratio(105, 190), dice.between(0.12, 0.3)
     chord = CHORDS[dice.rng.integers(len(CHORDS))]
     order = dice.rng.permutation(5)
-    number_P = np.arange(1, 19)
+    number_P = np.arange(1, 19, dtype=np.float64)
     gains_P = np.abs(np.sin(np.pi * number_P * pluck)) / number_P**0.9
     ring_s = dice.ratio(0.35, 0.7)
 
@@ -100,7 +100,7 @@ def scissors(dice: Dice, samples: int) -> Wave:
     )
 
     def snip(_: int) -> Wave:
-        blades_S = hiss(round(16_000 * (swish_s + 0.1)), low_hz, 7_500, dice.rng)
+        blades_S = hiss(round(RATE_HZ * (swish_s + 0.1)), low_hz, 7_500, dice.rng)
         time_S = seconds(len(blades_S)) / swish_s
         blades_S = filtered(blades_S * np.where(time_S < 1, time_S**1.5, 0.0), band(2_500, 8_000))
         blades_S[-len(click_S) :] += 1.5 * click_S

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from denseav.train.world_audio import RATE_HZ, Wave, coloured, level
 from denseav.train.world_espeak import Manner, Utterance, utter
 
-LONGEST_S = 1.7
+SHORTEST_S, LONGEST_S = 0.7, 1.7
 QUIET = 0.02
 """Samples below this share of the peak are trimmed at both ends."""
 
@@ -30,12 +30,16 @@ VARIANTS = (
 )
 HELD_OUT_VARIANTS = (*("m2", "m5", "m8", "f3", "f5", "Alex", "belinda", "david", "edward", "zac"),)
 FORMS = (
-    *("{name}", "{a} {name}", "the {name}", "a picture of {a} {name}", "look {a} {name}"),
+    *("{a} {name}", "the {name}", "a picture of {a} {name}", "look {a} {name}"),
     *("look there is {a} {name}", "there is {a} {name}", "here is the {name}", "I see the {name}"),
     *("here is {a} {name}", "this is {a} {name}", "I see {a} {name}", "can you see the {name}"),
     *("look at the {name}", "where is the {name}", "that is {a} {name}", "the {name} is here"),
     *("{a} {name} again", "the {name} over there", "what {a} {name}", "{a} {name} is here"),
 )
+
+LONGER = (("here is {a} {name}", 1.0), ("look there is {a} {name}", 0.8))
+SHORTER = (("this is {a} {name}", 1.2), ("{a} {name}", 1.0))
+"""Forms that replace one that does not fit, and by how much they are hurried."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,9 +68,9 @@ def voices(*, held_out: bool) -> tuple[str, ...]:
 
 
 def speak(name: str, rng: Generator, *, held_out: bool) -> Spoken:
-    """Return `name` spoken in a random phrase by a random voice, at most 1.7 s long.
+    """Return `name` spoken in a random phrase by a random voice, 0.7 to 1.7 s long.
 
-    A phrase that would take longer is spoken faster, or gives way to the name alone.
+    A phrase that does not fit is spoken at another speed, or gives way to one that fits.
 
     Raises
     ------
@@ -78,12 +82,16 @@ def speak(name: str, rng: Generator, *, held_out: bool) -> Spoken:
     pitch, spread = (int(value) for value in rng.integers(20, 81, 2))
     phrase = str(rng.choice(FORMS))
     article = "an" if name[0] in "aeiou" else "a"
-    for form, hurry in ((phrase, 1.0), (phrase, 1.2), ("{a} {name}", 1.0), ("{name}", 1.3)):
+    attempts = [(phrase, 1.0)]
+    for form, hurry in attempts:
         text = form.format(a=article, name=name)
         manner = Manner(voice=voice, speed_wpm=round(speed_wpm * hurry), pitch=pitch, range=spread)
         wave_S, words = _trimmed(text, utter(text, manner))
-        if len(wave_S) <= LONGEST_S * RATE_HZ:
+        length_s = len(wave_S) / RATE_HZ
+        if SHORTEST_S <= length_s <= LONGEST_S:
             break
+        if len(attempts) == 1:
+            attempts += LONGER if length_s < SHORTEST_S else SHORTER
     return Spoken(wave_S=level(coloured(wave_S, rng)), text=text, voice=voice, words=words)
 
 
