@@ -5,13 +5,17 @@ import itertools
 import json
 import re
 import signal
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from live_command import LiveProcess, live
 
+from denseav.stream import bench
 from denseav.stream.errors import UsageError
 from denseav.stream.options import parse
+from denseav.stream.stats import Stats
 
 DEMO = ("--demo", "--headless", "--device", "cpu")
 
@@ -29,8 +33,8 @@ def test_every_combination_is_measured(tmp_path: Path) -> None:
     records = [json.loads(line) for line in (tmp_path / "s.jsonl").read_text().splitlines()]
     assert [record["setting"] for record in records] == names
     for record in records:
-        assert record["frames_out"] >= 10
-        assert 1.3 < record["seconds"] < 10
+        assert record["frames_out"] >= 1
+        assert 1 < record["seconds"] < 15
 
 
 def test_the_cdf_holds_every_latency(tmp_path: Path) -> None:
@@ -51,16 +55,25 @@ def test_the_cdf_holds_every_latency(tmp_path: Path) -> None:
     assert values == sorted(values)
     assert shares == sorted(shares)
     assert shares[-1] == 1
-    half = next(value for value, share in zip(values, shares, strict=True) if share >= 0.5)
-    assert half == pytest.approx(record["latency_ms"]["capture_to_heatmap"]["p50"], rel=0.2)
+    p50_ms = record["latency_ms"]["capture_to_heatmap"]["p50"]
+    last = len(values) - 1
+    assert values[last // 2] - 0.002 <= p50_ms <= values[(last + 1) // 2] + 0.002
 
 
-def test_warming_up_is_no_part_of_it(tmp_path: Path) -> None:
-    done = live(tmp_path, *DEMO, "--bench", "1", "--stats-json", "-")
-    # The first heatmap that has heard something comes after a window's first hop of frames.
-    record = json.loads(done.stdout)
-    assert record["audio_hops"] >= 3
-    assert record["frames_in"] <= 45
+def test_warming_up_is_no_part_of_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    real = bench.run
+
+    def cold(*arguments: Any) -> dict[str, Any]:
+        stats: Stats = arguments[3]
+        stats.heatmap(0.0, 99.0, None)
+        return real(*arguments)
+
+    monkeypatch.setattr(bench, "run", cold)
+    given = [*DEMO, "--bench", "1", "--stats-json", str(tmp_path / "s.jsonl")]
+    bench.bench(given, parse(given), threading.Event(), threading.Event())
+    record = json.loads((tmp_path / "s.jsonl").read_text())
+    assert record["frames_out"] >= 1
+    assert record["latency_ms"]["capture_to_heatmap"]["p99"] < 90_000
 
 
 @pytest.mark.parametrize(("slo_ms", "code"), [("60000", 0), ("0.001", 6)])
@@ -84,8 +97,9 @@ def test_a_setting_that_cannot_run_does_not_keep_the_others_from_it(tmp_path: Pa
     assert "use --device cpu" in done.stderr.splitlines()[-1]
 
 
-def test_without_a_single_heatmap_no_target_is_met(tmp_path: Path, exact: Path) -> None:
-    # One second of a clip ends before a minute of it was asked for: that is measured all the same.
+def test_a_source_that_ends_early_is_measured_and_one_that_is_missing_is_not(
+    tmp_path: Path, exact: Path
+) -> None:
     source = ("--source", exact, "--headless", "--device", "cpu")
     done = live(tmp_path, *source, "--bench", "60", "--slo-ms", "60000")
     assert done.returncode == 0, done.stderr
