@@ -206,7 +206,7 @@ def words(found: Offset, corrected_ms: float) -> str:
     return (
         f"the sound arrives {abs(left_ms):.1f} ms {order} than the picture{corrected}, by "
         f"{found.pairs} flashes that are at most {1000 * found.spread_s:.1f} ms off that; "
-        f"use: --av-offset-ms {left_ms + corrected_ms:.0f}"
+        f"use: --av-offset-ms {round(left_ms + corrected_ms)}"
     )
 
 

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,10 +12,12 @@ from fakes import FakeCamera, FakeMicrophone
 
 from denseav.export.bundle import BundleError
 from denseav.stream.errors import SourceError
-from denseav.stream.flow import AudioBlock, Heatmap
+from denseav.stream.flow import AudioBlock, Frame, Heatmap
+from denseav.stream.hud import hud_rows
 from denseav.stream.pipeline import Pipeline
 from denseav.stream.runtime import LiveRun
 from denseav.stream.stats import Stats
+from denseav.stream.throttle import Throttle
 
 PICTURE = np.zeros((48, 64, 3), dtype=np.uint8)
 
@@ -27,28 +30,40 @@ class Shown:
         self.heatmaps: list[Heatmap] = []
         self.polls = 0
         self.wants_features = False
+        self.blocks: list[AudioBlock] = []
         self._show_s = show_s
 
     def audio(self, block: AudioBlock) -> None:
-        """Sound is not looked at here."""
+        self.blocks.append(block)
 
     def show(self, heatmap: Heatmap) -> None:
         time.sleep(self._show_s)
         self.heatmaps.append(heatmap)
 
-    def poll(self) -> None:
+    def poll(self, fault: str | None = None) -> None:
         self.polls += 1
 
 
 class Rig:
     """A live run over fakes; `feed` gives frames and sound at their times from another thread."""
 
-    def __init__(self, session: FakeSession, show_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        session: FakeSession,
+        show_s: float = 0.0,
+        av_offset_s: float = 0.0,
+        **options: Any,
+    ) -> None:
         self.camera, self.microphone = FakeCamera(), FakeMicrophone()
         self.view, self.stats, self.stop = Shown(show_s), Stats(), threading.Event()
-        self.pipeline = Pipeline(session, fake_manifest())
+        self.pipeline = Pipeline(session, fake_manifest(), **options)
         self.run = LiveRun(
-            [self.camera, self.microphone], self.pipeline, self.view, self.stats, self.stop
+            [self.camera, self.microphone],
+            self.pipeline,
+            self.view,
+            self.stats,
+            self.stop,
+            av_offset_s=av_offset_s,
         )
 
     def feed(self, seconds: float, fps: float = 100.0) -> None:
@@ -78,7 +93,7 @@ class Rig:
         drops: dict[str, int] = self.report()["drops"]
         return drops
 
-    def report(self) -> dict[str, object]:
+    def report(self) -> dict[str, Any]:
         return self.stats.report(backend="", precision="", model="", trained=False)
 
 
@@ -119,6 +134,45 @@ def test_a_slow_audio_pass_skips_hops_and_does_not_hold_frames_up() -> None:
     assert drops["hop_skipped"] == rig.pipeline.hops_skipped >= 2
     last = rig.view.heatmaps[-1]
     assert last.frame.capture_s - last.audio_end_s < 0.18 + 0.5 + 0.5 + 0.2
+
+
+def test_too_slow_for_frames_the_hop_gives_way_and_the_screen_says_so() -> None:
+    rig = Rig(FakeSession(image_s=0.3, audio_s=0.12), throttle=Throttle())
+    rig.go(lambda: rig.feed(4.0, fps=50))
+    snapshot = rig.stats.snapshot()
+    rows = dict(hud_rows(snapshot))
+    hop_ms = snapshot.gauges["hop_ms"]
+    assert hop_ms in (360, 720)
+    assert rows["frames"].endswith("fps, too slow for more")
+    assert rows["sound"].endswith(f"every {hop_ms:.0f} ms: too slow for more")
+
+
+def test_fast_enough_nothing_gives_way_and_the_screen_says_how_far_sound_and_picture_are() -> None:
+    rig = Rig(FakeSession(), throttle=Throttle())
+    rig.go(lambda: rig.feed(1.5, fps=20))
+    rows = dict(hud_rows(rig.stats.snapshot()))
+    assert "too slow" not in f"{rows}"
+    skew_ms = rig.report()["av_skew_ms"]
+    assert -250 < skew_ms["p50"] < 0
+    assert f"{rig.stats.snapshot().av_skew_ms:+.0f} ms to its picture" in rows["sound"]
+
+
+def test_exact_frames_meet_the_sound_of_their_own_moment_however_slow_the_audio_pass() -> None:
+    rig = Rig(FakeSession(audio_s=0.25), exact=True)
+    rig.go(lambda: rig.feed(2.5, fps=30))
+    heard = [h for h in rig.view.heatmaps if h.skew_s is not None]
+    assert len(heard) > 10
+    assert all(-0.002 <= heatmap.skew_s <= 0.187 for heatmap in heard)
+
+
+@pytest.mark.parametrize("offset_s", [0.3, -0.1])
+def test_a_known_offset_is_taken_off_the_times_of_sound(offset_s: float) -> None:
+    rig = Rig(FakeSession(), av_offset_s=offset_s)
+    rig.run.audio(AudioBlock(np.full((16_000, 1), 0.5, np.float32), 16_000, 0, 100.0))
+    rig.pipeline.hear()
+    heatmap = rig.pipeline.see(Frame(PICTURE, 0, 101.0))
+    assert -0.181 <= heatmap.skew_s + offset_s <= 0
+    assert [block.capture_s for block in rig.view.blocks] == [pytest.approx(100.0 - offset_s)]
 
 
 def test_a_source_that_fails_ends_the_run_with_its_error() -> None:
