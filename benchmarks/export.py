@@ -14,7 +14,7 @@ from common import Check, at_least, at_most, export, final_record, finish, progr
 from rich.table import Table
 
 from denseav.export.bundle import open_bundle
-from denseav.stream.assembly import DEMO_CLIP
+from denseav.stream.sources import DEMO_CLIP
 
 PRECISIONS = ("fp32", "fp16")
 FRAME_SIZE = (224, 296)

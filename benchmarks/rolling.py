@@ -21,7 +21,6 @@ from denseav.export.bundle import Bundle, Manifest, demo_folder, open_bundle
 from denseav.export.graphs import make_graphs
 from denseav.export.session import Session, open_session
 from denseav.models import load
-from denseav.stream.assembly import DEMO_CLIP
 from denseav.stream.clip import Clip
 from denseav.stream.flow import Frame, Heatmap
 from denseav.stream.hud import Hud
@@ -29,6 +28,7 @@ from denseav.stream.overlay import Overlay
 from denseav.stream.paced import PacedClip
 from denseav.stream.pipeline import Pipeline
 from denseav.stream.runtime import LiveRun
+from denseav.stream.sources import DEMO_CLIP
 from denseav.stream.stats import Stats
 from denseav.stream.view import View
 

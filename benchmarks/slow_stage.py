@@ -21,7 +21,6 @@ from rich.table import Table
 
 from denseav.export.bundle import SAMPLE_RATE_HZ, TOKEN_HOP_SAMPLES, demo_folder, open_bundle
 from denseav.export.session import Features, Session, open_session
-from denseav.stream.assembly import DEMO_CLIP
 from denseav.stream.clip import Clip
 from denseav.stream.flow import Heatmap
 from denseav.stream.hud import Hud
@@ -29,6 +28,7 @@ from denseav.stream.overlay import Overlay
 from denseav.stream.paced import PacedClip
 from denseav.stream.pipeline import Pipeline
 from denseav.stream.runtime import LiveRun
+from denseav.stream.sources import DEMO_CLIP
 from denseav.stream.stats import Stats
 from denseav.stream.view import View
 

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing, suppress
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from denseav.export.bundle import (
@@ -19,29 +18,26 @@ from denseav.export.bundle import (
 from denseav.export.session import Session, open_session
 from denseav.export.session_onnx import Interrupted, OnnxSession
 from denseav.stream.calibrate_av import CALIBRATION_S, watch, words, write_clip
-from denseav.stream.camera import Camera
 from denseav.stream.clip import Clip
-from denseav.stream.errors import StreamError, UsageError
+from denseav.stream.errors import UsageError, without_secrets
 from denseav.stream.feed_message import Origin
 from denseav.stream.feed_publisher import Publisher
 from denseav.stream.flow import Heatmap, Source
 from denseav.stream.hud import Hud
-from denseav.stream.microphone import Microphone
 from denseav.stream.offline import run_offline
 from denseav.stream.overlay import Overlay
-from denseav.stream.paced import PacedClip
 from denseav.stream.pipeline import Pipeline
 from denseav.stream.rerun_display import RerunDisplay
 from denseav.stream.runtime import LiveRun
 from denseav.stream.screen import Screen, display_available
+from denseav.stream.sources import described, open_sources, supervised
+from denseav.stream.states import Board
 from denseav.stream.stats import Stats
 from denseav.stream.stats_lines import StatsLines, check_destination
 from denseav.stream.strip import Strip
 from denseav.stream.throttle import Throttle
 from denseav.stream.timed import TimedSession
 from denseav.stream.view import View
-
-DEMO_CLIP = Path(__file__).with_name("demo") / "clip.mp4"
 
 
 def run(
@@ -77,21 +73,23 @@ def run(
     manifest, stats = bundle.manifest, stats or Stats()
     trained = "" if manifest.trained else " (untrained: random weights)"
     _say(f"model {manifest.model}{trained} on {session.backend}, {session.precision}")
-    report = partial(_report, stats, session, manifest)
+    board = Board(_say)
+    report = partial(_report, stats, board, session, manifest)
     with ExitStack() as outputs:
         _open_monitors(options, stats, report, outputs)
         clip = Clip(options.source) if options.offline else None
-        sources = [] if clip else _open_sources(options)
-        outputs.callback(_stop, sources, stats)
+        sources = [] if clip else supervised(open_sources(options), board, stats)
+        for source in sources:
+            outputs.callback(source.stop)
         names = [item.name for item in ([clip] if clip else sources)]
         _say("looking at and listening to " + " and ".join(names))
         _interrupt_when(stop, session)
         pipeline = _open_pipeline(options, TimedSession(session, stats), manifest)
-        hud = Hud(session.backend, session.precision, names)
+        hud = Hud(session.backend, session.precision, names, board.states)
         view = outputs.enter_context(closing(_open_view(options, manifest, hud, stats)))
         publish = None
         if options.publish is not None:
-            publisher = _open_publisher(options, bundle, session, stats, names[0])
+            publisher = _open_publisher(options, bundle, session, stats, board, names[0])
             publish = outputs.enter_context(closing(publisher)).heatmap
         opened.set()
         av_offset_s = options.av_offset_ms / 1000
@@ -102,7 +100,7 @@ def run(
             ready = _announcer(session, sources, hears=options.mic != "none", then=on_ready)
             LiveRun(
                 *(sources, pipeline, view, stats, stop, options.seconds),
-                *(ready, publish, av_offset_s),
+                *(ready, publish, av_offset_s, board),
             ).run()
     return report(final=True)
 
@@ -119,7 +117,7 @@ def calibrate(options: argparse.Namespace, stop: threading.Event, opened: thread
         opened.set()
         write_clip(options.record)
         return f"{options.record} written: play it before the camera, and run --calibrate-av again"
-    sources = _open_sources(options)
+    sources = open_sources(options)
     opened.set()
     seconds = options.seconds or CALIBRATION_S
     _say(f"watching for flashes that click, for {seconds:g} s")
@@ -171,22 +169,17 @@ def _interrupt_when(stop: threading.Event, session: Session) -> None:
     threading.Thread(target=wait, name="interrupter", daemon=True).start()
 
 
-def _stop(sources: Sequence[Source], stats: Stats) -> None:
-    for source in sources:
-        source.stop()
-        if isinstance(source, Microphone):
-            stats.drop("microphone_overflow", source.overflows)
-            stats.drop("samples_not_numbers", source.not_finite)
-
-
-def _report(stats: Stats, session: Session, manifest: Manifest, final: bool) -> dict[str, Any]:
-    return stats.report(
+def _report(
+    stats: Stats, board: Board, session: Session, manifest: Manifest, final: bool
+) -> dict[str, Any]:
+    report = stats.report(
         final=final,
         backend=session.backend,
         precision=session.precision,
         model=manifest.model,
         trained=manifest.trained,
     )
+    return report | {"sources": board.report()}
 
 
 def _open_model(options: argparse.Namespace) -> Bundle:
@@ -202,21 +195,6 @@ def _open_model(options: argparse.Namespace) -> Bundle:
         "denseav-export hf:mhamilton723/DenseAV-sound-language"
     )
     return open_bundle(demo_folder())
-
-
-def _open_sources(options: argparse.Namespace) -> list[Source]:
-    if options.demo:
-        return [PacedClip(Clip(DEMO_CLIP), loop=True)]
-    if options.source is not None:
-        return [PacedClip(Clip(options.source))]
-    camera = Camera(options.camera, size=options.camera_size, fps=options.camera_fps)
-    if options.mic == "none":
-        return [camera]
-    try:
-        return [camera, Microphone(options.mic or "default")]
-    except StreamError:
-        camera.stop()
-        raise
 
 
 def _open_view(options: argparse.Namespace, manifest: Manifest, hud: Hud, stats: Stats) -> View:
@@ -235,7 +213,12 @@ def _open_view(options: argparse.Namespace, manifest: Manifest, hud: Hud, stats:
 
 
 def _open_publisher(
-    options: argparse.Namespace, bundle: Bundle, session: Session, stats: Stats, camera: str
+    options: argparse.Namespace,
+    bundle: Bundle,
+    session: Session,
+    stats: Stats,
+    board: Board,
+    camera: str,
 ) -> Publisher:
     origin = Origin(
         camera=camera,
@@ -252,6 +235,7 @@ def _open_publisher(
         insecure=options.insecure,
         preview=options.publish_preview,
         stats=stats,
+        sources=board.states,
     )
     _say(f"publishing heatmaps at {publisher.endpoint}")
     return publisher
@@ -265,7 +249,7 @@ def _announcer(
     then: Callable[[], None] | None = None,
 ) -> Callable[[Heatmap], bool]:
     """Return what prints the READY line: at the first heatmap with sound, if there is to be any."""
-    inputs = " ".join(map(_described, sources))
+    inputs = " ".join(map(described, sources))
 
     def ready(heatmap: Heatmap) -> bool:
         if hears and heatmap.audio_end_s is None:
@@ -279,15 +263,5 @@ def _announcer(
     return ready
 
 
-def _described(source: Source) -> str:
-    match source:
-        case Camera():
-            return f'camera="{source.name}"@{source.width}x{source.height}'
-        case Microphone():
-            return f'mic="{source.name}"@{source.rate_hz}'
-        case _:
-            return f'source="{source.name}"'
-
-
 def _say(line: str) -> None:
-    print(f"denseav-live: {line}", file=sys.stderr, flush=True)  # noqa: T201
+    print(f"denseav-live: {without_secrets(line)}", file=sys.stderr, flush=True)  # noqa: T201

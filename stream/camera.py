@@ -1,15 +1,17 @@
 """A live camera in, frames out: a device on this machine or a stream on the network, by OpenCV.
 
 A frame's time is the driver's stamp where there is one, else that of its grab, before it is
-decoded. A camera that stops or freezes ends with an error; to open it again is somebody else's
-decision. Passwords in a URL are used and never shown.
+decoded; what waited in a buffer is thrown away, for that stamp would be a lie. A camera that stops
+or freezes ends with an error; to open it again is somebody else's decision. Passwords in a URL are
+used and never shown.
 """
 
 import os
-import re
 import sys
 import threading
 import time
+from pathlib import Path
+from typing import Self
 
 # OpenCV reads these when it is loaded or first used: open cameras at once on Windows, notice a
 # frozen one within two seconds on Linux, and leave FFmpeg's errors, with their URLs, unprinted.
@@ -20,13 +22,17 @@ os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 import cv2
 
 from denseav.stream.clock import driver_time_s
-from denseav.stream.errors import SourceError
+from denseav.stream.errors import SourceError, without_secrets
 from denseav.stream.flow import Frame, Receiver
 
 OPEN_TIMEOUT_MS = 5000
-READ_TIMEOUT_MS = 1500  # a run that is told to end while the camera hangs waits for so long
+READ_TIMEOUT_MS = 5000  # the first whole picture of a network camera can take as long
 FROZEN_S = 2.0  # a camera that grabs but gives no picture for so long has failed
 STOP_TIMEOUT_S = 2.0
+PAUSE_S = 0.5  # after a longer one, pictures may have waited
+DRAINED_S = 0.5  # pictures that wait are looked through for so long at most
+PERIOD_S = (1 / 120, 0.2)  # what is believed of a camera that says how often it gives pictures
+LASTING = Path("/dev/v4l/by-id")
 
 BACKENDS = {"linux": cv2.CAP_V4L2, "darwin": cv2.CAP_AVFOUNDATION, "win32": cv2.CAP_MSMF}
 BACKEND = BACKENDS.get(sys.platform, cv2.CAP_ANY)
@@ -56,12 +62,14 @@ class Camera:
         self, spec: str, size: tuple[int, int] | None = None, fps: float | None = None
     ) -> None:
         self.name = public_name(spec)
+        self._asked = (lasting(spec), size, fps)
         self._capture = _open(spec, self.name, size, fps)
         opened, image_HW3 = self._capture.read()
         if not opened:
             self._capture.release()
             raise SourceError(f"camera {self.name} gives no picture; {_advice(spec)}")
         self.height, self.width = image_HW3.shape[:2]
+        self._backlog = Backlog(self._stated_fps(spec, fps), time.monotonic())
         self._receiver: Receiver | None = None
         self._begun = threading.Event()
         self._stopping = threading.Event()
@@ -74,12 +82,16 @@ class Camera:
         self._receiver = receiver
         self._begun.set()
 
-    def stop(self) -> None:
-        """Stop and release the camera. May be called twice."""
+    def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> None:
+        """Stop and release the camera, later if it hangs. May be called twice."""
         self._stopping.set()
         self._begun.set()
         if self._thread is not threading.current_thread():
-            self._thread.join(STOP_TIMEOUT_S)
+            self._thread.join(timeout_s)
+
+    def again(self) -> Self:
+        """Open the same camera anew, also where it was plugged in again under another number."""
+        return type(self)(*self._asked)
 
     def _read(self) -> None:
         index, seen_s = 0, time.monotonic()
@@ -87,6 +99,9 @@ class Camera:
             if not self._capture.grab():
                 break
             captured_s = self._captured_s()
+            if self._backlog.waited(captured_s):
+                seen_s = captured_s
+                continue
             decoded, image_HW3 = self._capture.retrieve()
             if not decoded:
                 continue
@@ -99,10 +114,13 @@ class Camera:
         if self._receiver is not None and not self._stopping.is_set():
             self._receiver.ended(
                 SourceError(
-                    f"camera {self.name} stopped giving pictures; check its cable or network "
-                    "and start again"
+                    f"camera {self.name} stopped giving pictures; check its cable or network"
                 )
             )
+
+    def _stated_fps(self, spec: str, asked_fps: float | None) -> float:
+        """Return the frame rate by the stream's own words, or as it was asked of a device."""
+        return self._capture.get(cv2.CAP_PROP_FPS) if "://" in spec else asked_fps or 0.0
 
     def _captured_s(self) -> float:
         """Return when the frame in hand was captured: by the driver where it says, else now."""
@@ -112,13 +130,50 @@ class Camera:
         return driver_time_s(self._capture.get(cv2.CAP_PROP_POS_MSEC), now_s)
 
 
-def public_name(spec: str) -> str:
-    """Return what of a camera's name may be shown: no user, password or query.
+class Backlog:
+    """Tells pictures that have waited in a buffer from those that have just come.
 
-    All up to the last `@` goes, because a password may itself hold `@`, `/`, `?` or `#`.
+    A camera is opened by reading some of its stream, and a network holds up what it cannot send:
+    such pictures then come at once, and are older than their stamps say. The first that comes
+    after about its usual time has not waited.
+
+    Parameters
+    ----------
+    fps : pictures a second, as the camera says; anything.
+    now_s : when it was opened.
     """
-    scheme, mark, rest = spec.partition("://")
-    return scheme + mark + re.split(r"[?#]", rest.rpartition("@")[2])[0] if mark else spec
+
+    def __init__(self, fps: float, now_s: float) -> None:
+        shortest_s, longest_s = PERIOD_S
+        self._period_s = min(max(1 / fps if fps > 0 else 0.0, shortest_s), longest_s)
+        self._last_s = self._since_s = now_s
+        self._draining = True
+
+    def waited(self, came_s: float) -> bool:
+        """Return whether the picture that came now had waited."""
+        gap_s, self._last_s = came_s - self._last_s, came_s
+        if self._draining:
+            late = gap_s > self._period_s / 2 or came_s - self._since_s > DRAINED_S
+            self._draining = not late
+        elif gap_s > max(PAUSE_S, 3 * self._period_s):
+            self._draining, self._since_s = True, came_s
+        else:
+            self._period_s += 0.1 * (gap_s - self._period_s)
+        return self._draining
+
+
+def public_name(spec: str) -> str:
+    """Return what of a camera's name may be shown: no user, password or query."""
+    shown = without_secrets(spec)
+    return shown if spec.startswith("/") else shown.rpartition("@")[2]
+
+
+def lasting(spec: str, links: Path = LASTING) -> str:
+    """Return the path of a Linux camera that stays when it is plugged in again, or the spec."""
+    node = Path(f"/dev/video{spec}" if spec.isdecimal() else spec)
+    if "://" in spec or not links.is_dir():
+        return spec
+    return next((str(link) for link in sorted(links.iterdir()) if link.resolve() == node), spec)
 
 
 def _open(
@@ -158,4 +213,9 @@ def _advice(spec: str) -> str:
             "allow the camera for this terminal in System Settings > Privacy & Security, "
             "and see: denseav-live --list-devices"
         )
-    return "it is absent, in use or not permitted; see: denseav-live --list-devices"
+    node = f"/dev/video{spec}" if spec.isdecimal() else spec
+    fault = "it is absent, in use or not permitted"
+    if sys.platform == "linux" and Path(node).is_char_device():
+        readable = os.access(node, os.R_OK | os.W_OK)
+        fault = "another program uses it" if readable else "add yourself to the group video"
+    return f"{fault}; see: denseav-live --list-devices"

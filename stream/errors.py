@@ -10,6 +10,7 @@ StreamError        1  itself: a library of the system is missing
 A bundle that cannot be used is `denseav.export.bundle.BundleError`, exit code 4.
 """
 
+import re
 from typing import ClassVar
 
 
@@ -41,3 +42,13 @@ class OutputError(StreamError):
     """A recording or report cannot be written."""
 
     exit_code: ClassVar[int] = 7
+
+
+def without_secrets(text: str) -> str:
+    """Return a message with nothing of its URLs but scheme, host and path.
+
+    All up to the last `@` goes, because a password may itself hold `@`, `/`, `?`, `#` or spaces;
+    what follows `?` or `#` goes too.
+    """
+    text = re.sub(r"(\w+://).*@", r"\1", text, flags=re.DOTALL)
+    return re.sub(r"(\w+://[^\s?#]*)[?#]\S*", r"\1", text)

@@ -26,7 +26,7 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 PREFIX = struct.Struct("<32s4sBBHIIIHHHHIQ16s")  # FEED.md says what each is
-MAGIC, MAJOR, MINOR = b"DNAV", 1, 0
+MAGIC, MAJOR, MINOR = b"DNAV", 1, 1
 MESSAGE_BYTES_MAX, TIME_MAX_NS = 4 << 20, 1 << 62
 KEY_NAMES = "server-public", "client-public", "client-secret"
 _REFUSALS = {  # by whether this client has keys, and what the publisher says or speaks

@@ -6,7 +6,7 @@ has subscribed not even that is filled. Twice a second the status goes out on it
 
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -15,6 +15,7 @@ from denseav.stream.feed_message import Envelope, Origin, heat_fields, new_run, 
 from denseav.stream.feed_sockets import FeedSockets
 from denseav.stream.flow import Heatmap
 from denseav.stream.mailbox import Mailbox
+from denseav.stream.states import Kind, SourceState
 from denseav.stream.stats import Snapshot, Stats
 
 STATUS_S = 0.5
@@ -35,6 +36,7 @@ class Publisher:
     keys : the key folder, or None for no keys.
     insecure : whether other machines may connect without keys.
     preview : whether pictures are sent.
+    sources : gives the states of those sources that may fail.
     stats : takes the stage `publish` and the latency of what was sent; None for nothing.
 
     Raises
@@ -53,8 +55,10 @@ class Publisher:
         insecure: bool = False,
         preview: bool = False,
         stats: Stats | None = None,
+        sources: Callable[[], Sequence[SourceState]] = tuple,
     ) -> None:
         self._stats = stats
+        self._sources = sources
         self._origin = origin
         self._snapshot = snapshot
         self._preview = preview
@@ -135,11 +139,12 @@ class Publisher:
     def _status_fields(self, ended: bool = False) -> Mapping[str, Any]:
         snapshot, newest, now_s = self._snapshot(), self._newest, monotonic()
         self._drops = {**snapshot.drops, "feed_busy": self._replaced}
-        state = "ended" if ended else _state(newest, now_s)
+        sources = self._sources()
+        state = "ended" if ended else _state(newest, sources, now_s)
         recent_s = [sent_s for sent_s in self._sent_s if sent_s > now_s - 2]
         return {
             "state": state,
-            "health": health(snapshot, live=state == "live"),
+            "health": health(snapshot, live=state == "live", hears=_well("microphone", sources)),
             "replay": False,
             "audio_dbfs": None if newest is None else round(newest.rms_dbfs, 1),
             "fps_in": round(snapshot.fps_in, 2),
@@ -150,21 +155,40 @@ class Publisher:
             "published": self._heat.sequence,
             "subscribers": self._sockets.subscribers,
             "drops": self._drops,
+            "sources": [_source(source, now_s) for source in sources],
         }
 
 
-def _state(newest: Heatmap | None, now_s: float) -> str:
+def _source(source: SourceState, now_s: float) -> Mapping[str, Any]:
+    return {
+        "kind": source.kind,
+        "state": source.state.value,
+        "for_ms": round(1000 * max(0.0, now_s - source.since_s)),
+        "losses": source.losses,
+    }
+
+
+def _well(kind: Kind, sources: Sequence[SourceState]) -> bool:
+    return all(source.is_well for source in sources if source.kind == kind)
+
+
+def _state(newest: Heatmap | None, sources: Sequence[SourceState], now_s: float) -> str:
+    if not _well("camera", sources):
+        return "camera_lost"
     if newest is None:
         return "starting"
     return "live" if now_s - newest.ready_s < STALLED_S else "stalled"
 
 
-def health(snapshot: Snapshot, live: bool) -> str:
-    """Return `excellent`, `fair` or `poor` by the last 10 seconds; `unusable` when not live."""
+def health(snapshot: Snapshot, live: bool, hears: bool = True) -> str:
+    """Return `excellent`, `fair` or `poor` by the last 10 seconds; `unusable` when not live.
+
+    Without sound it is `poor` at best.
+    """
     if not live:
         return "unusable"
     share = snapshot.fps_out / snapshot.fps_in if snapshot.fps_in else 0.0
     for grade, least, most_ms in _GRADES:
-        if share >= least and (snapshot.latency_p95_ms or 0.0) <= most_ms:
+        if hears and share >= least and (snapshot.latency_p95_ms or 0.0) <= most_ms:
             return grade
     return "poor"

@@ -5,6 +5,7 @@ from typing import Any
 
 from denseav.stream.feed_client import (
     DAMAGE,
+    TIME_MAX_NS,
     FeedFormatError,
     HeatmapSubscriber,
     expect,
@@ -12,8 +13,18 @@ from denseav.stream.feed_client import (
     split,
 )
 
-STATES = ("starting", "live", "stalled", "replay", "ended")
+STATES = ("starting", "live", "stalled", "camera_lost", "replay", "ended")
 GRADES = ("excellent", "fair", "poor", "unusable")
+
+
+@dataclass(frozen=True)
+class SourceReport:
+    """How the publisher's camera or microphone did, for how long, and how often it was lost."""
+
+    kind: str
+    state: str
+    for_ms: int
+    losses: int
 
 
 @dataclass(frozen=True)
@@ -26,6 +37,7 @@ class StatusMessage:
     state: str
     health: str
     replay: bool
+    sources: tuple[SourceReport, ...]
     header: dict[str, Any]
     data: bytes
 
@@ -42,9 +54,16 @@ def decode_status(data: bytes) -> StatusMessage:
         expect(shape == (0, 0, 0) and starts[1] == len(data), "it carries more than a header")
         state, grade = field(header, "state", str), field(header, "health", str)
         replay = field(header, "replay", bool)
+        sources = tuple(_source(record) for record in header.get("sources", ()))
     except DAMAGE as error:
         raise FeedFormatError(f"not a status message: {error!s:.99}") from None
-    return StatusMessage(run, sequence, header["publish_ns"], state, grade, replay, header, data)
+    said = state, grade, replay, sources
+    return StatusMessage(run, sequence, header["publish_ns"], *said, header, data)
+
+
+def _source(record: Any) -> SourceReport:
+    counts = (field(record, name, int, TIME_MAX_NS) for name in ("for_ms", "losses"))
+    return SourceReport(field(record, "kind", str), field(record, "state", str), *counts)
 
 
 class StatusSubscriber(HeatmapSubscriber):

@@ -71,6 +71,9 @@ def _state(status: StatusMessage) -> Text:
         value = status.header.get(name)
         if isinstance(value, int | float):
             line.append(f"  {name} {value:g}")
+    for source in status.sources:
+        if source.state != "running":
+            line.append(f"  {source.kind} {source.state} for {source.for_ms / 1000:.0f} s", "red")
     return line
 
 

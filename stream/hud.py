@@ -1,10 +1,12 @@
 """The figures of the last seconds enter; a small panel at the canvas's top left leaves."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from time import monotonic
 
 from denseav.export.bundle import SAMPLE_RATE_HZ, TOKEN_HOP_SAMPLES
 from denseav.stream.paint import GREY, WHITE, Canvas, panel, text, text_width, type_size
+from denseav.stream.states import SourceState
 from denseav.stream.stats import Snapshot
 
 HOP_MS = 1000 * TOKEN_HOP_SAMPLES / SAMPLE_RATE_HZ
@@ -18,9 +20,17 @@ class Hud:
     ----------
     backend, precision : what computes, as the session says.
     sources : the names of the camera, microphone or file.
+    states : gives the states of those of them that may fail.
     """
 
-    def __init__(self, backend: str, precision: str, sources: Sequence[str]) -> None:
+    def __init__(
+        self,
+        backend: str,
+        precision: str,
+        sources: Sequence[str],
+        states: Callable[[], Sequence[SourceState]] = tuple,
+    ) -> None:
+        self._states = states
         self._fixed = [("runs on", f"{backend}, {precision}")]
         for i, name in enumerate(sources):
             readable = name.encode(errors="replace").decode()  # a path need not be Unicode
@@ -31,7 +41,8 @@ class Hud:
         size = type_size(canvas)
         if not size:
             return
-        rows = [*hud_rows(snapshot), *self._fixed]
+        faults = [("", each.words(monotonic())) for each in self._states() if not each.is_well]
+        rows = [*faults, *hud_rows(snapshot), *self._fixed]
         gap, line = size, round(1.5 * size)
         rows = rows[: int(0.45 * canvas.shape[0] / line)]  # the lower half is the picture's
         labels = max(text_width(label, size) for label, _ in rows) + gap
@@ -45,6 +56,17 @@ class Hud:
             baseline = gap + gap // 2 + line * i + round(1.1 * size)
             text(canvas, 2 * gap, baseline, label, size, GREY)
             text(canvas, 2 * gap + labels, baseline, value, size, WHITE)
+
+
+def marked_stale(canvas: Canvas, words: str) -> Canvas:
+    """Return a copy of the last canvas that nobody takes for a new one: dark, and saying why."""
+    stale = (canvas // 3).astype(canvas.dtype)
+    size = type_size(stale)
+    if size:
+        words = _fitted(words, size, stale.shape[1] - 4 * size)
+        left = (stale.shape[1] - text_width(words, size)) // 2
+        text(stale, left, stale.shape[0] // 2, words, size, WHITE)
+    return stale
 
 
 def hud_rows(snapshot: Snapshot) -> list[tuple[str, str]]:

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Sequence
 
 from denseav.export.bundle import BundleError
-from denseav.stream.errors import StreamError
+from denseav.stream.errors import StreamError, without_secrets
 from denseav.stream.options import parse
 
 OPENING_S = 1.5  # for what is being opened to get ready to end in order
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _run(arguments, stop, opened)
     except (StreamError, BundleError) as error:
-        print(f"denseav-live: error: {error}", file=sys.stderr)  # noqa: T201
+        print(f"denseav-live: error: {without_secrets(str(error))}", file=sys.stderr)  # noqa: T201
         return error.exit_code
     return 0
 

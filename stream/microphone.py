@@ -11,19 +11,21 @@ import threading
 import time
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from denseav.stream.clock import SampleClock
-from denseav.stream.errors import SourceError
+from denseav.stream.errors import SourceError, without_secrets
 from denseav.stream.flow import AudioBlock, Receiver
 
 BLOCKS_PER_SECOND = 100
 WAITING_BLOCKS = 500  # five seconds may wait for our thread; what comes then is lost, and a gap
 FIRST_S = 5.0  # a wireless microphone takes seconds to begin
 CEASED_S = 2.0
+HELD_BLOCKS = 10  # after a loss: the first half may still be late
+LEAST_LOST_S = 0.005  # macOS reports losses where nothing is missing
 POLL_S = 0.1
 STOP_TIMEOUT_S = 2.0
 
@@ -41,8 +43,9 @@ class Packet:
 class Microphone:
     """A microphone: a `Source` of sound, at the device's own rate and with at most two channels.
 
-    Sound that PortAudio reports lost becomes a jump of `first_sample`, by as much as the sound
-    after it came late.
+    Sound that PortAudio reports lost becomes a jump of `first_sample`. PortAudio does not say how
+    much was lost: it is by how much the sound after it is late, when the least late of some blocks
+    is taken; these are handed on 0.1 s later.
 
     Parameters
     ----------
@@ -65,6 +68,7 @@ class Microphone:
         sounddevice = load_sounddevice()
         device = _find(sounddevice, spec)
         self.name = str(device["name"])
+        self._lasting_spec = spec if spec == "default" else _full_name(sounddevice, device)
         self.rate_hz = int(device["default_samplerate"])
         self.channels = min(2, int(device["max_input_channels"]))
         self.overflows = 0
@@ -73,9 +77,11 @@ class Microphone:
         self._packets: queue.Queue[Packet] = queue.Queue(WAITING_BLOCKS)
         self._given = 0  # samples that callbacks have brought, lost ones too
         self._gap = 0  # samples missing before that, by our estimate
+        self._held: list[Packet] = []
         self._clock = SampleClock(self.rate_hz)
         self._finished = threading.Event()
         self._stopping = threading.Event()
+        self._released = threading.Event()
         self._thread: threading.Thread | None = None
         try:
             self._stream: Any = sounddevice.InputStream(
@@ -98,13 +104,21 @@ class Microphone:
         )
         self._thread.start()
 
-    def stop(self) -> None:
-        """Stop and release the device. May be called twice."""
+    def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> None:
+        """Stop and release the device, later if it hangs. May be called twice."""
         self._stopping.set()
         if self._thread is None:
             self._stream.close()
+            self._released.set()
         elif self._thread is not threading.current_thread():
-            self._thread.join(STOP_TIMEOUT_S)
+            self._thread.join(timeout_s)
+
+    def again(self) -> Self:
+        """Open the same device anew, also where it was plugged in again."""
+        if not self._released.is_set():
+            raise SourceError(f"microphone {self.name} is still being closed")
+        _look_again(load_sounddevice())
+        return type(self)(self._lasting_spec)
 
     def _take(self, samples_SC: Any, count: int, _times: Any, status: Any) -> None:
         packet = Packet(samples_SC.copy(), self._given, time.monotonic(), status.input_overflow)
@@ -122,6 +136,7 @@ class Microphone:
             error = self._cannot_open(failure)
         self._stream.abort()
         self._stream.close()
+        self._released.set()
         if error is not None and not self._stopping.is_set():
             receiver.ended(error)
 
@@ -134,22 +149,35 @@ class Microphone:
             except queue.Empty:
                 if self._finished.is_set() or time.monotonic() - heard_s > CEASED_S:
                     return SourceError(
-                        f"microphone {self.name} stopped giving sound; check that it is plugged "
-                        "in and start again"
+                        f"microphone {self.name} stopped giving sound; check that it is plugged in"
                     )
                 continue
             heard_s = packet.came_s
-            receiver.audio(self._block(packet))
+            for ready in self._counted(packet):
+                receiver.audio(self._block(ready))
         return None
+
+    def _counted(self, packet: Packet) -> list[Packet]:
+        """Return what can be handed on: after a loss nothing until its length is known."""
+        self.overflows += packet.overflowed
+        if not self._held and not packet.overflowed:
+            return [packet]
+        self._held.append(packet)
+        if len(self._held) < HELD_BLOCKS:
+            return []
+        held, self._held = self._held, []
+        lost_s = min(self._late_s(packet) for packet in held[HELD_BLOCKS // 2 :])
+        if lost_s > LEAST_LOST_S:
+            self._gap += round(lost_s * self.rate_hz)
+        return held
+
+    def _late_s(self, packet: Packet) -> float:
+        end = packet.first_sample + self._gap + len(packet.samples_SC)
+        return packet.came_s - self._clock.time_of(end)
 
     def _block(self, packet: Packet) -> AudioBlock:
         first = packet.first_sample + self._gap
-        late_s = self._clock.observe(first + len(packet.samples_SC), packet.came_s)
-        if packet.overflowed:
-            self.overflows += 1
-            missing = max(0, round(late_s * self.rate_hz))
-            self._gap += missing
-            first += missing
+        self._clock.observe(first + len(packet.samples_SC), packet.came_s)
         samples_SC = self._only_numbers(packet.samples_SC)
         return AudioBlock(samples_SC, self.rate_hz, first, self._clock.time_of(first))
 
@@ -196,8 +224,24 @@ def _find(sounddevice: ModuleType, spec: str) -> dict[str, Any]:
             raise SourceError(
                 "this machine has no microphone; plug one in, or use --mic none"
             ) from None
-        fault = f"no microphone {spec}"
+        shown = without_secrets(spec)
+        fault = f"no microphone {shown}"
         if str(error).startswith("Multiple"):
-            fault = f"the name {spec} fits several microphones"
+            fault = f"the name {shown} fits several microphones"
         raise SourceError(f"{fault}; see: denseav-live --list-devices") from None
     return found
+
+
+def _full_name(sounddevice: ModuleType, device: dict[str, Any]) -> str:
+    """Return the name that stays when other devices come and go; a number does not."""
+    return f"{device['name']}, {sounddevice.query_hostapis(device['hostapi'])['name']}"
+
+
+def _look_again(sounddevice: ModuleType) -> None:
+    """Make PortAudio, which looks for devices only when it begins, begin again."""
+    try:
+        while sounddevice._initialized:
+            sounddevice._terminate()
+        sounddevice._initialize()
+    except sounddevice.PortAudioError as error:
+        raise SourceError(f"the sound system does not answer ({error})") from None

@@ -16,6 +16,7 @@ from denseav.stream.errors import SourceError
 from denseav.stream.flow import AudioBlock, Frame, Heatmap, Source
 from denseav.stream.mailbox import Came, Mailbox, WaitingLine
 from denseav.stream.pipeline import Pipeline
+from denseav.stream.states import Board
 from denseav.stream.stats import Stats
 from denseav.stream.view import View
 
@@ -34,6 +35,7 @@ class LiveRun:
     ready : called with each heatmap until it returns True: the first that is worth announcing.
     publish : called with every heatmap on the seeing thread; must not wait.
     av_offset_s : how much later the sound arrives than the picture; taken off the sound's times.
+    board : the states of sources that may fail and come back; None when they cannot.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class LiveRun:
         ready: Callable[[Heatmap], bool] | None = None,
         publish: Callable[[Heatmap], None] | None = None,
         av_offset_s: float = 0.0,
+        board: Board | None = None,
     ) -> None:
         self._sources = sources
         self._pipeline = pipeline
@@ -56,6 +59,7 @@ class LiveRun:
         self._ready = ready
         self._publish = publish
         self._av_offset_s = av_offset_s
+        self._board = board or Board(lambda _: None)
         self._frames: Mailbox[Came] | WaitingLine = Mailbox()
         if pipeline.exact:
             self._frames = WaitingLine(pipeline.wait_s, partial(stats.drop, "model_busy"))
@@ -124,7 +128,7 @@ class LiveRun:
             elif self._all_seen.is_set():
                 return
             else:
-                self._view.poll()
+                self._view.poll(self._board.camera_fault())
             if self._view.quit_asked or (end_s is not None and monotonic() >= end_s):
                 return
 
@@ -145,7 +149,11 @@ class LiveRun:
                 continue
             frame, came_s = taken
             self._stats.stage("queue", monotonic() - came_s)
-            heatmap = self._pipeline.see(frame, self._view.wants_features)
+            answer = self._pipeline.see(frame, self._view.wants_features)
+            heatmap = self._board.honest(answer, self._av_offset_s)
+            if heatmap is None:
+                self._stats.drop("camera_lost")
+                continue
             self._stats.heatmap(frame.capture_s, heatmap.ready_s, heatmap.audio_end_s)
             self._stats.skew(heatmap.skew_s)
             if self._ready is not None and self._ready(heatmap):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from denseav.stream.errors import OutputError
 from denseav.stream.flow import AudioBlock, Heatmap
-from denseav.stream.hud import Hud
+from denseav.stream.hud import Hud, marked_stale
 from denseav.stream.overlay import Overlay
 from denseav.stream.paint import Canvas
 from denseav.stream.record import Recorder, snapshot, unused_path
@@ -58,6 +58,7 @@ class View:
         self._rerun = rerun
         self._sound: deque[AudioBlock] = deque(maxlen=_SOUND_BLOCKS)
         self._canvas: Canvas | None = None
+        self._fault: str | None = None  # as the window says it
         self._paused = False
         self._by_key = False  # whether the recording was begun by a key
 
@@ -106,15 +107,23 @@ class View:
         canvas = picture if strip is None else strip.under(picture, self._overlay.shown)
         self._record_or_give_up(canvas, heatmap.frame.capture_s)
         if self._screen is not None and not self._paused:
-            self._canvas = canvas
-            self._press(self._screen.show(canvas))
+            self._canvas, self._fault = canvas, None
+            self._display(canvas)
         else:
             self.poll()
 
-    def poll(self) -> None:
-        """Keep the window answering when nothing is new."""
-        if self._screen is not None:
-            self._press(self._screen.poll())
+    def poll(self, fault: str | None = None) -> None:
+        """Keep the window answering when nothing is new; with a fault, say so on the last picture.
+
+        Parameters
+        ----------
+        fault : why nothing new comes, in a few words.
+        """
+        if fault is None or fault == self._fault or self._canvas is None or self._paused:
+            self._display(None)
+        else:
+            self._fault = fault
+            self._display(marked_stale(self._canvas, fault))
         if self._rerun is not None and not self._rerun.alive:
             self._leave(self._rerun)
 
@@ -134,6 +143,17 @@ class View:
             self._say(f"Rerun's viewer ended ({rerun.failure}); the run goes on without it")
             rerun.close()
             self._rerun = None
+
+    def _display(self, canvas: Canvas | None) -> None:
+        """Show a canvas, or only look for keys; go on without a window that is gone."""
+        if self._screen is None:
+            return
+        try:
+            self._press(self._screen.poll() if canvas is None else self._screen.show(canvas))
+        except OutputError as error:
+            self._say(str(error))
+            self._screen.close()
+            self._screen = None
 
     def _press(self, key: str | None) -> None:
         if key == "q":

@@ -5,17 +5,19 @@ import shutil
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import cv2
-from media import grey
+from media import Image, grey
 
 SYSTEM_PYTHON = "/usr/bin/python3"  # the bindings of GStreamer belong to the system
 PICTURE_S = 0.03
 
 RTSP = """
+import sys
 import gi
 gi.require_version("Gst", "1.0")
 gi.require_version("GstRtspServer", "1.0")
@@ -23,7 +25,7 @@ from gi.repository import GLib, Gst, GstRtspServer
 Gst.init(None)
 server = GstRtspServer.RTSPServer.new()
 server.set_address("127.0.0.1")
-server.set_service("0")
+server.set_service(sys.argv[1])
 factory = GstRtspServer.RTSPMediaFactory.new()
 factory.set_launch(
     "( videotestsrc is-live=true ! video/x-raw,width=320,height=240,framerate=25/1 "
@@ -36,19 +38,35 @@ GLib.MainLoop().run()
 """
 
 
-class MjpegServer:
-    """Serves pictures whose grey is 10, 20, … 240 and again, each `PICTURE_S` after the other."""
+def greys(count: int) -> Image:
+    """The pictures that a camera gives: 10, 20, … 240 and again."""
+    return grey(10 * (count % 24 + 1), 160, 120)
 
-    def __init__(self) -> None:
+
+class MjpegServer:
+    """Serves a picture each `PICTURE_S`; frozen it serves none, and keeps its connections.
+
+    Hurried it serves one after the other.
+    """
+
+    def __init__(self, port: int = 0, picture: Callable[[int], Image] = greys) -> None:
         self.frozen = threading.Event()
+        self.hurried = threading.Event()
+        self.picture = picture
+        self.port = port
+        self.start()
+
+    def start(self) -> None:
+        """Serve again after `kill`, at the same address."""
         self._killed = threading.Event()
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._http = ThreadingHTTPServer(("127.0.0.1", self.port), self._handler())
+        self.port = self._http.server_address[1]
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,))
         self._thread.start()
 
     @property
     def address(self) -> str:
-        return f"127.0.0.1:{self._http.server_address[1]}"
+        return f"127.0.0.1:{self.port}"
 
     @property
     def url(self) -> str:
@@ -78,12 +96,11 @@ class MjpegServer:
         return Handler
 
     def serve(self, connection: Any) -> None:
-        count = 0
-        while not self._killed.wait(PICTURE_S):
+        count, killed = 0, self._killed
+        while not killed.wait(0 if self.hurried.is_set() else PICTURE_S):
             if self.frozen.is_set():
                 continue
-            level = 10 * (count % 24 + 1)
-            jpeg = cv2.imencode(".jpg", grey(level, 160, 120))[1].tobytes()
+            jpeg = cv2.imencode(".jpg", self.picture(count))[1].tobytes()
             header = f"--next\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
             connection.write(header.encode() + jpeg + b"\r\n")
             count += 1
@@ -93,8 +110,13 @@ class RtspServer:
     """Serves a moving test picture at 25 fps."""
 
     def __init__(self) -> None:
+        self._port = "0"
+        self.start()
+
+    def start(self) -> None:
+        """Serve again after `kill`, at the same address."""
         self._process = subprocess.Popen(
-            [SYSTEM_PYTHON, "-c", RTSP],
+            [SYSTEM_PYTHON, "-c", RTSP, self._port],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
@@ -102,7 +124,7 @@ class RtspServer:
         assert self._process.stdout is not None
         port = self._process.stdout.readline().strip()
         assert port, "the RTSP server does not start"
-        self.address = f"127.0.0.1:{port}"
+        self._port, self.address = port, f"127.0.0.1:{port}"
 
     @staticmethod
     def possible() -> bool:
@@ -129,14 +151,20 @@ class PulseServer:
             "PULSE_SERVER": f"unix:{folder}/pulse.sock",
             "PATH": "/usr/bin:/bin",
         }
-        script = folder / "pa.pa"
-        script.write_text(
+        self._script = folder / "pa.pa"
+        self._script.write_text(
             f"load-module module-native-protocol-unix auth-anonymous=1 socket={folder}/pulse.sock\n"
             "load-module module-null-sink sink_name=spk rate=48000 channels=2\n"
             "load-module module-remap-source master=spk.monitor source_name=mic\n"
             "set-default-sink spk\nset-default-source mic\n"
         )
-        daemon = ("pulseaudio", "-n", "-F", str(script), "--daemonize=no", "--use-pid-file=no")
+        self.start()
+
+    def start(self) -> None:
+        """Serve again after `kill`, at the same address."""
+        Path(self._folder, "pulse.sock").unlink(missing_ok=True)
+        script = str(self._script)
+        daemon = ("pulseaudio", "-n", "-F", script, "--daemonize=no", "--use-pid-file=no")
         self._daemon = self._begin(*daemon, "--exit-idle-time=-1")
         self._wait()
         # Without a steady stream of silence the loudspeaker sleeps, and swallows a first second.

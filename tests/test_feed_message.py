@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from denseav.stream.feed_client import PREFIX, FeedFormatError, decode
 from denseav.stream.feed_message import Envelope, Origin, heat_fields, preview_jpeg, region
-from denseav.stream.feed_status import decode_status
+from denseav.stream.feed_status import SourceReport, decode_status
 
 GOLDEN = Path(__file__).with_name("golden")
 
@@ -67,10 +67,20 @@ def test_a_status_of_version_1_0_still_says_what_it_said() -> None:
     assert (decoded.state, decoded.health, decoded.replay) == ("live", "excellent", False)
     assert (decoded.run, decoded.sequence) == (RUN.hex(), 3)
     assert decoded.header["audio_dbfs"] == -20.0
+    assert decoded.sources == ()
+
+
+def test_a_status_of_version_1_1_still_says_what_it_said() -> None:
+    decoded = decode_status((GOLDEN / "feed_status_1_1.bin").read_bytes())
+    assert (decoded.state, decoded.health, decoded.replay) == ("camera_lost", "unusable", False)
+    assert decoded.sources == (
+        SourceReport("camera", "lost", 2500, 3),
+        SourceReport("microphone", "running", 60_000, 0),
+    )
 
 
 def test_the_encoder_still_writes_the_golden_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    golden = (GOLDEN / "feed_heat_1_0.bin").read_bytes()
+    golden = (GOLDEN / "feed_heat_1_1.bin").read_bytes()
     monkeypatch.setattr("time.monotonic_ns", lambda: 1_000_020_000_000)
     monkeypatch.setattr("time.time_ns", lambda: 1_790_000_000_000_000_000)
     envelope = Envelope("heat", "cam0", RUN)
@@ -95,7 +105,7 @@ def test_a_longer_prefix_of_a_later_minor_version_is_skipped() -> None:
     ("prefix", "complaint"),
     [
         ({"magic": b"EVIL"}, "magic"),
-        ({"major": 2}, r"version is 2\.0"),
+        ({"major": 2}, r"version is 2\.1"),
         ({"prefix": 0}, "prefix or header"),
         ({"size": 1 << 20}, "prefix or header"),
         ({"maps": 4}, "shape"),

@@ -22,7 +22,6 @@ from servers import MjpegServer, PulseServer, RtspServer
 
 from denseav.export.bundle import demo_folder, open_bundle
 from denseav.export.session_onnx import Interrupted, OnnxSession
-from denseav.stream import assembly
 from denseav.stream.clip import Clip
 from denseav.stream.hud import Hud
 from denseav.stream.microphone import Microphone
@@ -30,6 +29,7 @@ from denseav.stream.overlay import Overlay
 from denseav.stream.paced import PacedClip
 from denseav.stream.pipeline import Pipeline
 from denseav.stream.runtime import LiveRun
+from denseav.stream.sources import count_losses
 from denseav.stream.stats import Stats
 from denseav.stream.view import View
 
@@ -280,10 +280,9 @@ def test_a_pass_can_be_interrupted_and_that_is_no_failure(exact: Path) -> None:
     assert stop.is_set()
 
 
-def test_what_a_microphone_lost_is_in_the_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_microphone_lost_is_in_the_figures() -> None:
     microphone, stats = Microphone.__new__(Microphone), Stats()
     microphone.overflows, microphone.not_finite = 2, 0
-    monkeypatch.setattr(microphone, "stop", lambda: None)
-    assembly._stop([microphone], stats)
+    count_losses(stats, microphone)
     report = stats.report(backend="", precision="", model="", trained=False)
     assert report["drops"] == {"microphone_overflow": 2}

@@ -11,9 +11,9 @@ from media import read_sound, speak
 from servers import PulseServer
 
 from denseav.stream import microphone as microphone_module
-from denseav.stream.clock import SampleClock
 from denseav.stream.devices import list_devices, list_microphones
 from denseav.stream.errors import SourceError
+from denseav.stream.flow import AudioBlock
 from denseav.stream.microphone import Microphone, Packet
 from denseav.stream.rolling import RollingWindow
 
@@ -161,7 +161,16 @@ class FakeSoundDevice:
     def query_devices(self, device: Any = None, kind: str | None = None) -> dict[str, Any]:
         if device == "several":
             raise ValueError("Multiple input devices found for 'several':\n[1] a\n[2] b")
-        return {"name": "mic", "index": 0, "default_samplerate": 48000.0, "max_input_channels": 6}
+        return {
+            "name": "mic",
+            "index": 0,
+            "hostapi": 0,
+            "default_samplerate": 48000.0,
+            "max_input_channels": 6,
+        }
+
+    def query_hostapis(self, index: int) -> dict[str, Any]:
+        return {"name": "ALSA"}
 
     def InputStream(self, **options: Any) -> "FakeSoundDevice":  # noqa: N802
         self.options = options
@@ -232,24 +241,34 @@ def test_samples_that_are_not_numbers_become_zeros_and_are_counted(fake: FakeSou
     assert np.count_nonzero(heard_SC) == 957
 
 
-def test_lost_sound_becomes_a_jump_as_long_as_the_loss() -> None:
-    microphone = Microphone.__new__(Microphone)
-    microphone.rate_hz, microphone.overflows, microphone.not_finite = 48_000, 0, 0
-    microphone._gap, microphone._clock = 0, SampleClock(48_000)
-    silence_SC = np.zeros((480, 1), np.float32)
-    came_s = 100.0
-    for index in range(200):
-        came_s = 100.01 + index / 100 + 0.004 * (index % 3)
-        block = microphone._block(Packet(silence_SC, 480 * index, came_s, False))
-        assert block.first_sample == 480 * index
-        assert block.capture_s == pytest.approx(100.0 + index / 100)
-    lost_s = 0.3
-    for index in range(200, 210):
-        came_s = 100.01 + index / 100 + lost_s
-        block = microphone._block(Packet(silence_SC, 480 * index, came_s, index == 200))
-        assert block.first_sample == pytest.approx(480 * index + lost_s * 48_000, abs=2)
-        assert block.capture_s == pytest.approx(100.0 + index / 100 + lost_s, abs=1e-4)
+def arrivals(microphone: Microphone, lost_s: float, flagged: set[int]) -> list[AudioBlock]:
+    """Blocks from 3 s of packets that jitter by 4 ms; from the 200th on they come later."""
+    blocks, silence_SC = [], np.zeros((480, 2), np.float32)
+    for index in range(300):
+        came_s = 100.01 + index / 100 + 0.004 * (index % 3) + (lost_s if index >= 200 else 0)
+        packet = Packet(silence_SC, 480 * index, came_s, index in flagged)
+        blocks += [microphone._block(ready) for ready in microphone._counted(packet)]
+    return blocks
+
+
+def test_lost_sound_becomes_a_jump_as_long_as_the_loss(fake: FakeSoundDevice) -> None:
+    microphone = Microphone("default")
+    blocks = arrivals(microphone, 0.3, {200})
+    firsts = [block.first_sample for block in blocks]
+    assert firsts[:200] == [480 * index for index in range(200)]
+    assert np.diff(firsts[200:]).tolist() == [480] * 99
+    assert firsts[200] - 480 * 200 == pytest.approx(0.3 * 48_000, abs=2)
+    for index in range(200, 300):
+        assert blocks[index].capture_s == pytest.approx(100.0 + index / 100 + 0.3, abs=1e-3)
     assert microphone.overflows == 1
+
+
+def test_a_jitter_that_is_called_a_loss_moves_nothing(fake: FakeSoundDevice) -> None:
+    microphone = Microphone("default")
+    blocks = arrivals(microphone, 0.0, set(range(20, 300)))
+    assert [b.first_sample for b in blocks] == [480 * index for index in range(len(blocks))]
+    assert len(blocks) == 300
+    assert microphone.overflows == 280
 
 
 def test_sound_that_finds_no_room_is_a_gap(
