@@ -68,8 +68,8 @@ class Pipeline:
         self._hop_s = TOKEN_S
         self._picture_HW3: NDArray[np.uint8] | None = None
         self._image: Features = None
-        first_s = (1 + lookahead) * TOKEN_S
-        self._delays_s = deque([first_s], maxlen=_HOPS_LOOKED_AT)
+        self._held_s = (1 + lookahead) * TOKEN_S
+        self._delays_s: deque[float] = deque(maxlen=_HOPS_LOOKED_AT)
 
     @property
     def hops_skipped(self) -> int:
@@ -111,7 +111,7 @@ class Pipeline:
         """
         if not self.exact:
             return 0.0
-        left_s = frame.capture_s + min(HELD_MAX_S, max(self._delays_s)) - monotonic()
+        left_s = frame.capture_s + self._held_s - monotonic()
         if left_s <= -GRACE_S or (left_s <= 0 and self.covers(frame)):
             return 0.0
         return max(left_s, 0.005)
@@ -168,6 +168,7 @@ class Pipeline:
             return  # sound was missing meanwhile, and says nothing about how long passes take
         oldest_start = last - (self._lookahead - 1) * TOKEN_HOP_SAMPLES - TOKEN_SPAN_SAMPLES
         self._delays_s.append(monotonic() - self._rolling.time_of(oldest_start))
+        self._held_s = min(HELD_MAX_S, max(self._delays_s))
 
     def _tokens_back(self, frame: Frame, heard: Heard | None) -> int | None:
         """Return how far before the pass's newest token the frame's lies; None when not in it."""
