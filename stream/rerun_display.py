@@ -212,6 +212,7 @@ class _Viewer:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._reader.join(_ENDING_S)
 
     def _wait(self) -> None:
         """Wait until it listens."""
@@ -228,8 +229,9 @@ class _Viewer:
 
     def _read(self) -> None:
         assert self._process.stderr is not None
-        for line in self._process.stderr:
-            self._last_words = line.strip() or self._last_words
+        with self._process.stderr as words:
+            for line in words:
+                self._last_words = line.strip() or self._last_words
 
 
 def _library() -> ModuleType:

@@ -91,14 +91,14 @@ class Strip:
                 self._active_s_K[k] = now_s
 
     def under(self, picture: Canvas, shown: Sequence[str]) -> Canvas:
-        """Return the picture with the strip under it, where it is shown and can be read.
+        """Return the picture with the strip under it, where it is shown and takes a third at most.
 
         Parameters
         ----------
         shown : the names of the heads that the picture shows; the others' names are grey.
         """
         size = type_size(picture)
-        if not (self.shown and size):
+        if not (self.shown and size) or 3 * _Rows(size, len(self._names)).height > len(picture):
             return picture
         return np.concatenate([picture, self.draw(picture.shape[1], size, shown)])
 

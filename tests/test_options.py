@@ -13,6 +13,7 @@ def test_defaults_are_few_and_safe() -> None:
     assert (options.camera, options.mic, options.model) == ("0", None, None)
     assert (options.device, options.threads) == ("auto", 1)
     assert not options.headless
+    assert (options.display, options.view, options.strip) == ("window", "overlay", True)
     assert options.seconds is options.record is options.stats_json is None
 
 
@@ -49,6 +50,8 @@ def test_listing_devices_needs_nothing_else() -> None:
         ("--demo --seconds inf", "'inf' is not a number above 0"),
         ("--demo --threads 1.5", "'1.5' is not a whole number above 0"),
         ("--demo --device tpu", "invalid choice: 'tpu'"),
+        ("--demo --view heads", "invalid choice: 'heads'"),
+        ("--demo --display foxglove", "invalid choice: 'foxglove'"),
         ("--demo --recrod a.mp4", "unrecognized arguments: --recrod"),
         ("--demo --record", "expected one argument"),
         ("--demo --sec 3", "unrecognized arguments: --sec"),
@@ -66,6 +69,6 @@ def test_help_names_keys_and_exit_codes(capsys: pytest.CaptureFixture[str]) -> N
     with pytest.raises(SystemExit, match="0"):
         parse(["--help"])
     shown = " ".join(capsys.readouterr().out.split())
-    assert "q quit, space pause, h heads, r record, s snapshot" in shown
+    assert "q quit, space pause, v view, h heads, t strip, r record, s snapshot" in shown
     for code in ("0 ended as asked", "2 usage", "3 a source", "4 the model", "7 an output"):
         assert code in shown

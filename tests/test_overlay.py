@@ -1,3 +1,4 @@
+import dataclasses
 from collections.abc import Sequence
 
 import cv2
@@ -6,6 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from denseav.export.bundle import Head
+from denseav.stream.errors import UsageError
 from denseav.stream.flow import Frame, Heatmap
 from denseav.stream.hud import Hud, hud_rows
 from denseav.stream.overlay import Overlay
@@ -260,3 +262,71 @@ def test_type_is_readable_as_the_same_words_at_every_size():
     hud.draw(large, SNAPSHOT)
     shrunk = cv2.resize(large, (640, 480), interpolation=cv2.INTER_AREA).astype(float)
     assert np.abs(shrunk - small).mean() < 8
+
+
+@pytest.mark.parametrize(
+    ("view", "shown"), [("sound", ("sound",)), ("speech", ("speech",)), ("both", None)]
+)
+def test_the_view_decides_what_is_shown_first(view: str, shown: tuple[str, ...] | None):
+    overlay = Overlay([SPEECH, SOUND], True, view)
+    assert overlay.shown == (shown or ("speech", "sound"))
+
+
+def test_a_view_of_a_head_that_the_model_does_not_have_is_refused_in_one_line():
+    with pytest.raises(UsageError, match="no head 'speech', but sound; use --view overlay"):
+        Overlay([SOUND], True, "speech")
+
+
+def test_side_by_side_each_picture_has_its_own_head_alone():
+    overlay = Overlay([SPEECH, SOUND], True, "both")
+    canvas = drawn(overlay, heatmap(picture(480, 640), spots((6, 20), (20, 20))))
+    assert canvas.shape == (480, 1284, 3)
+    left, right = canvas[:, :640], canvas[:, 644:]
+    np.testing.assert_allclose(left[111, 468], 0.75 * SKY_BLUE + 0.25 * 60, atol=6)
+    np.testing.assert_allclose(right[351, 468], 0.75 * ORANGE + 0.25 * 60, atol=6)
+    assert left[351, 468].tolist() == right[111, 468].tolist() == [60, 60, 60]
+    overlay.cycle()
+    assert drawn(overlay, heatmap(picture(480, 640), spots((6, 20), (20, 20)))).shape[1] == 640
+
+
+@pytest.mark.parametrize(("height", "width"), [(1080, 1920), (4320, 7680), (2000, 300), (16, 16)])
+@pytest.mark.parametrize("view", ["both", "features"])
+def test_side_by_side_it_is_no_larger_than_alone(view: str, height: int, width: int):
+    canvas = drawn(
+        Overlay([SPEECH, SOUND], False, view),
+        heatmap(picture(height, width), spots((6, 9), (9, 9))),
+    )
+    assert max(canvas.shape[:2]) <= 1920
+    assert not any(side % 2 for side in canvas.shape[:2])
+
+
+def test_features_are_drawn_beside_the_overlay_once_they_are_there():
+    overlay = Overlay([SPEECH, SOUND], True, "features")
+    assert overlay.wants_features
+    seen = heatmap(picture(480, 640), spots((6, 20), (20, 20)))
+    without = drawn(overlay, seen)
+    features_KCHW = np.zeros((2, 8, 28, 28), np.float32)
+    features_KCHW[:, 0, :, :14], features_KCHW[:, 1, :14] = 5, 3
+    brought = dataclasses.replace(seen, features_KCHW=features_KCHW)
+    canvas = drawn(overlay, brought)
+    np.testing.assert_array_equal(canvas[:, :640], without[:, :640])
+    assert without[:, 648:].max() < 30
+    quarters = canvas[[100, 100, 380, 380], [744, 1180, 744, 1180]].astype(int)
+    distance = [np.abs(a - b).sum() for i, a in enumerate(quarters) for b in quarters[:i]]
+    assert min(distance) > 60
+
+
+def test_the_key_goes_round_the_layouts():
+    overlay = Overlay([SPEECH, SOUND], True)
+    seen, widths = heatmap(picture(480, 640), spots((6, 20), (20, 20))), []
+    for _ in range(4):
+        widths.append((drawn(overlay, seen).shape[1], overlay.wants_features))
+        overlay.cycle_layout()
+    assert widths == [(640, False), (1284, False), (1284, True), (640, False)]
+
+
+def test_the_legend_is_left_out_where_the_strip_has_it():
+    seen = heatmap(picture(480, 640), spots((6, 20), (6, 5)))
+    bare = drawn(Overlay([SPEECH, SOUND], True), seen, legend=False)
+    assert (bare[400:] == 60).all()
+    assert (drawn(Overlay([SPEECH, SOUND], True), seen)[400:] != 60).any()

@@ -14,6 +14,7 @@ from denseav.stream.hud import Hud
 from denseav.stream.overlay import Overlay
 from denseav.stream.paint import Canvas
 from denseav.stream.stats import Stats
+from denseav.stream.strip import Strip
 from denseav.stream.view import View
 
 PICTURE = np.full((240, 320, 3), 90, np.uint8)
@@ -41,13 +42,17 @@ class FakeScreen:
 class Rig:
     """A view in a folder of its own; `frames` shows pictures, 25 a second, with their sound."""
 
-    def __init__(self, screen: FakeScreen | None, record: Path | None = None) -> None:
+    def __init__(
+        self, screen: FakeScreen | None, record: Path | None = None, strip: bool = False
+    ) -> None:
         manifest = fake_manifest()
         self.said: list[str] = []
         self.screen = screen
         self.overlay = Overlay(manifest.heads, trained=True)
         hud = Hud("fake", "fp32", ["a source"])
-        self.view = View(self.overlay, hud, Stats(), screen, record, self.said.append)  # type: ignore[arg-type]
+        self.strip = Strip(manifest.heads, strip)
+        outputs = (screen, record, self.said.append, self.strip)
+        self.view = View(self.overlay, hud, Stats(), *outputs)  # type: ignore[arg-type]
         self.index = 0
 
     def frames(self, count: int, key: str | None = None) -> None:
@@ -173,3 +178,55 @@ def test_a_recording_that_was_asked_for_and_cannot_be_made_ends_the_run(tmp_path
         rig.frames(1)
     rig.view.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_t_shows_and_hides_the_strip_which_knows_what_came_before() -> None:
+    rig = Rig(FakeScreen())
+    assert rig.screen is not None
+    rig.frames(20)
+    rig.frames(1, key="t")
+    rig.frames(1)
+    assert [len(canvas) for canvas in rig.screen.shown[-2:]] == [240, 240 + 62]
+    strip_HW3 = rig.screen.shown[-1][240:].astype(int)
+    orange = np.abs(strip_HW3 - (0, 159, 230)).max(axis=2) < 12
+    assert orange[:, -20:].sum() > 100  # the head was up while the strip was hidden
+    rig.frames(1, key="t")
+    rig.frames(1)
+    assert len(rig.screen.shown[-1]) == 240
+
+
+def test_v_goes_through_the_views_and_only_one_of_them_wants_features() -> None:
+    rig = Rig(FakeScreen())
+    assert rig.screen is not None
+    seen = []
+    for _ in range(4):
+        seen.append(rig.view.wants_features)
+        rig.frames(1, key="v")
+    assert seen == [False, False, True, False]
+    assert [canvas.shape[1] for canvas in rig.screen.shown] == [320, 644, 644, 320]
+
+
+def test_a_recording_keeps_its_size_when_the_view_changes_and_nothing_is_squeezed(
+    tmp_path: Path,
+) -> None:
+    rig = Rig(FakeScreen(), tmp_path / "run.mp4", strip=True)
+    rig.frames(3, key="v")
+    rig.frames(1)
+    rig.view.close()
+    with av.open(str(tmp_path / "run.mp4")) as container:
+        images = [frame.to_ndarray(format="bgr24") for frame in container.decode(video=0)]
+    assert {image.shape for image in images} == {(302, 320, 3)}
+    wide = images[1].astype(int)
+    bars = 302 - round(320 / 644 * (240 + 62))
+    assert wide[: bars // 2 - 2].max() < 24
+    assert wide[bars // 2 + 20, 100:140].min() > 60
+
+
+def test_headless_nothing_is_kept_for_the_strip_and_no_features_are_asked_for() -> None:
+    rig = Rig(None, strip=True)
+    rig.overlay.cycle_layout()
+    rig.overlay.cycle_layout()
+    assert rig.overlay.wants_features
+    assert not rig.view.wants_features
+    rig.frames(3)
+    assert not rig.strip.draw(320, 9, ())[:, 100:, 1].max() > 70
