@@ -73,7 +73,7 @@ class Rig:
             due_s = start_s + index / fps
             time.sleep(max(0.0, due_s - time.monotonic()))
             self.camera.give(np.full_like(PICTURE, index % 250), time.monotonic())
-            self.microphone.give(wave_SC, time.monotonic())
+            self.microphone.give(wave_SC, due_s)  # a microphone counts
 
     def go(self, act: Callable[[], None]) -> dict[str, int]:
         """Run while `act` acts, then return the drops by cause."""
