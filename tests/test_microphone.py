@@ -76,7 +76,7 @@ def test_times_and_counts_of_blocks_agree(pulse_server: PulseServer) -> None:
         first += len(block.samples_SC)
     settled = [block for block in collector.blocks if block.first_sample > block.rate_hz]
     offsets_s = [block.capture_s - block.first_sample / block.rate_hz for block in settled]
-    assert max(offsets_s) - min(offsets_s) < 0.01
+    assert max(offsets_s) - min(offsets_s) < 0.03
 
 
 def test_a_microphone_can_be_chosen_by_number_and_is_listed(pulse_server: PulseServer) -> None:
