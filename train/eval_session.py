@@ -9,7 +9,7 @@ A clips, V pictures, K heads, T tokens, H W the feature grid, S samples at 16 kH
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, cast, get_args
 
 import numpy as np
 import torch
@@ -28,16 +28,15 @@ from denseav.export.bundle import (
     open_bundle,
     window_samples,
 )
-from denseav.export.session import Features, Session, open_session
+from denseav.export.session import Device, Features, Session, open_session
 from denseav.models import CheckpointError, load
 from denseav.models.checkpoint import WEIGHTS
+from denseav.train.errors import DataError
 from denseav.train.eval_source import ModelSource, Source
 
 DEMO = "demo"
 TOKENS = 11
 """How many tokens a checkpoint hears at once: as many as a bundle if nobody says otherwise."""
-
-Device = Literal["auto", "cpu", "cuda"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +96,7 @@ class SessionSource:
         )
 
 
-def open_subject(model: str, device: Device) -> Subject:
+def open_subject(model: str, device: str) -> Subject:
     """Open what is to be evaluated.
 
     Parameters
@@ -109,7 +108,9 @@ def open_subject(model: str, device: Device) -> Subject:
     Raises
     ------
     CheckpointError
-        When there is no such model, or it or the device cannot be used.
+        When there is no such model, or it cannot be used.
+    DataError
+        When the device cannot be used.
     """
     folder = demo_folder() if model == DEMO else Path(model)
     try:
@@ -120,8 +121,10 @@ def open_subject(model: str, device: Device) -> Subject:
         raise CheckpointError(str(error)) from None
 
 
-def _bundle(bundle: Bundle, device: Device) -> Subject:
-    manifest, session = bundle.manifest, open_session(bundle, device)
+def _bundle(bundle: Bundle, device: str) -> Subject:
+    if device not in get_args(Device):
+        raise DataError(f"a bundle runs on {', '.join(get_args(Device))}, not on {device!r}")
+    manifest, session = bundle.manifest, open_session(bundle, cast(Device, device))
     return Subject(
         source=SessionSource(session, manifest),
         name=manifest.model,
@@ -139,7 +142,7 @@ def _bundle(bundle: Bundle, device: Device) -> Subject:
     )
 
 
-def _checkpoint(source: str, device: Device) -> Subject:
+def _checkpoint(source: str, device: str) -> Subject:
     model = load(source)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -147,7 +150,7 @@ def _checkpoint(source: str, device: Device) -> Subject:
         model = model.to(device)
     except (RuntimeError, AssertionError) as error:
         first = str(error).partition("\n")[0]
-        raise CheckpointError(f"the device {device!r} cannot be used ({first}); try cpu") from None
+        raise DataError(f"the device {device!r} cannot be used ({first}); try cpu") from None
     config, weights = model.config, Path(source) / WEIGHTS
     return Subject(
         source=ModelSource(model, window_samples(TOKENS), config.frame_size),

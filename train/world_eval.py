@@ -11,7 +11,7 @@ from rich.console import Console
 
 from denseav.train.eval_maps import Track
 from denseav.train.eval_report import write_json
-from denseav.train.eval_session import Calibration, Device, Subject, open_subject
+from denseav.train.eval_session import Calibration, Subject, open_subject
 from denseav.train.world_clips import Head, Kind
 from denseav.train.world_listener import HEADS, Listener, make_listener, preferred
 from denseav.train.world_maps import Prompted, prompted
@@ -54,10 +54,10 @@ def evaluate_world(
     report.answers = preferred(found["sound"].sims_NK, found["speech"].sims_NK)
     report.rows += disentangled_rows(found["speech"].sims_NK, found["sound"].sims_NK)
     report.rows += mixed_rows(mixed(listener, clips, track))
-    for kind in UNSEEN if calibration is not None else ():
-        assert calibration is not None
-        area_Nx = unseen(listener, kind, clips, calibration, track)
-        report.rows += unseen_rows(kind, area_Nx, listener.source.heads)
+    if calibration is not None:
+        for kind in UNSEEN:
+            area_Nx = unseen(listener, kind, clips, calibration, track)
+            report.rows += unseen_rows(kind, area_Nx, listener.source.heads)
     for head in HEADS:
         report.rows += retrieval_rows(head, *retrieved(listener, head, min(clips, GALLERY), track))
     return report
@@ -65,7 +65,7 @@ def evaluate_world(
 
 def run(
     model: str,
-    device: Device,
+    device: str,
     seed: int,
     clips: int,
     json_path: Path | None,

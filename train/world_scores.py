@@ -16,7 +16,7 @@ from torchmetrics.functional.classification import binary_average_precision
 
 from denseav.train.eval_report import Row
 from denseav.train.eval_tasks import Ask, Values, disentangled
-from denseav.train.score_segmentation import score_classes, to_pixels
+from denseav.train.score_segmentation import ClassScores, score_classes, to_pixels
 from denseav.train.world_listener import points
 from denseav.train.world_maps import OWN, TOTAL, WORD, Prompted
 
@@ -38,17 +38,13 @@ def prompted_rows(data: str, found: Prompted) -> tuple[list[Row], dict[str, dict
     pointing_VN, ap_VN = _each_clip(heat_VNhw, found)
     rows += _row_of_each(ask, "pointing", [*pointing_VN, share_N], "clips")
     rows += _row_of_each(ask, "AP, one picture", [*ap_VN, share_N], "clips")
+    if WORD in found.heat:
+        at = list(found.heat).index(WORD)
+        rows.append(_mean(ask, "mAP at the word", OWN, scores.ap_VC[at], "classes"))
+        rows.append(_mean(ask, "pointing at the word", OWN, pointing_VN[at], "clips"))
     if len(found.lit_N):
         rows.append(_mean(ask, "thing shown", OWN, found.lit_N, "clips"))
-    classes = {
-        name: {
-            "clips": int((names == name).sum()),
-            "pointing": round(100 * float(pointing_VN[0, names == name].mean()), 2),
-            "ap": round(100 * float(scores.ap_VC[0, column]), 2),
-        }
-        for column, name in enumerate(scores.classes)
-    }
-    return rows, classes
+    return rows, _each_class(names, scores, pointing_VN[0])
 
 
 def mixed_rows(right_N22: NDArray[np.bool_]) -> list[Row]:
@@ -95,6 +91,19 @@ def disentangled_rows(speech_NK: Tensor, sound_NK: Tensor) -> list[Row]:
     return disentangled(ask, speech_NK, sound_NK)
 
 
+def _each_class(
+    names: NDArray[np.object_], scores: ClassScores, pointing_N: Values
+) -> dict[str, dict[str, float]]:
+    return {
+        name: {
+            "clips": int((names == name).sum()),
+            "pointing": 100 * float(pointing_N[names == name].mean()),
+            "ap": 100 * float(scores.ap_VC[0, column]),
+        }
+        for column, name in enumerate(scores.classes)
+    }
+
+
 def _each_clip(heat_VNhw: Tensor, found: Prompted) -> tuple[Values, Values]:
     """Return of each clip whether the peak is on the thing, and the map's precision: [V, N]."""
     pointing_VN = np.zeros(heat_VNhw.shape[:2])
@@ -115,12 +124,11 @@ def _precision(heat_hw: Tensor, truth_HW: Tensor) -> float:
 
 
 def _row_of_each(ask: Ask, metric: str, values: Sequence[Values], unit: str) -> list[Row]:
-    rows = []
-    for head, values_N in zip(ask.heads, values, strict=True):
-        at_the_word = metric + " at the word", OWN
-        name, column = at_the_word if head == WORD else (metric, head)
-        rows.append(_mean(ask, name, column, values_N, unit))
-    return rows
+    return [
+        _mean(ask, metric, head, values_N, unit)
+        for head, values_N in zip(ask.heads, values, strict=True)
+        if head != WORD
+    ]
 
 
 def _mean(ask: Ask, metric: str, head: str, values_N: NDArray[Any], unit: str) -> Row:
