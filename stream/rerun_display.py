@@ -128,7 +128,7 @@ class RerunLog:
         self._names = [head.name for head in heads]
         self._rgb_K3 = np.array(head_colours(self._names), np.uint8)[:, ::-1]
         self._start_s: float | None = None
-        self._picture_s = -1.0
+        self._picture_due_s = 0.0
         recording.set_log_time_enabled(False)
         recording.set_log_tick_enabled(False)
         recording.send_blueprint(_blueprint(self._names))
@@ -139,7 +139,7 @@ class RerunLog:
     def show(
         self, heatmap: Heatmap, picture_HW3: Canvas, strength_KHW: NDArray[np.float32]
     ) -> None:
-        """Log one heatmap; its pictures only where the last ones are a tenth of a second old."""
+        """Log one heatmap; its pictures ten times a second at most."""
         capture_s = heatmap.frame.capture_s
         self._start_s = capture_s if self._start_s is None else self._start_s
         time_s = capture_s - self._start_s
@@ -148,9 +148,9 @@ class RerunLog:
             self._put(f"strength/{name}", self._rerun.Scalars(float(strength_HW.max())))
         if heatmap.audio_end_s is not None:
             self._put("loudness", self._rerun.Scalars(heatmap.rms_dbfs))
-        if self._picture_s <= time_s < self._picture_s + 1 / PICTURES_PER_S:
+        if time_s < self._picture_due_s:
             return
-        self._picture_s = time_s
+        self._picture_due_s = max(self._picture_due_s + 1 / PICTURES_PER_S, time_s)
         _, jpeg = cv2.imencode(".jpg", picture_HW3, [cv2.IMWRITE_JPEG_QUALITY, 85])
         image = self._rerun.EncodedImage(contents=jpeg.tobytes(), media_type="image/jpeg")
         self._put("picture", image)

@@ -237,7 +237,8 @@ def _hills(level_W: NDArray[np.float32], height: int) -> NDArray[np.uint8]:
 def _cover(reach_W: NDArray[np.int16], off_H: NDArray[np.int16]) -> NDArray[np.uint8]:
     inside_HW = reach_W[None] - off_H[:, None] + np.int16(_FINE // 2)
     inside_HW[:, reach_W == 0] = 0
-    return (np.clip(inside_HW, 0, _FINE) * np.int16(255 // _FINE)).astype(np.uint8)
+    cover_HW = np.clip(inside_HW, 0, _FINE) * np.int16(255 // _FINE)
+    return np.asarray(cover_HW, np.uint8)
 
 
 def _fill(area: Canvas, cover_HW: NDArray[np.uint8], colour: Colour) -> None:
@@ -251,4 +252,4 @@ def _shades(colour: Colour) -> NDArray[np.uint8]:
     """Return the way from the ground to a colour in 256 steps; uint8 `[256, 1, 3]`."""
     share_N11 = np.linspace(0, 1, 256)[:, None, None]
     ground_3, colour_3 = np.array(_GROUND, float), np.array(colour, float)
-    return np.rint(ground_3 + share_N11 * (colour_3 - ground_3)).astype(np.uint8)
+    return np.asarray(np.rint(ground_3 + share_N11 * (colour_3 - ground_3)), np.uint8)

@@ -67,6 +67,24 @@ def test_a_session_gives_the_heatmaps_that_pytorch_gives(fp32: Bundle, token: in
     assert np.abs(heat - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
+def test_the_features_to_look_at_are_those_that_make_the_heatmaps(
+    fp32: Bundle, fp16: Bundle
+) -> None:
+    picture = probe.frames(1, *FRAME_SIZE, seed=9)[0]
+    wave_S = probe.sounds(1, fp32.manifest.audio.window_samples, seed=9)[0]
+    for bundle, tolerance in ((fp32, 1e-5), (fp16, 1e-2)):
+        session = open_session(bundle, "cpu")
+        image, audio = session.image(picture), session.audio(wave_S)
+        features_KCHW = session.dense(image)
+        assert features_KCHW.dtype == np.float32
+        sound_KC = np.asarray(audio.numpy(), np.float32)[:, :, 0]
+        expected = session.heatmap(image, audio, 0)
+        heat = np.einsum("kc,kchw->khw", sound_KC, features_KCHW)
+        assert np.abs(heat - expected).max() <= tolerance * np.abs(expected).max()
+        features_KCHW[:] = 0  # a copy: the session's own stay
+        np.testing.assert_array_equal(session.heatmap(image, audio, 0), expected)
+
+
 def test_the_manifest_says_what_was_built(fp32: Bundle) -> None:
     manifest = fp32.manifest
     assert [head.name for head in manifest.heads] == ["speech", "sound"]

@@ -116,6 +116,18 @@ def test_a_heatmap_stays_as_it_was_given(
     np.testing.assert_array_equal(first, before)
 
 
+def test_features_can_be_looked_at_and_stay_what_they_were(
+    session: Session, plain: Session, pictures: np.ndarray
+) -> None:
+    held = [session.image(picture) for picture in pictures]
+    looked_at = [session.dense(image) for image in held]
+    for picture, features in zip(pictures, looked_at, strict=True):
+        expected = plain.dense(plain.image(picture))
+        assert (features.shape, features.dtype) == (expected.shape, np.float32)
+        assert close(features, expected)
+    np.testing.assert_array_equal(session.dense(held[0]), looked_at[0])
+
+
 def test_memory_is_used_again_and_does_not_grow(
     gpu: Gpu, session: Session, pictures: np.ndarray, sounds: np.ndarray
 ) -> None:
