@@ -50,5 +50,5 @@ def without_secrets(text: str) -> str:
     All up to the last `@` goes, because a password may itself hold `@`, `/`, `?`, `#` or spaces;
     what follows `?` or `#` goes too.
     """
-    text = re.sub(r"(\w+://).*@", r"\1", text, flags=re.DOTALL)
-    return re.sub(r"(\w+://[^\s?#]*)[?#]\S*", r"\1", text)
+    text = re.sub(r"(\w\w+:/+).*@", r"\1", text, flags=re.DOTALL)
+    return re.sub(r"(\w\w+:/+[^\s?#]*)[?#]\S*", r"\1", text)

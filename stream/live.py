@@ -22,6 +22,7 @@ _LIBRARIES = "libgl1 libglib2.0-0 libsm6 libice6 libx11-6 libxext6"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
+    _keep_standard_error()
     logging.basicConfig(format="denseav-live: %(message)s", level=logging.WARNING)
     stop, opened = threading.Event(), threading.Event()
     _stop_on_signals(stop, opened)
@@ -52,6 +53,12 @@ def _run(arguments: Sequence[str] | None, stop: threading.Event, opened: threadi
         bench(arguments, options, stop, opened)
     else:
         run(options, stop, opened)
+
+
+def _keep_standard_error() -> None:
+    """Print by a copy of descriptor 2: where libraries print to it, it is silenced at times."""
+    if sys.stderr is sys.__stderr__ and sys.stderr is not None:
+        sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
 
 
 def _stop_on_signals(stop: threading.Event, opened: threading.Event) -> None:

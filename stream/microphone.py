@@ -6,9 +6,13 @@ PortAudio's own times are wrong on several systems. To open a lost microphone ag
 else's decision.
 """
 
+import os
 import queue
+import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Self
@@ -26,6 +30,7 @@ FIRST_S = 5.0  # a wireless microphone takes seconds to begin
 CEASED_S = 2.0
 HELD_BLOCKS = 10  # after a loss: the first half may still be late
 LEAST_LOST_S = 0.005  # macOS reports losses where nothing is missing
+QUICK_ATTEMPTS = 3  # to open it again before PortAudio is made to look anew, which takes a second
 POLL_S = 0.1
 STOP_TIMEOUT_S = 2.0
 
@@ -77,6 +82,7 @@ class Microphone:
         self._packets: queue.Queue[Packet] = queue.Queue(WAITING_BLOCKS)
         self._given = 0  # samples that callbacks have brought, lost ones too
         self._gap = 0  # samples missing before that, by our estimate
+        self._attempts = 0  # to open it again
         self._held: list[Packet] = []
         self._clock = SampleClock(self.rate_hz)
         self._finished = threading.Event()
@@ -84,16 +90,17 @@ class Microphone:
         self._released = threading.Event()
         self._thread: threading.Thread | None = None
         try:
-            self._stream: Any = sounddevice.InputStream(
-                device=device["index"],
-                samplerate=self.rate_hz,
-                channels=self.channels,
-                dtype="float32",
-                blocksize=self.rate_hz // BLOCKS_PER_SECOND,
-                latency="low",
-                callback=self._take,
-                finished_callback=self._finished.set,
-            )
+            with _quiet():
+                self._stream: Any = sounddevice.InputStream(
+                    device=device["index"],
+                    samplerate=self.rate_hz,
+                    channels=self.channels,
+                    dtype="float32",
+                    blocksize=self.rate_hz // BLOCKS_PER_SECOND,
+                    latency="low",
+                    callback=self._take,
+                    finished_callback=self._finished.set,
+                )
         except self._failure as error:
             raise self._cannot_open(error) from None
 
@@ -117,7 +124,10 @@ class Microphone:
         """Open the same device anew, also where it was plugged in again."""
         if not self._released.is_set():
             raise SourceError(f"microphone {self.name} is still being closed")
-        _look_again(load_sounddevice())
+        self._attempts += 1
+        # ALSA opens by name, so that an old list of devices will mostly do.
+        if sys.platform != "linux" or self._attempts > QUICK_ATTEMPTS:
+            _look_again(load_sounddevice())
         return type(self)(self._lasting_spec)
 
     def _take(self, samples_SC: Any, count: int, _times: Any, status: Any) -> None:
@@ -213,6 +223,22 @@ def load_sounddevice() -> ModuleType:
         ) from None
     module: ModuleType = sounddevice
     return module
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep PortAudio from printing which of its lines failed: ours is the one that people need.
+
+    It prints to descriptor 2, and `denseav-live` itself to a copy of that.
+    """
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _find(sounddevice: ModuleType, spec: str) -> dict[str, Any]:

@@ -1,18 +1,21 @@
-"""A canvas enters, a key comes back: one window, owned by the thread that opened it.
+"""A canvas enters, a key comes back: one window, kept by a process of its own (see `window`).
 
-OpenCV ends the whole process when it opens a window without a display, so look first.
+OpenCV ends that process when it opens a window without a display, so look first.
 """
 
 import ctypes
 import os
 import sys
+from multiprocessing import get_context
 
-import cv2
+import numpy as np
 
+from denseav.stream.errors import OutputError
 from denseav.stream.paint import Canvas
+from denseav.stream.window import serve
 
-KEYS = frozenset("q hrstv")
-_ESCAPE = 27
+ANSWER_S = 0.5
+CLOSING_S = 1.0
 
 
 def display_available() -> bool:
@@ -38,63 +41,72 @@ def display_available() -> bool:
 
 
 class Screen:
-    """The window. It can be resized by hand; a canvas of another size resizes it too.
+    """The window. It has the size of the first canvas and can be resized by hand.
 
-    Call everything from one thread, the main one, and only where `display_available()`.
+    Call everything from one thread, and only where `display_available()`.
     """
 
     def __init__(self, title: str) -> None:
-        if sys.platform == "linux":
-            # OpenCV's Qt can only do X11, whatever the desktop asks of Qt programs.
-            os.environ["QT_QPA_PLATFORM"] = "xcb"
-        self._title = title
-        self._is_open = False
-        self._size = (0, 0)
+        context = get_context("spawn")  # a copy of this process would have its threads' locks
+        self._pipe, theirs = context.Pipe()
+        arguments = (theirs, title)
+        self._process = context.Process(target=serve, args=arguments, name="window", daemon=True)
+        self._process.start()
+        theirs.close()
+        self._is_open = True
+        self._asked = False  # and not answered yet
 
     def show(self, canvas: Canvas) -> str | None:
-        """Show a canvas and return the key pressed, as `poll` does. Once closed it stays closed."""
-        if not self._is_open:
-            self._open()
-        elif self._closed_by_hand():
-            return "q"
-        self._resize(canvas)
-        cv2.imshow(self._title, canvas)
-        return self.poll()
+        """Show a canvas and return the key pressed, as `poll` does. Once closed it stays closed.
+
+        A window that takes longer than half a second for one canvas misses the next.
+        """
+        return self._ask(canvas)
 
     def poll(self) -> str | None:
-        """Return the key pressed since the last call: one of `KEYS`, or None.
+        """Return the key pressed since the last call: one of `window.KEYS`, or None.
 
         Escape and closing the window count as "q". Call it some times a second when there is
         nothing new to show: the window answers to nothing meanwhile.
+
+        Raises
+        ------
+        OutputError
+            Here and from `show`, when the display has gone away.
         """
-        if not self._is_open:
-            return None
-        code = cv2.pollKey()
-        if code == _ESCAPE or self._closed_by_hand():
-            return "q"
-        key = chr(code & 0xFF).lower() if code >= 0 else ""
-        return key if key in KEYS else None
+        return self._ask(None)
 
     def close(self) -> None:
         """Close the window. May be called twice."""
-        if self._is_open:
-            self._is_open = False
-            cv2.destroyAllWindows()
-            cv2.pollKey()
+        self._is_open = False
+        self._pipe.close()
+        self._process.join(CLOSING_S)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
 
-    def _open(self) -> None:
-        flags = cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL
-        cv2.namedWindow(self._title, flags)
-        self._is_open = True
-
-    def _resize(self, canvas: Canvas) -> None:
-        height, width = canvas.shape[:2]
-        if (width, height) != self._size:
-            self._size = (width, height)
-            cv2.resizeWindow(self._title, width, height)
-
-    def _closed_by_hand(self) -> bool:
+    def _ask(self, canvas: Canvas | None) -> str | None:
+        if not self._is_open:
+            return None
         try:
-            return cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) < 1
-        except cv2.error:  # with the last window gone, Qt has nothing left to ask
-            return True
+            if self._asked and not self._pipe.poll(ANSWER_S):
+                return None
+            key = self._answer() if self._asked else None
+            self._send(canvas)
+            return (self._answer() if self._pipe.poll(ANSWER_S) else None) or key
+        except (EOFError, OSError):
+            self.close()
+            raise OutputError(
+                "the window is gone, for its display went away; the run goes on without it"
+            ) from None
+
+    def _send(self, canvas: Canvas | None) -> None:
+        self._pipe.send(None if canvas is None else canvas.shape)
+        if canvas is not None:
+            self._pipe.send_bytes(np.ascontiguousarray(canvas).data.cast("B"))
+        self._asked = True
+
+    def _answer(self) -> str | None:
+        self._asked = False
+        key: str | None = self._pipe.recv()
+        return key

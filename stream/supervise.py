@@ -20,7 +20,8 @@ STALLED_S = {"camera": 1.0, "microphone": 0.5}
 GIVEN_UP_S = 1.5  # what stalled for so long is opened anew
 SLOW = 3.0  # a source is given this many times its last pause
 ZEROS_S = 3.0
-FIRST_DELAY_S, LAST_DELAY_S, JITTER = 0.25, 1.0, 0.25
+FIRST_DELAY_S, LAST_DELAY_S, JITTER = 0.25, 1.0, 0.25  # from attempt to attempt
+LEAST_DELAY_S = 0.1  # after an attempt that took long
 HEALTHY_S = 5.0  # what gave something for so long is opened again without much delay
 POLL_S = 0.05
 STOP_TIMEOUT_S = 1.5
@@ -156,10 +157,13 @@ class Supervised:
             self._enter(State.LOST, monotonic(), f"{reason}; it is opened again until it is back")
 
     def _reopen(self) -> None:
-        while not self._stopping.wait(self._pace.next_s()):
+        took_s = 0.0
+        while not self._stopping.wait(max(LEAST_DELAY_S, self._pace.next_s() - took_s)):
+            begun_s = monotonic()
             try:
                 self.device = self.device.again()
             except SourceError:
+                took_s = monotonic() - begun_s
                 continue
             if self._stopping.is_set():
                 self._close()

@@ -141,10 +141,13 @@ class RtspServer:
 
 
 class PulseServer:
-    """A PulseAudio whose default microphone hears its default loudspeaker."""
+    """A PulseAudio whose default microphone hears its default loudspeaker.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    `sound` is raw sound that it plays without end: silence, or /dev/urandom for noise.
+    """
+
+    def __init__(self, folder: Path, sound: str = "/dev/zero") -> None:
+        self._folder, self._sound = folder, Path(sound)
         self.environment = {
             "HOME": str(folder),
             "XDG_RUNTIME_DIR": str(folder),
@@ -161,7 +164,7 @@ class PulseServer:
         self.start()
 
     def start(self) -> None:
-        """Serve again after `kill`, at the same address."""
+        """Serve again after `kill`, at the same address; return when a recorder hears the mic."""
         Path(self._folder, "pulse.sock").unlink(missing_ok=True)
         script = str(self._script)
         daemon = ("pulseaudio", "-n", "-F", script, "--daemonize=no", "--use-pid-file=no")
@@ -169,8 +172,16 @@ class PulseServer:
         self._wait()
         # Without a steady stream of silence the loudspeaker sleeps, and swallows a first second.
         pacat = ("pacat", "--playback", "--raw", "--format=s16le", "--rate=48000", "--channels=2")
-        with Path("/dev/zero").open("rb") as zeros:
-            self._silence = self._begin(*pacat, "--latency-msec=20", "-d", "spk", stdin=zeros)
+        with self._sound.open("rb") as sound:
+            self._player = self._begin(*pacat, "--latency-msec=20", "-d", "spk", stdin=sound)
+
+        parec = ("parec", "--raw", "--latency-msec=20", "-d", "mic")
+        recorder = subprocess.Popen(parec, env=self.environment, stdout=subprocess.PIPE)
+        assert recorder.stdout is not None
+        heard = recorder.stdout.read(1000)  # a new loudspeaker takes up to 2 s to begin
+        recorder.kill()
+        recorder.communicate()
+        assert heard, "the microphone gives nothing"
 
     @staticmethod
     def possible() -> bool:
@@ -186,7 +197,7 @@ class PulseServer:
 
     def kill(self) -> None:
         """Kill the daemon. May be called twice."""
-        for process in (self._silence, self._daemon):
+        for process in (self._player, self._daemon):
             process.kill()
             process.wait()
 

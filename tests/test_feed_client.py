@@ -196,7 +196,7 @@ def test_an_unknown_major_version_is_refused(sender: Sender) -> None:
     with HeatmapSubscriber(sender.endpoint) as feed:
         sender.wait()
         sender.socket.send(bytes(data))
-        with pytest.raises(FeedFormatError, match=r"version is 2\.0"):
+        with pytest.raises(FeedFormatError, match=r"version is 2\.1"):
             next(feed)
 
 
