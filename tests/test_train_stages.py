@@ -66,6 +66,12 @@ def test_groups_by_name() -> None:
         assert "image_encoder" in name or "cls_projection" in name or name in unused
 
 
+def test_a_calibrators_bias_never_learns() -> None:
+    biased = dataclasses.replace(NETWORK, calibrator_bias=True)
+    assert group_of("model.calibrator.bias", biased) == "frozen"
+    assert moved_groups(biased, EVERYTHING)["frozen"].count(True) == 0
+
+
 def test_what_stops_learning_has_no_gradient_left() -> None:
     made = learner()
     set_learning(made, EVERYTHING)

@@ -18,7 +18,7 @@ import os
 import pickle
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,9 +86,7 @@ class Keeper:
     scaler: Resumable
 
     def __post_init__(self) -> None:
-        if rank() == 0:
-            with writing(self.folder):
-                self.folder.mkdir(parents=True, exist_ok=True)
+        on_first(self._make_folder)
 
     def save(
         self, learner: nn.Module, optimizer: Optimizer, loader: Resumable, progress: Progress
@@ -103,17 +101,24 @@ class Keeper:
             "learner": whole(dict(learner.state_dict())),
             "optimizer": whole(optimizer.state_dict()),
         }
-        if rank() == 0:
-            partial = self.folder / f".{LAST}.partial"
-            with writing(partial):
-                torch.save(state, partial)
-                _flush(partial)
-                partial.replace(self.folder / LAST)
+        on_first(lambda: self._write_last(state))
 
     def keep_best(self) -> None:
-        """Make `last.ckpt` the best one too, and write its network to `model/`."""
-        if rank() != 0:
-            return
+        """Make `last.ckpt` the best one too, and write its network to `model/`; all call it."""
+        on_first(self._copy_best)
+
+    def _make_folder(self) -> None:
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+
+    def _write_last(self, state: dict[str, Any]) -> None:
+        partial = self.folder / f".{LAST}.partial"
+        with writing(partial):
+            torch.save(state, partial)
+            _flush(partial)
+            partial.replace(self.folder / LAST)
+
+    def _copy_best(self) -> None:
         partial = self.folder / f".{BEST}.partial"
         with writing(partial):
             partial.unlink(missing_ok=True)
@@ -133,11 +138,13 @@ class Keeper:
         """Go on from `last.ckpt`, or begin where there is none; note what the run was told."""
         path = self.folder / LAST
         progress = self._restore(path, learner, optimizer, loader) if path.exists() else Progress()
-        if rank() == 0:
-            with writing(self.folder / SETTINGS):
-                record = json.dumps(dataclasses.asdict(self.settings), indent=2)  # YAML too
-                (self.folder / SETTINGS).write_text(record + "\n")
+        on_first(self._note_settings)
         return progress
+
+    def _note_settings(self) -> None:
+        with writing(self.folder / SETTINGS):
+            record = json.dumps(dataclasses.asdict(self.settings), indent=2)  # YAML too
+            (self.folder / SETTINGS).write_text(record + "\n")
 
     def _restore(
         self, path: Path, learner: nn.Module, optimizer: Optimizer, loader: Resumable
@@ -172,6 +179,25 @@ class Keeper:
                 "made with, or another --out"
             )
         return state
+
+
+def on_first(write: Callable[[], None]) -> None:
+    """Let the first process write; where it cannot, all stop, for none would wait in vain.
+
+    Raises
+    ------
+    DiskError
+        On every process.
+    """
+    failure = None
+    if rank() == 0:
+        try:
+            write()
+        except DiskError as error:
+            failure = error
+    failure = gather_objects(failure)[0]
+    if failure is not None:
+        raise failure
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """`denseav-train`: parse, start, run, say where the result is."""
 
 import logging
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,12 @@ from denseav.train.settings import Settings
 
 _CODES = """every setting is a --key value, nested with dots, and overrides the configuration;
 exit codes: 0 done, 2 usage, 3 data, 4 checkpoint, 6 training went nowhere, 7 disk"""
+
+_IN_GROUP = re.compile(
+    r'(?:Parser key "(.+?)": )?Does not validate .*? Errors: - '
+    r"(?:Problem with given class_path \S+ )?(.+?)(?: - Expected a <class.*)?$"
+)
+"""What jsonargparse says of a wrong key or value in a group that may be left out."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,10 +62,12 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Settings, Path]:
         values: dict[str, Any] = vars(parser.instantiate(given))
         names = Settings.__dataclass_fields__
         settings = Settings(**{name: values[name] for name in names})
-    except jsonargparse.ArgumentError as error:
-        raise SettingsError(_one_line(str(error))) from None
+    except DataError:
+        raise
     except CheckpointError as error:
         raise SettingsError(f"network: {error}") from None
+    except (jsonargparse.ArgumentError, ValueError) as error:
+        raise SettingsError(_one_line(str(error))) from None
     return settings, values["out"]
 
 
@@ -79,7 +88,13 @@ def _run(settings: Settings, out: Path, console: Console) -> None:
 
 def _one_line(text: str) -> str:
     text = " ".join(text.split())
-    return f"{text}; see denseav-train --help for all keys"
+    of_group = _IN_GROUP.match(text)
+    if of_group is None:
+        return f"{text}; see denseav-train --help for all keys"
+    group, reason = of_group.groups()
+    if group is None:  # our own words
+        return str(reason)
+    return f"{group}: {reason}; see denseav-train --{group}.help for all its keys"
 
 
 if __name__ == "__main__":

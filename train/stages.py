@@ -61,6 +61,8 @@ def grouped(learner: Learner) -> Iterator[tuple[Group, nn.Parameter]]:
 
 def _unused(name: str, config: ModelConfig) -> bool:
     """Tell whether training never sees a weight that is part of the released network."""
+    if name == "calibrator.bias":
+        return True  # no softmax sees it
     if name.startswith("image_aligner.cls_projection"):
         return not config.cls_similarity
     if name.startswith("audio_aligner.cls_projection"):

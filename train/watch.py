@@ -22,7 +22,7 @@ from torch.utils.tensorboard import SummaryWriter
 from denseav.models.image_encoder import IMAGE_MEAN, IMAGE_STD
 from denseav.models.similarity import volume
 from denseav.train.batches import Batch
-from denseav.train.checkpointing import writing
+from denseav.train.checkpointing import on_first, writing
 from denseav.train.gather import rank
 from denseav.train.objective import Learner
 
@@ -95,9 +95,10 @@ class Watch:
         self.record(step, {f"recall/{name}": value for name, value in recalls.items()})
 
     def record(self, step: int, figures: Mapping[str, float]) -> None:
-        """Write figures to `metrics.jsonl` and TensorBoard."""
-        if not self._first_process:
-            return
+        """Write figures to `metrics.jsonl` and TensorBoard; all processes call it."""
+        on_first(lambda: self._write(step, figures))
+
+    def _write(self, step: int, figures: Mapping[str, float]) -> None:
         with writing(self._path), self._path.open("a") as file:
             file.write(json.dumps({"step": step, **figures}) + "\n")
         for name, value in figures.items():
