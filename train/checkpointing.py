@@ -153,7 +153,7 @@ class Keeper:
         try:
             _load(learner, optimizer, state)
             self.scaler.load_state_dict(state["scaler"])
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, KeyError) as error:
             raise CheckpointError(
                 f"{path} does not fit this run ({str(error).splitlines()[0]}); give the settings "
                 "it was made with, or another --out"
