@@ -18,7 +18,7 @@ from servers import MjpegServer, PulseServer
 
 from denseav.stream.feed_client import HeatmapSubscriber, HeatMessage
 
-DOWN_S = (0.4, 1.2)  # how long a server is away, in turn
+DOWN_S = (0.4, 1.2, 4.0)  # how long a server is away, in turn
 SETTLED_S = 0.5  # what was on its way when a server was killed has come by then
 SHOWN_LATE_S = 0.6  # from a picture's making to its stamp: coding, network, a busy machine
 BITS, COLUMNS, CELL = 32, 8, (20, 30)

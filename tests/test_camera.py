@@ -15,7 +15,7 @@ from servers import PICTURE_S, MjpegServer, RtspServer
 
 from denseav.stream import camera as camera_module
 from denseav.stream import devices
-from denseav.stream.camera import Camera, public_name
+from denseav.stream.camera import Backlog, Camera, lasting, public_name
 from denseav.stream.errors import SourceError
 
 
@@ -134,6 +134,7 @@ def test_an_unknown_device_names_the_list(spec: str, monkeypatch: pytest.MonkeyP
         ("rtsp://admin:p@w/x?y#z@10.0.0.7/live", "rtsp://10.0.0.7/live"),
         ("http://cam/v?user=admin&password=pw", "http://cam/v"),
         ("http://a:pw@cam/v?password=pw#pw", "http://cam/v"),
+        ("a:pw@cam/v", "cam/v"),
     ],
 )
 def test_a_cameras_name_shows_no_password(spec: str, shown: str) -> None:
@@ -149,6 +150,53 @@ def test_an_unreachable_camera_prints_no_password(
     printed = capfd.readouterr()
     assert "s3cret" not in f"{failure.value}{printed.out}{printed.err}"
     assert printed.err == ""
+
+
+def test_a_camera_whose_first_picture_takes_seconds_opens(mjpeg_server: MjpegServer) -> None:
+    mjpeg_server.frozen.set()
+    threading.Timer(2.5, mjpeg_server.frozen.clear).start()
+    camera = Camera(mjpeg_server.url)
+    camera.stop()
+    assert camera.width == 160
+
+
+def test_pictures_wait_until_one_comes_after_its_usual_time() -> None:
+    backlog = Backlog(fps=25, now_s=10.0)
+    opening = [backlog.waited(10 + 0.002 * index) for index in range(1, 11)]
+    assert opening == [True] * 10
+    live = [backlog.waited(10.06 + 0.04 * index) for index in range(20)]
+    assert live == [False] * 20
+    assert backlog.waited(12.0)  # after a stall
+    assert backlog.waited(12.005)
+    assert not backlog.waited(12.04)
+
+
+@pytest.mark.parametrize("fps", [0.0, -1.0, float("nan"), 1e9])
+def test_pictures_are_not_held_back_for_long_whatever_rate_is_said(fps: float) -> None:
+    backlog = Backlog(fps, now_s=10.0)
+    waited = [backlog.waited(10 + 0.001 * index) for index in range(1, 700)]
+    assert waited == sorted(waited, reverse=True)
+    assert not waited[-1]
+
+
+def test_a_linux_camera_is_found_again_under_another_number(tmp_path: Path) -> None:
+    links = tmp_path / "by-id"
+    links.mkdir()
+    (links / "usb-Webcam-index0").symlink_to("/dev/video2")
+    for spec in ("2", "/dev/video2"):
+        assert lasting(spec, links) == str(links / "usb-Webcam-index0")
+    for spec in ("3", "rtsp://cam/2", "nonsense"):
+        assert lasting(spec, links) == spec
+    assert lasting("2", tmp_path / "none") == "2"
+
+
+def test_a_device_that_is_there_and_cannot_be_opened_is_in_use(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cv2, "VideoCapture", FakeCapture.absent)
+    with pytest.raises(SourceError, match="another program uses it") as failure:
+        Camera("/dev/null")  # any device that this process may read
+    assert "\n" not in str(failure.value)
 
 
 class FakeCapture:

@@ -147,7 +147,7 @@ def test_a_picture_of_8k_is_shown_and_recorded_smaller(tmp_path: Path) -> None:
         assert container.streams.video[0].codec_context.width == 1920
 
 
-def test_camera_and_microphone_until_the_camera_is_lost(
+def test_the_sound_goes_on_when_the_camera_is_lost(
     mjpeg_server: MjpegServer, pulse_server: PulseServer, tmp_path: Path
 ) -> None:
     arguments = ("--camera", mjpeg_server.url, "--headless", "--record", "r.mp4")
@@ -155,10 +155,10 @@ def test_camera_and_microphone_until_the_camera_is_lost(
     process.until(f'READY backend=onnxruntime-cpu-fp32 camera="{mjpeg_server.url}"@160x120 mic="')
     time.sleep(1)
     mjpeg_server.kill()
-    assert process.end() == 3
-    assert process.said[-1].endswith(
-        "stopped giving pictures; check its cable or network and start again\n"
-    )
+    process.until("stopped giving pictures; check its cable or network; it is opened again")
+    time.sleep(1)
+    process.process.terminate()
+    assert process.end() == 0
     found = figures((tmp_path / "s.json").read_text())
     assert found["audio_hops"] >= 4
     assert found["audio_age_ms"]["p50"] is not None
@@ -181,14 +181,17 @@ def test_rtsp_without_sound_shows_no_heat_and_ends_in_time(
     assert (found["audio_hops"], found["audio_age_ms"]["p50"]) == (0, None)
 
 
-def test_the_loss_of_the_microphone_ends_the_run_too(
+def test_the_pictures_go_on_when_the_microphone_is_lost(
     mjpeg_server: MjpegServer, pulse_server: PulseServer, tmp_path: Path
 ) -> None:
     process = LiveProcess(tmp_path, "--camera", mjpeg_server.url, "--headless")
     process.until("READY")
     pulse_server.kill()
-    assert process.end() == 3
-    assert "stopped giving sound" in process.said[-1]
+    process.until("stopped giving sound; check that it is plugged in; it is opened again")
+    time.sleep(1)
+    assert process.process.poll() is None
+    process.process.terminate()
+    assert process.end() == 0
     assert not any("Traceback" in line for line in process.said)
 
 

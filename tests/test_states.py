@@ -7,7 +7,9 @@ import pytest
 
 from denseav.stream.errors import without_secrets
 from denseav.stream.flow import Frame, Heatmap
+from denseav.stream.hud import Hud, marked_stale
 from denseav.stream.states import Board, Kind, SourceState, State
+from denseav.stream.stats import Stats
 
 
 def state(kind: Kind, now: State, since_s: float, reason: str = "") -> SourceState:
@@ -114,3 +116,20 @@ def test_no_message_keeps_a_secret(text: str) -> None:
 def test_a_message_without_secrets_stays() -> None:
     text = "publishing heatmaps at tcp://127.0.0.1:5557; see: denseav-live --help"
     assert without_secrets(text) == text
+
+
+def test_the_hud_begins_with_what_is_wrong() -> None:
+    states = [state("camera", State.RUNNING, 1.0), state("microphone", State.MUTED, 1.0)]
+    stats = Stats()
+    faulty, well = np.zeros((2, 480, 640, 3), np.uint8)
+    Hud("cpu", "fp32", ["x", "x"], lambda: states).draw(faulty, stats.snapshot())
+    Hud("cpu", "fp32", ["x", "x"], lambda: states[:1]).draw(well, stats.snapshot())
+    assert np.count_nonzero(faulty) > np.count_nonzero(well) > 0
+
+
+def test_a_stale_picture_is_dark_and_the_canvas_stays() -> None:
+    canvas = np.full((480, 640, 3), 240, np.uint8)
+    stale = marked_stale(canvas, "camera 0: lost for 3 s")
+    assert (canvas == 240).all()
+    assert np.median(stale) == 80
+    assert (stale > 200).sum() > 100  # the words
