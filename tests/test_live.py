@@ -79,6 +79,7 @@ def test_the_demo_runs_where_there_is_nothing_and_says_so(tmp_path: Path) -> Non
         "precision",
         "model",
         "trained",
+        "sources",
     }
     for latency_ms in (
         found["latency_ms"][key] for key in ("capture_to_heatmap", "capture_to_sink")
