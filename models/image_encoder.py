@@ -123,4 +123,5 @@ def _vit_config(config: ImageConfig) -> ViTConfig:
         num_attention_heads=config.heads,
         intermediate_size=4 * config.hidden,
         layer_norm_eps=LAYER_NORM_EPS,
+        initializer_range=0.5 * config.hidden**-0.5,
     )

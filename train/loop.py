@@ -31,13 +31,14 @@ from denseav.train.errors import StoppedError
 from denseav.train.gather import rank, total, world
 from denseav.train.loading import make_loader
 from denseav.train.machine import place, start
-from denseav.train.objective import Learner, denseav_terms
+from denseav.train.objective import Learner, Weights, denseav_terms
 from denseav.train.separate import separation_terms
 from denseav.train.settings import Optimization, Settings
 from denseav.train.sharding import full
 from denseav.train.stages import Stage, set_learning, stages
 from denseav.train.validation import recalls
 from denseav.train.watch import Watch
+from denseav.train.world_loader import WorldLoader
 
 PATIENCE = 10
 """So many steps in a row without a finite gradient end the run."""
@@ -122,23 +123,29 @@ def gradients(
 ) -> dict[str, Tensor]:
     """Add up the gradients of one step; return this process's share of the last batch's terms."""
     parts = settings.optimization.accumulate
+    weights = settings.loss.ramped(ramp(settings.optimization, step))
     terms: dict[str, Tensor] = {}
     for part in range(parts):
         batch = next(batches).to(fabric.device)
         generator = torch.Generator().manual_seed((settings.seed << 32) + step * parts + part)
         with fabric.no_backward_sync(encode, enabled=part + 1 < parts):
-            terms = objective(settings, encode, batch, generator, stage)
-            loss = settings.loss.total(terms)
+            terms = objective(settings, encode, batch, generator, stage, weights)
+            loss = weights.total(terms)
             # Shares add up to the loss, and data parallelism takes the mean of their gradients.
             fabric.backward(loss * (world() / parts))
     return terms
 
 
 def objective(
-    settings: Settings, encode: Any, batch: Batch, generator: torch.Generator, stage: Stage
+    settings: Settings,
+    encode: Any,
+    batch: Batch,
+    generator: torch.Generator,
+    stage: Stage,
+    weights: Weights,
 ) -> dict[str, Tensor]:
     """Return this process's share of all terms of one batch."""
-    common = (encode, batch, settings.network.heads, settings.loss, generator)
+    common = (encode, batch, settings.network.heads, weights, generator)
     if settings.separation is None:
         return denseav_terms(*common)
     mixtures = "audio" in stage.learning
@@ -178,8 +185,16 @@ def move(
 
 
 def learning_rate(optimization: Optimization, step: int) -> float:
-    """Return the rate of a step: linear warm-up, then constant."""
-    return optimization.learning_rate * min((step + 1) / max(optimization.warmup_steps, 1), 1)
+    """Return the rate of a step: linear warm-up, constant, and a linear cool-down if there is one."""
+    warm = (step + 1) / max(optimization.warmup_steps, 1)
+    cold = (optimization.steps - step) / max(optimization.cooldown_steps, 1)
+    return optimization.learning_rate * min(warm, cold, 1)
+
+
+def ramp(optimization: Optimization, step: int) -> float:
+    """Return how much of their weight the terms beside the contrast have in a step."""
+    since = step - optimization.contrast_steps + 1
+    return min(max(since / max(optimization.ramp_steps, 1), 0), 1)
 
 
 def shared(settings: Settings, terms: dict[str, Tensor]) -> dict[str, float]:
@@ -191,7 +206,7 @@ def shared(settings: Settings, terms: dict[str, Tensor]) -> dict[str, float]:
 
 def clips_of_step(settings: Settings) -> int:
     """Return how many clips all processes learn from in a step."""
-    source = settings.data or settings.made
+    source = settings.data or settings.made or settings.world
     assert source is not None, "settings have one or the other"
     return source.batch_size * world() * settings.optimization.accumulate
 
@@ -201,6 +216,8 @@ def open_loader(settings: Settings) -> Batches:
     own = {"rank": rank(), "world": world(), "seed": settings.seed}
     if settings.made is not None:
         return MadeLoader(settings.made, mixtures=settings.separation is not None, **own)
+    if settings.world is not None:
+        return WorldLoader(settings.world, mixtures=settings.separation is not None, **own)
     assert settings.data is not None, "settings have one or the other"
     loader: Batches = make_loader(settings.data, **own)
     return loader
@@ -211,6 +228,8 @@ def held_out(settings: Settings) -> Iterable[Batch]:
     own = {"rank": rank(), "world": world(), "seed": settings.seed}
     if settings.made is not None:
         return [MadeLoader(settings.made, mixtures=False, **own).each_thing()]
+    if settings.world is not None:
+        return WorldLoader(settings.world, mixtures=False, **own).held_out()
     if settings.validation is None:
         return []
     plain = dataclasses.replace(

@@ -51,6 +51,11 @@ class Weights:
     image_mixup: float = 0.1
     wrong_head: float = 0.0
 
+    def ramped(self, share: float) -> "Weights":
+        """Return the weights with `share` of what counts beside the contrast."""
+        scaled = {name: share * weight for name, weight in vars(self).items()}
+        return Weights(**scaled | {"contrast": self.contrast})
+
     def total(self, terms: dict[str, Tensor]) -> Tensor:
         """Return the weighted sum; terms without a weight of their own are contrasts."""
         weights = vars(self)

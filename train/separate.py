@@ -32,9 +32,11 @@ class Separation:
     Attributes
     ----------
     shared_negatives : whether pictures of the other kind are negatives of a mixture too.
+    own_head : whether a clean clip is compared in the head of its kind alone, not in the best.
     """
 
     shared_negatives: bool = False
+    own_head: bool = False
 
 
 def couples(batch: Batch) -> tuple[Batch, Batch]:
@@ -88,7 +90,7 @@ def separation_terms(
         waves.append(batch.mixed_wave_BS)
         masks.append(batch.mixed_mask_BS)
     features = encode(clean.image_B3HW, torch.cat(waves), torch.cat(masks))
-    terms = _correspondence(features, len(batch))
+    terms = _correspondence(features, len(batch), heads if separation.own_head else None)
     if mixtures:
         terms |= _separation(features, len(batch), heads, separation)
     couple = 2 * len(batch)
@@ -116,7 +118,9 @@ def check_heads(network: ModelConfig) -> None:
         )
 
 
-def _correspondence(features: Features, batch: int) -> dict[str, Tensor]:
+def _correspondence(
+    features: Features, batch: int, heads: tuple[str, ...] | None
+) -> dict[str, Tensor]:
     terms = {}
     for index, kind in enumerate(("sound", "speech")):
         part = slice(index, 2 * batch, 2)
@@ -124,6 +128,7 @@ def _correspondence(features: Features, batch: int) -> dict[str, Tensor]:
             features.image_VKCHW[part],
             gather(features.audio_bKCT[part]),
             gather(features.mask_bT[part] > HEARD),
+            head=heads.index(kind) if heads else None,
         )
         logits_AA = every_image(sims_AV) * features.scale
         terms[f"correspondence_{kind}"] = info_nce(logits_AA, _own(batch))

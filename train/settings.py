@@ -18,6 +18,7 @@ from denseav.train.objective import Weights
 from denseav.train.pooling import Pooling
 from denseav.train.rows import DataSettings
 from denseav.train.separate import Separation, check_heads
+from denseav.train.world_loader import WorldSettings
 
 DENSEAV_WEIGHTS = Weights()
 PAPER_NETWORK = ModelConfig(name="denseav", image=ImageConfig(lora=LoraConfig()))
@@ -46,6 +47,9 @@ class Optimization:
     epsilon : Adam's.
     clip_norm : the largest norm of the whole gradient.
     accumulate : batches whose gradients make one step; each has its own negatives.
+    cooldown_steps : so many steps, at the end, in which the rate falls to zero.
+    contrast_steps, ramp_steps : so many steps, at first, learn from the contrast alone; in so many
+        more the other terms come to their weight.
     """
 
     aligner_steps: int = 3_000
@@ -55,10 +59,16 @@ class Optimization:
     epsilon: float = 1e-7
     clip_norm: float = 10.0
     accumulate: int = 1
+    cooldown_steps: int = 0
+    contrast_steps: int = 0
+    ramp_steps: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.accumulate) < 1 or self.aligner_steps < 0:
+        if min(self.steps, self.accumulate) < 1:
             raise SettingsError("optimization: steps and accumulate must be at least 1")
+        counts = (self.aligner_steps, self.cooldown_steps, self.contrast_steps, self.ramp_steps)
+        if min(counts) < 0:
+            raise SettingsError("optimization: no number of steps can be below 0")
         if min(self.learning_rate, self.clip_norm, self.epsilon) <= 0 or self.warmup_steps < 0:
             raise SettingsError(
                 "optimization: learning_rate, clip_norm and epsilon must be above 0"
@@ -124,6 +134,7 @@ class Settings:
     data : the shards to learn from.
     validation : the shards to be measured on; None for no validation.
     made : clips made in memory, in place of shards, to see that learning works.
+    world : clips of the synthetic world, in place of shards.
     pooling : how a pair gets its similarity: the paper's, or one of its ablations.
     loss : what each term weighs.
     separation : mix-and-separate, with what its paper leaves open; None for DenseAV.
@@ -136,6 +147,7 @@ class Settings:
     data: DataSettings | None = None
     validation: DataSettings | None = None
     made: MadeSettings | None = None
+    world: WorldSettings | None = None
     pooling: Pooling = "dense"
     loss: Weights = DENSEAV_WEIGHTS
     separation: Separation | None = None
@@ -145,7 +157,7 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if (self.data is None) == (self.made is None):
+        if [self.data, self.made, self.world].count(None) != 2:
             raise SettingsError("name the shards to learn from with --data.shards FOLDER")
         self._check_pooling()
         if self.separation is not None:

@@ -7,7 +7,7 @@ is as likely to be shown, to sound and to be named.
 Axes: S samples at 16 kHz.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -26,7 +26,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 RATE_HZ = 16_000
 LEVEL_DB = (-12.0, 6.0)
-NOISE_DB = (-45.0, -18.0)
+NOISE_DB = (-45.0, -24.0)
 """Room noise under a sound of common level."""
 MIX_GAIN_DB = (-3.0, 3.0)
 
@@ -115,7 +115,7 @@ def hear(
         start_s=start_s,
         stop_s=start_s + len(sounding_S) / RATE_HZ,
         words=tuple(
-            word._replace(start_s=word.start_s + start_s, stop_s=word.stop_s + start_s)
+            replace(word, start_s=word.start_s + start_s, stop_s=word.stop_s + start_s)
             for word in words
         ),
     ), wave_S

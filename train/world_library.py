@@ -11,7 +11,6 @@ from functools import cache, lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from denseav.train.world_audio import level
 from denseav.train.world_backgrounds import background
 from denseav.train.world_classes import CLASSES
 from denseav.train.world_objects import sprite
@@ -23,8 +22,9 @@ LOOKS = 200
 
 BACKGROUNDS = 1_000
 BACKGROUND_SIDE = 192
-DURATION_S = (0.7, 1.7)
-"""How long a sound lasts: as long as phrases do."""
+DURATIONS_S = (0.70, 0.766, 0.848, 0.976, 1.123, 1.289, 1.69)
+DURATION_SHARES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
+"""How long sounds last: so many, in shares, at most so long. Phrases last as long."""
 
 _LOOK, _BACKGROUND, _SOUND, _SPEECH = range(4)
 
@@ -52,12 +52,11 @@ class Library:
 
     def _sound(self, name: str, number: int) -> NDArray[np.float32]:
         random = self._random(_SOUND, name, number)
-        duration_s = float(random.uniform(*DURATION_S))
-        return level(sound(name, random, duration_s, held_out=self.held_out))
+        duration_s = float(np.interp(random.random(), DURATION_SHARES, DURATIONS_S))
+        return sound(name, random, duration_s, held_out=self.held_out)
 
     def _speech(self, name: str, number: int) -> Spoken:
-        spoken = speak(name, self._random(_SPEECH, name, number), held_out=self.held_out)
-        return spoken._replace(wave_S=level(spoken.wave_S))
+        return speak(name, self._random(_SPEECH, name, number), held_out=self.held_out)
 
     def _random(self, part: int, name: str, number: int) -> np.random.Generator:
         return np.random.default_rng([part, CLASSES.index(name), number, self.held_out])

@@ -38,6 +38,7 @@ class WorldSettings:
     samples : length of the sound.
     fewest_things, most_things : how many things a scene has.
     single_batches : so many batches, at first, have one thing in each scene.
+    single_image_size : side of the picture in those.
     told : whether a clip says if it is speech or another sound.
     validation_clips : how many clips of the training library are kept for validation.
     """
@@ -48,6 +49,7 @@ class WorldSettings:
     fewest_things: int = 1
     most_things: int = 3
     single_batches: int = 200
+    single_image_size: int = 64
     told: bool = False
     validation_clips: int = 128
 
@@ -101,12 +103,13 @@ class WorldLoader:
     def _clips(self, random: Generator, kinds: list[Kind], *, single: bool) -> Batch:
         settings = self.settings
         most = 1 if single else settings.most_things
+        side = settings.single_image_size if single else settings.image_size
         clips = [
             make_clip(
                 random,
                 self._library,
                 kinds[int(random.integers(len(kinds)))],
-                size=(settings.image_size, settings.image_size),
+                size=(side, side),
                 things=(min(settings.fewest_things, most), most),
                 samples=settings.samples,
             )

@@ -17,6 +17,11 @@ from numpy.typing import NDArray
 FINE = 2  # canvas pixels per picture pixel
 MARGIN = 1.5  # picture pixels left free round a thing
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+LUMAS = np.array([0.58, 0.42, 0.74, 0.12, 0.93, 0.28])
+"""How light each tone is, from body to gap; the same for all things."""
+LUMA_SPREAD = 0.06
+TEXTURE = 0.15
+"""How much a pattern may change a surface's lightness, at most."""
 
 Points = NDArray[np.float64]
 Field = NDArray[np.float32]
@@ -192,7 +197,7 @@ def picture(pen: Pen, side: int) -> Picture:
     solid_HW = _closed(tone_HW)
     tone_HW[(solid_HW > 0) & (tone_HW == 0)] = Tone.GAP
     paints_73 = _paints(rng)
-    strength_7 = (rng.uniform(0, 0.3, 7) * (rng.random(7) < 0.7)).astype(np.float32)
+    strength_7 = (rng.uniform(0, TEXTURE, 7) * (rng.random(7) < 0.7)).astype(np.float32)
     pattern_HW = texture(rng, size, size, rng.uniform(0.04, 0.16) * size)
     lit_HW = 1 + pattern_HW * strength_7[tone_HW]
     lit_HW *= 1 - edge_HW.astype(np.float32) * np.float32(rng.uniform(0.2, 0.8) / 255)
@@ -253,15 +258,8 @@ def _closed(tone_HW: Picture) -> Picture:
 
 
 def _paints(rng: Generator) -> Field:
-    """Return a colour for each tone, [7, 3]: ink and spark at opposite ends of lightness."""
-    body = rng.uniform(0.3, 0.72)
-    dark, light = rng.uniform(0, body - 0.25), rng.uniform(body + 0.25, 1)
-    ink, spark = (dark, light) if rng.random() < 0.5 else (light, dark)
-    limb, trim = (
-        np.clip(body + rng.choice([-1, 1]) * rng.uniform(*by), 0.05, 0.95)
-        for by in ((0.05, 0.25), (0.15, 0.35))
-    )
-    lumas = (body, limb, trim, ink, spark, rng.uniform(0.05, 0.95))
+    """Return a colour for each tone, [7, 3]: of any hue, as light as the tone has to be."""
+    lumas = LUMAS + rng.uniform(-LUMA_SPREAD, LUMA_SPREAD, len(LUMAS))
     return np.stack([np.zeros(3, np.float32), *(colour(rng, luma) for luma in lumas)])
 
 

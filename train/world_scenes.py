@@ -162,7 +162,8 @@ def seen_shares(scene: Scene, library: Library, time_s: float = 0.0) -> NDArray[
     whole_N = [
         max(look.mean() * thing.side**2, 1) for thing, look in zip(scene.things, looks, strict=True)
     ]
-    return np.minimum(masks_NHW.sum((1, 2)) / np.array(whole_N), 1.0)
+    shares_N: NDArray[np.float64] = np.minimum(masks_NHW.sum((1, 2)) / np.array(whole_N), 1.0)
+    return shares_N
 
 
 def _layers(scene: Scene, library: Library, time_s: float, scale: float) -> list[Layer]:
@@ -231,7 +232,8 @@ def _placed(
     # OpenCV counts from the middle of the first pixel, a scene from the picture's corner.
     middle = (small - 1) / 2
     matrix_23 = cv2.getRotationMatrix2D((middle, middle), thing.turn_deg, 1.0)
-    matrix_23[:, 2] += (x * scale - 0.5 - left - middle, y * scale - 0.5 - top - middle)
+    corner = np.array((left, top)) + 0.5 + middle
+    matrix_23[:, 2] += np.array((x, y)) * scale - corner
     patch_hw4 = cv2.warpAffine(layer_ss4, matrix_23, (right - left, bottom - top))
     return area, np.asarray(patch_hw4, np.uint8)
 

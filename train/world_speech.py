@@ -23,18 +23,12 @@ SHORTEST_S, LONGEST_S = 0.7, 1.7
 QUIET = 0.02
 """Samples below this share of the peak are trimmed at both ends."""
 
-ACCENTS = ("en-us", "en", "en-gb-scotland", "en-gb-x-rp", "en-gb-x-gbclan", "en-029")
-VARIANTS = (
-    *("m1", "m3", "m4", "m6", "m7", "f1", "f2", "f4", "Andy", "Annie", "Gene", "Mike"),
-    *("adam", "benjamin", "caleb", "linda", "max", "michel", "paul", "steph", "travis"),
-)
-HELD_OUT_VARIANTS = (*("m2", "m5", "m8", "f3", "f5", "Alex", "belinda", "david", "edward", "zac"),)
+ACCENTS = ("en-us", "en", "en-gb-x-rp")
+VARIANTS = ("m1", "m3", "m4", "m7", "f1", "f2", "f4", "Andy", "Annie", "Gene", "adam", "steph")
+HELD_OUT_VARIANTS = ("m2", "m5", "f3", "f5", "Alex", "belinda")
 FORMS = (
-    *("{a} {name}", "the {name}", "a picture of {a} {name}", "look {a} {name}"),
-    *("look there is {a} {name}", "there is {a} {name}", "here is the {name}", "I see the {name}"),
-    *("here is {a} {name}", "this is {a} {name}", "I see {a} {name}", "can you see the {name}"),
-    *("look at the {name}", "where is the {name}", "that is {a} {name}", "the {name} is here"),
-    *("{a} {name} again", "the {name} over there", "what {a} {name}", "{a} {name} is here"),
+    *("{a} {name}", "the {name}", "a picture of {a} {name}", "look there is {a} {name}"),
+    *("here is {a} {name}", "this is {a} {name}", "can you see the {name}", "the {name} is here"),
 )
 
 LONGER = (("here is {a} {name}", 1.0), ("look there is {a} {name}", 0.8))
