@@ -124,12 +124,13 @@ def gradients(
     """Add up the gradients of one step; return this process's share of the last batch's terms."""
     parts = settings.optimization.accumulate
     weights = settings.loss.ramped(ramp(settings.optimization, step))
+    mixtures = "audio" in stage.learning and step >= settings.optimization.contrast_steps
     terms: dict[str, Tensor] = {}
     for part in range(parts):
         batch = next(batches).to(fabric.device)
         generator = torch.Generator().manual_seed((settings.seed << 32) + step * parts + part)
         with fabric.no_backward_sync(encode, enabled=part + 1 < parts):
-            terms = objective(settings, encode, batch, generator, stage, weights)
+            terms = objective(settings, encode, batch, generator, weights, mixtures=mixtures)
             loss = weights.total(terms)
             # Shares add up to the loss, and data parallelism takes the mean of their gradients.
             fabric.backward(loss * (world() / parts))
@@ -141,14 +142,14 @@ def objective(
     encode: Any,
     batch: Batch,
     generator: torch.Generator,
-    stage: Stage,
     weights: Weights,
+    *,
+    mixtures: bool,
 ) -> dict[str, Tensor]:
     """Return this process's share of all terms of one batch."""
     common = (encode, batch, settings.network.heads, weights, generator)
     if settings.separation is None:
         return denseav_terms(*common)
-    mixtures = "audio" in stage.learning
     return separation_terms(*common, settings.separation, mixtures=mixtures)
 
 
