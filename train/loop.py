@@ -32,13 +32,17 @@ from denseav.train.gather import rank, total, world
 from denseav.train.loading import make_loader
 from denseav.train.machine import place, start
 from denseav.train.objective import Learner, Weights, denseav_terms
+from denseav.train.pretrain import pretrain
 from denseav.train.separate import separation_terms
-from denseav.train.settings import Optimization, Settings
+from denseav.train.settings import Backbones, Optimization, Settings
 from denseav.train.sharding import full
 from denseav.train.stages import Stage, set_learning, stages
 from denseav.train.validation import recalls
 from denseav.train.watch import Watch
 from denseav.train.world_loader import WorldLoader
+
+PRETRAINED = "pretrained_audio"
+"""The folder of a run with the audio encoder it begins with."""
 
 PATIENCE = 10
 """So many steps in a row without a finite gradient end the run."""
@@ -69,7 +73,8 @@ def train(settings: Settings, out: Path, console: Console) -> Progress:
         How far it came.
     """
     fabric = start(settings)
-    network = new_network(settings.network, settings.backbones, settings.seed)
+    backbones = prepared(settings, fabric, out, console)
+    network = new_network(settings.network, backbones, settings.seed)
     learner = place(fabric, Learner(network, settings.pooling))
     optimizer = torch.optim.Adam(learner.parameters(), eps=settings.optimization.epsilon)
     loader = open_loader(settings)
@@ -111,6 +116,25 @@ def train(settings: Settings, out: Path, console: Console) -> Progress:
                     if better:
                         keeper.keep_best()
     return progress
+
+
+def prepared(settings: Settings, fabric: Fabric, out: Path, console: Console) -> Backbones:
+    """Return where the encoders begin; the audio encoder is pretrained where that is wanted."""
+    wanted, folder = settings.pretraining, out / PRETRAINED
+    if wanted is None:
+        return settings.backbones
+
+    def tell(step: int, loss: float) -> None:
+        if step % settings.rhythm.log == 0:
+            console.print(
+                f"pretraining step {step}/{wanted.steps}  error {loss:.4f}", highlight=False
+            )
+
+    if rank() == 0 and not folder.exists():
+        out.mkdir(parents=True, exist_ok=True)
+        pretrain(settings.network, wanted, settings.seed, folder, tell)
+    fabric.barrier()
+    return dataclasses.replace(settings.backbones, audio=str(folder))
 
 
 def gradients(
@@ -186,7 +210,7 @@ def move(
 
 
 def learning_rate(optimization: Optimization, step: int) -> float:
-    """Return the rate of a step: linear warm-up, constant, and a linear cool-down if there is one."""
+    """Return the rate of a step: linear warm-up, constant, linear cool-down."""
     warm = (step + 1) / max(optimization.warmup_steps, 1)
     cold = (optimization.steps - step) / max(optimization.cooldown_steps, 1)
     return optimization.learning_rate * min(warm, cold, 1)

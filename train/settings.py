@@ -35,6 +35,43 @@ class Backbones:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pretraining:
+    """How the audio encoder is prepared.
+
+    Attributes
+    ----------
+    steps : batches it learns from.
+    batch_size : clips of a batch.
+    samples : length of a clip, at 16 kHz.
+    learning_rate : Adam's, after `warmup_steps`, falling to zero in the last third.
+    hidden_share : how much of a clip is hidden, about, in stretches of 0.2 s.
+    """
+
+    steps: int = 1_200
+    batch_size: int = 16
+    samples: int = 32_000
+    learning_rate: float = 2e-3
+    warmup_steps: int = 50
+    hidden_share: float = 0.2
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.batch_size, self.warmup_steps) < 1 or self.learning_rate <= 0:
+            raise SettingsError(
+                "pretraining: steps, batch_size and warmup_steps must be at least 1, "
+                "learning_rate above 0"
+            )
+        if not 0 < self.hidden_share < 1:
+            raise SettingsError(
+                f"pretraining: hidden_share must be between 0 and 1, not {self.hidden_share}"
+            )
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate of a step."""
+        cold = 3 * (self.steps - step) / self.steps
+        return self.learning_rate * min((step + 1) / self.warmup_steps, cold, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Optimization:
     """How weights move: Adam, a linear warm-up, then a constant rate.
 
@@ -131,6 +168,7 @@ class Settings:
     ----------
     network : what is trained.
     backbones : where its encoders begin.
+    pretraining : prepare the audio encoder on the world's sound first; None for not.
     data : the shards to learn from.
     validation : the shards to be measured on; None for no validation.
     made : clips made in memory, in place of shards, to see that learning works.
@@ -144,6 +182,7 @@ class Settings:
 
     network: ModelConfig = PAPER_NETWORK
     backbones: Backbones = Backbones()
+    pretraining: Pretraining | None = None
     data: DataSettings | None = None
     validation: DataSettings | None = None
     made: MadeSettings | None = None
@@ -160,6 +199,11 @@ class Settings:
         if [self.data, self.made, self.world].count(None) != 2:
             raise SettingsError("name the shards to learn from with --data.shards FOLDER")
         self._check_pooling()
+        if self.pretraining is not None and (self.world is None or self.backbones.audio):
+            raise SettingsError(
+                "pretraining goes with the world and a random audio encoder: set world, and "
+                'backbones.audio to ""'
+            )
         if self.separation is not None:
             check_heads(self.network)
             if self.data is not None and self.data.mixing is None:
