@@ -29,6 +29,7 @@ from denseav.export.bundle import (
     window_samples,
     write_manifest,
 )
+from denseav.export.calibration import Pair, calibrate_on, provenance
 from denseav.export.engine import write_engines
 from denseav.export.graphs import Graph, make_graphs
 from denseav.export.parity import TOLERANCES, Heats, calibrate, failures, measure
@@ -53,7 +54,8 @@ class Plan:
     """What is to be built.
 
     `frame_size` is (height, width), multiples of the patch; `tokens` how many a window holds;
-    `engines` whether TensorRT's are built beside the ONNX graphs.
+    `engines` whether TensorRT's are built beside the ONNX graphs; `calibration` what the heads'
+    scale is set with, nothing for the inputs that come with the program.
     """
 
     source: str
@@ -61,6 +63,7 @@ class Plan:
     frame_size: tuple[int, int]
     tokens: int
     engines: bool = False
+    calibration: tuple[Pair, ...] = ()
 
 
 def make_plan(
@@ -110,12 +113,18 @@ def require_same_model(old: Manifest, new: Manifest) -> None:
     The scale of each head is measured anew, so it is as good as a fingerprint of the weights.
     """
     names = [head.name for head in old.heads] == [head.name for head in new.heads]
-    before, after = ([(h.threshold, h.ceiling) for h in m.heads] for m in (old, new))
+    before, after = _probed_scale(old), _probed_scale(new)
     if not names or not np.allclose(before, after, rtol=1e-3):
         raise BundleError(
             f"{old.source} is no longer the model that this bundle was made from; "
             "nothing was changed; export it into another folder"
         )
+
+
+def _probed_scale(manifest: Manifest) -> list[tuple[float, float]]:
+    if manifest.calibration:
+        return [(head["threshold"], head["ceiling"]) for head in manifest.calibration["probed"]]
+    return [(head.threshold, head.ceiling) for head in manifest.heads]
 
 
 def build(model: DenseAV, plan: Plan, folder: Path, step: Step) -> Manifest:
@@ -147,6 +156,11 @@ def build(model: DenseAV, plan: Plan, folder: Path, step: Step) -> Manifest:
     session = open_session(Bundle(folder=folder, manifest=manifest), "cpu", threads=2)
     parity = _parity(session, plan, model.config.heads, reference)
     manifest = dataclasses.replace(manifest, parity=parity)
+    if plan.calibration:
+        step(f"the heads' scale, on {len(plan.calibration)} pairs of picture and sound")
+        heads = calibrate_on(session, manifest, plan.calibration)
+        origin = provenance(plan.calibration, manifest.heads)
+        manifest = dataclasses.replace(manifest, heads=heads, calibration=origin)
     if plan.engines:
         manifest = write_engines(graphs.named(), examples, manifest, folder, step)
         step("parity of the engines")

@@ -77,6 +77,7 @@ class Manifest:
     """What `manifest.json` says. `files` maps each file's name to its sha256.
 
     `parity` is of the ONNX graphs, `engine_parity` of the TensorRT engines where there are any.
+    `calibration` says what the heads' scale was set with, where that was a folder of pairs.
     """
 
     model: str
@@ -90,6 +91,7 @@ class Manifest:
     parity: Mapping[str, Any]
     files: Mapping[str, str]
     engine_parity: Mapping[str, Any] = field(default_factory=dict)
+    calibration: Mapping[str, Any] = field(default_factory=dict)
     schema: int = SCHEMA
 
 
