@@ -50,55 +50,6 @@ def dog(pen: Pen) -> None:
     pen.eye(0.86, -0.74, 0.1)
 
 
-def owl(pen: Pen) -> None:
-    """Draw an owl from the front: ear tufts, huge ringed eyes, wings at the sides, scaly belly."""
-    wide = pen.near(0.72)
-    for side in (-1, 1):
-        pen.fill(
-            [(side * 0.25, 0.85), (side * 0.55, 0.85), (side * 0.6, 1.1), (side * 0.2, 1.1)],
-            Tone.TRIM,
-        )
-    tuft = pen.near(-1.15, 0.06)
-    pen.fill(
-        rounded((-wide, -0.7), (0, -0.9), (wide, -0.7), (wide, 0.8), (0, 1.15), (-wide, 0.8)),
-        Tone.BODY,
-    )
-    for side in (-1, 1):
-        pen.fill([(side * 0.6, -0.35), (side * 0.75, tuft), (side * 0.1, -0.72)], Tone.BODY)
-        wing = rounded(
-            (side * 0.5, -0.2), (side * 0.95, 0.1), (side * 0.75, 0.95), (side * 0.45, 0.5)
-        )
-        pen.fill(wing, Tone.LIMB)
-    pen.fill(ellipse(0, 0.45, 0.42, 0.48), Tone.TRIM)
-    for row, y in enumerate((0.25, 0.47, 0.69)):
-        for x in np.arange(-1, 2 - row % 2) * 0.24 + row % 2 * 0.12:
-            pen.line([(x - 0.09, y), (x, y + 0.1), (x + 0.09, y)], 0.05, Tone.INK)
-    radius = pen.near(0.34, 0.08)
-    for side in (-1, 1):
-        pen.disc(side * 0.34, -0.37, radius, Tone.SPARK)
-        pen.disc(side * 0.34, -0.37, 0.5 * radius, Tone.INK)
-    pen.fill([(-0.13, -0.28), (0.13, -0.28), (0, 0.05)], Tone.INK)
-
-
-def bee(pen: Pen) -> None:
-    """Draw a bee from the side: a fat body with upright bands, two wings above, a sting."""
-    wing = pen.near(0.62)
-    pen.fill([(-0.9, -0.12), (pen.near(-1.3, 0.05), 0.12), (-0.9, 0.3)], Tone.INK)
-    for lean, x in ((-25, -0.2), (20, 0.15)):
-        shape = ellipse(x, -0.3 - wing, 0.32, wing)
-        pen.fill(turned(shape, lean, x, -0.3), Tone.SPARK)
-        pen.line(turned([(x, -0.4), (x, -0.3 - 1.5 * wing)], lean, x, -0.3), 0.04, Tone.INK)
-    long, high = pen.near(1.0, 0.06), pen.near(0.56)
-    pen.fill(ellipse(0, 0.1, long, high), Tone.BODY)
-    for x in np.array([-0.62, -0.25, 0.12]) * long:
-        half = 0.95 * high * np.sqrt(1 - (x / long) ** 2)
-        pen.line(ellipse(x - 0.06, 0.1, 0.1, half, -90, 90), 0.17, Tone.INK)
-    pen.disc(0.82 * long, 0.05, 0.4, Tone.LIMB)
-    for reach in (0.95, 1.3):
-        pen.line([(0.9, -0.25), (reach, -0.62), (reach + 0.1, -0.6)], 0.07, Tone.INK)
-    pen.eye(0.92 * long, 0.0, 0.15)
-
-
 def sheep(pen: Pen) -> None:
     """Draw a sheep from the side: a curly cloud on short legs, a dark oval face, a flat ear."""
     for x in (-0.6, -0.3, 0.25, 0.55):
@@ -116,25 +67,3 @@ def sheep(pen: Pen) -> None:
     for x, y in ((0.75, -0.6), (0.95, -0.68)):
         pen.disc(x, y, 0.17, Tone.BODY)
     pen.disc(1.02, -0.33, 0.09, Tone.SPARK)
-
-
-def frog(pen: Pen) -> None:
-    """Draw a frog from the front: eyes on top, a mouth from side to side, bent legs, toes."""
-    knee = pen.near(1.15, 0.06)
-    for side in (-1, 1):
-        pen.fill(
-            turned(ellipse(side * 0.85, 0.4, 0.33, 0.52), side * 25, side * 0.85, 0.4), Tone.LIMB
-        )
-        for toe in (-0.3, 0.0, 0.3):
-            pen.line([(side * 0.8, 0.7), (side * (knee + toe - 0.1), 0.95)], 0.13, Tone.LIMB)
-            pen.line([(side * 0.3, 0.6), (side * 0.3 + 0.6 * toe, 1.0)], 0.12, Tone.TRIM)
-    pen.fill(ellipse(0, 0.3, 0.72, 0.55), Tone.BODY)
-    pen.fill(ellipse(0, 0.5, 0.45, 0.32), Tone.TRIM)
-    pen.fill(ellipse(0, -0.2, pen.near(0.98, 0.06), pen.near(0.48, 0.08)), Tone.BODY)
-    bulge = pen.near(0.32)
-    for side in (-1, 1):
-        pen.disc(side * 0.52, -0.6, bulge, Tone.BODY)
-        pen.disc(side * 0.52, -0.63, 0.72 * bulge, Tone.SPARK)
-        pen.line([(side * 0.52 - 0.12, -0.63), (side * 0.52 + 0.12, -0.63)], 0.12, Tone.INK)
-        pen.disc(side * 0.12, -0.3, 0.05, Tone.INK)
-    pen.line(ellipse(0, -0.25, 0.8, pen.near(0.3), 10, 170), 0.09, Tone.INK)

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from denseav.train.world_paint import Pen, Tone, ellipse, rounded, turned
+from denseav.train.world_paint import Pen, Tone, ellipse, rounded
 
 
 def bell(pen: Pen) -> None:
@@ -160,17 +160,3 @@ def hammer(pen: Pen) -> None:
     pen.box(0.25, -1.0, 0.6, -0.5, Tone.TRIM)
     pen.box(0.55, -1.2, pen.near(1.0, 0.08), -0.3, Tone.INK)
     pen.box(-0.28, -1.22, 0.3, -0.34, Tone.TRIM)
-
-
-def scissors(pen: Pen) -> None:
-    """Draw open scissors: two blades that cross at a screw, two round loops below."""
-    spread, loop = pen.rng.uniform(22, 34), pen.near(0.46, 0.08)
-    for side in (-1, 1):
-        blade = [(0.18, 0.3), (0.24, -0.2), (0.12, -1.25), (-0.16, -0.35), (-0.18, 0.3)]
-        points = [(-side * x, y) for x, y in blade]
-        pen.fill(turned(points, side * spread, 0, 0), Tone.BODY if side < 0 else Tone.LIMB)
-        x, y = turned([(0, 0.88)], side * spread * 1.2, 0, 0)[0]
-        pen.line([(0, 0.1), (x, y)], 0.32, Tone.TRIM)
-        pen.fill(ellipse(x, y, loop, pen.near(1.05 * loop)), Tone.TRIM)
-        pen.fill(ellipse(x, y, 0.52 * loop, 0.56 * loop), Tone.GAP)
-    pen.disc(0, 0, 0.17, Tone.INK)

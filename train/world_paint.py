@@ -177,7 +177,7 @@ def _steep(wave_HW: Field) -> Field:
     return np.clip(3 * wave_HW, -1, 1)
 
 
-def picture(pen: Pen, side: int) -> Picture:
+def picture(pen: Pen, side: int, margin: float = MARGIN) -> Picture:
     """Paint what a pen has drawn.
 
     Parameters
@@ -186,6 +186,8 @@ def picture(pen: Pen, side: int) -> Picture:
         At least one part; its generator draws paints, textures, light and a mirror.
     side : int
         Pixels of the square picture; the thing touches its margin on the longer side.
+    margin : float
+        Pixels left free round the thing.
 
     Returns
     -------
@@ -193,7 +195,7 @@ def picture(pen: Pen, side: int) -> Picture:
         Red, green, blue, straight alpha. Holes are closed: they get a paint of their own.
     """
     rng, size = pen.rng, side * FINE
-    tone_HW, edge_HW = _traced(pen.parts, _placed(pen, size), size, rng)
+    tone_HW, edge_HW = _traced(pen.parts, _placed(pen, size, FINE * margin), size, rng)
     solid_HW = _closed(tone_HW)
     tone_HW[(solid_HW > 0) & (tone_HW == 0)] = Tone.GAP
     paints_73 = _paints(rng)
@@ -212,7 +214,7 @@ def picture(pen: Pen, side: int) -> Picture:
     return np.round(np.clip(small_HW4, 0, 1) * 255).astype(np.uint8)
 
 
-def _placed(pen: Pen, size: int) -> tuple[Points, float, Points]:
+def _placed(pen: Pen, size: int, free: float) -> tuple[Points, float, Points]:
     """Return what takes outlines to the canvas: points @ matrix [2, 2] * scale + shift [2]."""
     rng = pen.rng
     stretch = rng.uniform(0.88, 1.12)
@@ -223,7 +225,7 @@ def _placed(pen: Pen, size: int) -> tuple[Points, float, Points]:
         points_N2 = part.points_N2 @ matrix_22
         low_2 = np.minimum(low_2, points_N2.min(axis=0) - part.width / 2)
         high_2 = np.maximum(high_2, points_N2.max(axis=0) + part.width / 2)
-    scale = float((size - 2 * FINE * MARGIN) / (high_2 - low_2).max())
+    scale = float((size - 2 * free) / (high_2 - low_2).max())
     return matrix_22, scale, size / 2 - scale * (low_2 + high_2) / 2
 
 

@@ -16,7 +16,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from denseav.train.world_classes import CLASSES
-from denseav.train.world_library import BACKGROUND_SIDE, BACKGROUNDS, LOOKS, Library
+from denseav.train.world_library import BACKGROUND_SIDE, BACKGROUNDS, FINER, LOOKS, Library
 
 AREA_PIXELS = (21.0**2, 37.0**2)
 """How much of the picture a thing fills, whatever its shape: size does not tell the class."""
@@ -202,23 +202,24 @@ def _with(scene: Scene, things: tuple[Thing, ...]) -> Scene:
 
 
 def _ground(scene: Scene, library: Library, scale: float) -> Picture:
-    whole_HW3 = library.background(scene.background)
-    top, left = scene.corner
-    part_HW3 = whole_HW3[top : top + scene.height, left : left + scene.width]
+    finer = FINER if scale > 1 else 1
+    whole_HW3 = (library.fine_background if finer > 1 else library.background)(scene.background)
+    top, left = (finer * at for at in scene.corner)
+    part_HW3 = whole_HW3[top : top + finer * scene.height, left : left + finer * scene.width]
     if scene.flipped:
         part_HW3 = part_HW3[:, ::-1]
     picture_HW3 = _recoloured(np.ascontiguousarray(part_HW3), scene.hue, scene.light)
     if scale == 1:
         return picture_HW3
     size = (round(scene.width * scale), round(scene.height * scale))
-    return cv2.resize(picture_HW3, size, interpolation=cv2.INTER_CUBIC).astype(np.uint8)
+    return np.asarray(cv2.resize(picture_HW3, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _placed(
     thing: Thing, library: Library, time_s: float, scale: float, height: int, width: int
 ) -> Layer:
     """Return the thing as it lands on the picture; nothing where it is not there."""
-    sprite_HW4 = library.look(thing.name, thing.look)
+    sprite_HW4 = (library.fine_look if scale > 1 else library.look)(thing.name, thing.look)
     x, y = thing.place(time_s)
     reach = thing.side * scale * 0.75 + 1
     left, top = max(0, int(x * scale - reach)), max(0, int(y * scale - reach))

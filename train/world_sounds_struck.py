@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from denseav.train.world_audio import RATE_HZ, Wave, filtered
-from denseav.train.world_sounds_parts import Dice, band, hiss, modes, repeated, seconds
+from denseav.train.world_audio import Wave
+from denseav.train.world_sounds_parts import Dice, hiss, modes, repeated, seconds
 
 BELL_P = np.array([0.5, 1.0, 1.2, 1.5, 2.0, 2.67, 3.0, 4.1, 5.4])
 PLATE_P = np.array([1.0, 1.42, 1.93, 2.51, 2.9, 3.4])
@@ -90,20 +90,3 @@ def hammer(dice: Dice, samples: int) -> Wave:
         return iron_S + 1.5 * hiss(len(iron_S), 150, 1_200, dice.rng) * fade_S
 
     return repeated(dice, samples, 1 / dice.ratio(3.2, 5), 0.05, clank)
-
-
-def scissors(dice: Dice, samples: int) -> Wave:
-    """Return snips: a swish of the blades that rises, and the click with which they shut."""
-    low_hz, swish_s = dice.ratio(3_000, 4_200), dice.ratio(0.07, 0.11)
-    click_S = modes(
-        low_hz * np.array([1.3, 1.71]), np.array([1.0, 0.8]), np.array([0.02, 0.015]), dice.rng, 0.1
-    )
-
-    def snip(_: int) -> Wave:
-        blades_S = hiss(round(RATE_HZ * (swish_s + 0.1)), low_hz, 7_500, dice.rng)
-        time_S = seconds(len(blades_S)) / swish_s
-        blades_S = filtered(blades_S * np.where(time_S < 1, time_S**1.5, 0.0), band(2_500, 8_000))
-        blades_S[-len(click_S) :] += 1.5 * click_S
-        return blades_S
-
-    return repeated(dice, samples, 1 / dice.ratio(4, 6.5), 0.06, snip)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from denseav.train.world_audio import RATE_HZ, Wave, filtered
+from denseav.train.world_audio import Wave, filtered
 from denseav.train.world_sounds_parts import (
     Dice,
     formants,
@@ -47,30 +47,6 @@ def dog(dice: Dice, samples: int) -> Wave:
         return filtered(rough_S, mouth) * envelope_S
 
     return repeated(dice, samples, 1 / rate_hz, 0.06, bark)
-
-
-def owl(dice: Dice, samples: int) -> Wave:
-    """Return hoots: a low soft whistle, now long, now short."""
-    pitch_hz, rate_hz = dice.ratio(300, 480), dice.ratio(2.4, 3.6)
-
-    def hoot(index: int) -> Wave:
-        length_s = (0.85 if index % 3 == 0 else 0.6) / rate_hz
-        envelope_S = swell(length_s, 0.3, 0.4)
-        bent_S = 1 - 0.1 * np.linspace(-1, 1, len(envelope_S)) ** 2
-        tone_S = harmonic(pitch_hz * bent_S, np.array([1.0, 0.1, 0.05]), dice.rng)
-        return (tone_S + 0.05 * hiss(len(tone_S), 200, 700, dice.rng)) * envelope_S
-
-    return repeated(dice, samples, 1 / rate_hz, 0.05, hoot)
-
-
-def bee(dice: Dice, samples: int) -> Wave:
-    """Return a buzz that wanders and flutters."""
-    pitch_hz = dice.ratio(150, 250)
-    slow_S = wander(samples, dice.ratio(2.5, 5), dice.rng)
-    pitch_hz_S = pitch_hz * (1 + 0.09 * slow_S + 0.02 * wander(samples, 40, dice.rng))
-    buzz_S = harmonic(pitch_hz_S, rolloff(40, dice.between(0.3, 0.7)), dice.rng)
-    wings = formants(((dice.ratio(900, 1_500), 900, 1.0), (dice.ratio(3_200, 4_500), 1_500, 0.7)))
-    return filtered(buzz_S, wings) * (0.75 + 0.25 * wander(samples, 7, dice.rng))
 
 
 def robot(dice: Dice, samples: int) -> Wave:
@@ -119,21 +95,3 @@ def sheep(dice: Dice, samples: int) -> Wave:
         return voice_S * envelope_S * (0.6 + 0.4 * tremble_S)
 
     return repeated(dice, samples, 1 / rate_hz, 0.04, baa)
-
-
-def frog(dice: Dice, samples: int) -> Wave:
-    """Return croaks: trains of damped pulses that quicken."""
-    pulse_hz, pitch_hz, rate_hz = dice.ratio(34, 60), dice.ratio(480, 800), dice.ratio(3, 4.5)
-    damping = dice.ratio(5, 9)
-
-    def croak(_: int) -> Wave:
-        envelope_S = swell(0.75 / rate_hz, 0.3, 0.2)
-        quick_S = np.linspace(0.85, 1.3, len(envelope_S))
-        turns_S = np.cumsum(pulse_hz * quick_S) / RATE_HZ
-        place_S = np.mod(turns_S, 1.0)
-        since_s_S = place_S / (pulse_hz * quick_S)
-        tone_S = np.sin(2 * np.pi * pitch_hz * since_s_S)
-        tone_S += 0.6 * np.sin(2 * np.pi * 2.3 * pitch_hz * since_s_S)
-        return tone_S * np.exp(-damping * place_S) * envelope_S
-
-    return repeated(dice, samples, 1 / rate_hz, 0.06, croak)
