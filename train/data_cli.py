@@ -19,6 +19,7 @@ from denseav.train.errors import DataError
 from denseav.train.layouts import list_items
 from denseav.train.prepare import prepare
 from denseav.train.shards import KINDS
+from denseav.train.world_cli import add_commands
 
 _SOURCES = """\
 SOURCE is a folder of videos (each is cut into clips of 10 s), a PlacesAudio list
@@ -33,12 +34,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     console = Console(stderr=True)
     try:
-        _prepare(options, console)
+        options.run(options, console)
     except DataError as error:
         console.print(f"denseav-data: error: {error}", style="red", soft_wrap=True, markup=False)
         return error.exit_code
     except KeyboardInterrupt:
-        console.print("denseav-data: interrupted; the same command goes on from here")
+        console.print(f"denseav-data: interrupted; {options.interrupted}")
         return 130
     return 0
 
@@ -72,6 +73,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="processes that read and encode; default: one for every core (%(default)s)",
     )
+    command.set_defaults(run=_prepare, interrupted="the same command goes on from here")
+    add_commands(commands)
     return parser
 
 

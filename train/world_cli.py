@@ -1,0 +1,132 @@
+"""`denseav-data world`: films, shards, pairs for calibration and a live source from a seed."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import track
+
+from denseav.train.world_clips import KINDS
+from denseav.train.world_film import make_film, save_film
+from denseav.train.world_library import BACKGROUND_SIDE
+from denseav.train.world_split import LEAST_SIDE
+from denseav.train.world_write import NEGATIVES, SEEN, save_pairs, save_shards
+
+FRAME_SIZE = (128, 168)
+"""Height and width that the demo's network takes."""
+
+
+def add_commands(commands: Any) -> None:
+    """Add `world` to a parser's commands; each sets `run`, which takes options and a console."""
+    world = commands.add_parser(
+        "world",
+        help="make films, shards, pairs or a live source of a synthetic world",
+        description="Make what the synthetic world can give. Everything follows from the seed.",
+        allow_abbrev=False,
+    )
+    kinds = world.add_subparsers(metavar="COMMAND", required=True)
+    film = _add(kinds, "film", "render a film with sound, and its truth beside it as .json")
+    film.add_argument("--out", type=_film_path, required=True, metavar="FILE.mp4")
+    film.set_defaults(run=_film)
+    shards = _add(kinds, "shards", "write clips as shards, as `denseav-data prepare` does")
+    _add_clips(shards)
+    shards.add_argument(
+        "--kind",
+        nargs="+",
+        choices=KINDS,
+        default=["sound", "speech"],
+        metavar="KIND",
+        help=f"what is heard, one clip after the other: {', '.join(KINDS)}; default: sound speech",
+    )
+    shards.set_defaults(run=_shards)
+    pairs = _add(kinds, "negatives", "write pictures with sound of nothing in them, to calibrate")
+    _add_clips(pairs)
+    pairs.add_argument(
+        "--size",
+        type=_size,
+        default=FRAME_SIZE,
+        metavar="HxW",
+        help="of the pictures, in pixels, as the model takes them; default: {}x{}".format(
+            *FRAME_SIZE
+        ),
+    )
+    pairs.add_argument(
+        "--seen",
+        action="store_true",
+        help="add pairs in which the sound belongs to the picture, three to every four",
+    )
+    pairs.set_defaults(run=_pairs)
+
+
+def _add(commands: Any, name: str, words: str) -> Any:
+    command = commands.add_parser(
+        name, help=words, description=words[0].upper() + words[1:] + ".", allow_abbrev=False
+    )
+    command.set_defaults(interrupted="what is there is unfinished")
+    command.add_argument("--seed", type=_number, default=0, metavar="N", help="default: 0")
+    return command
+
+
+def _add_clips(command: Any) -> None:
+    command.add_argument(
+        "--clips", type=_positive, required=True, metavar="M", help="how many to make"
+    )
+    command.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="a new or empty folder"
+    )
+
+
+def _film(options: argparse.Namespace, console: Console) -> None:
+    with console.status("casting"):
+        film = make_film(options.seed)
+    save_film(film, options.out, _tracked(film.frames, "drawing", console))
+    console.print(f"{options.out}, and its truth {options.out.with_suffix('.json')}", markup=False)
+
+
+def _shards(options: argparse.Namespace, console: Console) -> None:
+    numbers = _tracked(options.clips, "making clips", console)
+    clips = save_shards(options.out, options.seed, options.kind, numbers)
+    console.print(f"{clips} clips in {options.out}", soft_wrap=True, markup=False)
+
+
+def _pairs(options: argparse.Namespace, console: Console) -> None:
+    kinds = (*NEGATIVES, *SEEN) if options.seen else NEGATIVES
+    numbers = _tracked(options.clips, "making pairs", console)
+    save_pairs(options.out, options.seed, kinds, options.size, numbers)
+    console.print(f"{options.clips} pairs in {options.out}", soft_wrap=True, markup=False)
+
+
+def _tracked(count: int, words: str, console: Console) -> Any:
+    return track(range(count), words, console=console)
+
+
+def _film_path(text: str) -> Path:
+    path = Path(text)
+    if path.suffix != ".mp4":
+        raise argparse.ArgumentTypeError("must end in .mp4")
+    return path
+
+
+def _number(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError("must not be negative")
+    return number
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, separator, width = text.partition("x")
+    size = int(height), int(width)
+    if not separator or min(size) < LEAST_SIDE or max(size) > BACKGROUND_SIDE:
+        raise argparse.ArgumentTypeError(
+            f"must be HEIGHTxWIDTH of {LEAST_SIDE} to {BACKGROUND_SIDE} pixels each"
+        )
+    return size
