@@ -222,6 +222,7 @@ def _manifest(config: ModelConfig, plan: Plan, reference: _Reference, folder: Pa
             window_samples=window_samples(plan.tokens),
             tokens=plan.tokens,
             energy_floor_dbfs=ENERGY_FLOOR_DBFS,
+            takes_normalized=True,
         ),
         parity={},
         files={path.name: file_sha256(path) for path in sorted(folder.iterdir())},

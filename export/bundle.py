@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 from platformdirs import user_cache_path
 
-SCHEMA = 1
+SCHEMA = 2  # 1 had audio graphs that normalise the window themselves
 MANIFEST = "manifest.json"
 GRAPHS = ("image", "audio", "heatmap")
 
@@ -58,11 +58,16 @@ class ImageInput:
 
 @dataclass(frozen=True, kw_only=True)
 class AudioInput:
-    """What the audio graph takes: `float32 [window_samples]` at 16 kHz; and its tokens."""
+    """What the audio graph takes: `float32 [window_samples]` at 16 kHz; and its tokens.
+
+    `takes_normalized` says whether the window has to be normalised before; where not, the graph
+    does it itself, each window by its own deviation.
+    """
 
     window_samples: int
     tokens: int
     energy_floor_dbfs: float
+    takes_normalized: bool = False
 
     def __post_init__(self) -> None:
         if window_samples(self.tokens) != self.window_samples:

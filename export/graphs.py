@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from denseav.export.session import normalized
 from denseav.models import DenseAV
-from denseav.models.audio_encoder import normalize_wave
 from denseav.models.image_encoder import IMAGE_MEAN, IMAGE_STD
 from denseav.models.similarity import similarity_slice
 
@@ -45,7 +45,7 @@ class ImageGraph(Graph):
 
 
 class AudioGraph(Graph):
-    """The sound's way: normalised over its window as in training, encoded."""
+    """The sound's way: a window that the session has normalised, encoded."""
 
     inputs = ("wave",)
     output = "audio_features"
@@ -54,10 +54,9 @@ class AudioGraph(Graph):
         super().__init__()
         self.model = model
 
-    def forward(self, wave_S: Tensor) -> Tensor:
-        """Encode a float32 waveform at 16 kHz into features [K, C, T]."""
-        normed_1S = normalize_wave(wave_S[None]).to(_dtype(self.model))
-        return self.model.encode_audio(normed_1S)[0]
+    def forward(self, normed_S: Tensor) -> Tensor:
+        """Encode a float32 waveform at 16 kHz, zero mean and unit deviation, into [K, C, T]."""
+        return self.model.encode_audio(normed_S[None].to(_dtype(self.model)))[0]
 
 
 class HeatmapGraph(Graph):
@@ -85,9 +84,9 @@ class Graphs:
         """As `Session.image`."""
         return _run(self.image_graph, torch.from_numpy(image_HW3))
 
-    def audio(self, wave_S: NDArray[np.float32]) -> Tensor:
+    def audio(self, wave_S: NDArray[np.float32], least_deviation: float = 0.0) -> Tensor:
         """As `Session.audio`."""
-        return _run(self.audio_graph, torch.from_numpy(wave_S))
+        return _run(self.audio_graph, torch.from_numpy(normalized(wave_S, least_deviation)))
 
     def heatmap(self, image: Tensor, audio: Tensor, token: int) -> NDArray[np.float32]:
         """As `Session.heatmap`."""

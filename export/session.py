@@ -40,14 +40,29 @@ class Session(Protocol):
     def image(self, image_HW3: NDArray[np.uint8]) -> Features:
         """Encode one RGB picture that already has the manifest's size."""
 
-    def audio(self, wave_S: NDArray[np.float32]) -> Features:
-        """Encode one window of 16 kHz sound, exactly the manifest's `window_samples`."""
+    def audio(self, wave_S: NDArray[np.float32], least_deviation: float = 0.0) -> Features:
+        """Encode one window of 16 kHz sound, exactly the manifest's `window_samples`.
+
+        It is normalised as `normalized` says; by its own deviation alone where the bundle's graph
+        does it itself.
+        """
 
     def heatmap(self, image: Features, audio: Features, token: int) -> NDArray[np.float32]:
         """Return the similarity slice `[K, H, W]` of the picture and audio token `token`."""
 
     def dense(self, image: Features) -> NDArray[np.float32]:
         """Return a copy of a picture's features, `[K, C, H, W]`, for people to look at."""
+
+
+def normalized(wave_S: NDArray[np.float32], least_deviation: float = 0.0) -> NDArray[np.float32]:
+    """Give a window zero mean and unit deviation, as in training.
+
+    One that deviates less than `least_deviation` is divided by that instead, and stays so much
+    quieter than what the network was trained to hear: 0 is how it was trained.
+    """
+    centred_S = wave_S - wave_S.mean(dtype=np.float64)
+    variance = max(float(np.mean(np.square(centred_S))), least_deviation**2)
+    return np.asarray(centred_S / np.sqrt(variance + 1e-7), np.float32)
 
 
 def open_session(

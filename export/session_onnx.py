@@ -14,7 +14,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from denseav.export.bundle import GRAPHS, Bundle, BundleError
-from denseav.export.session import Features
+from denseav.export.session import Features, normalized
 
 OnnxDevice = Literal["cpu", "cuda"]
 
@@ -49,6 +49,7 @@ class OnnxSession:
             _require_cuda()
         self.backend = f"onnxruntime-{device}"
         self.precision = bundle.manifest.precision
+        self._takes_normalized = bundle.manifest.audio.takes_normalized
         self._device = device
         self._run_options = ort.RunOptions()
         self._graphs = {name: _open(bundle.graph(name), device, threads) for name in GRAPHS}
@@ -57,8 +58,10 @@ class OnnxSession:
         """Encode one RGB picture that already has the manifest's size."""
         return self._run("image", {"image": self._put(image_HW3)}, self._device)
 
-    def audio(self, wave_S: NDArray[np.float32]) -> Features:
+    def audio(self, wave_S: NDArray[np.float32], least_deviation: float = 0.0) -> Features:
         """Encode one window of 16 kHz sound, exactly the manifest's `window_samples`."""
+        if self._takes_normalized:
+            wave_S = normalized(wave_S, least_deviation)
         return self._run("audio", {"wave": self._put(wave_S)}, self._device)
 
     def heatmap(self, image: Features, audio: Features, token: int) -> NDArray[np.float32]:

@@ -13,7 +13,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from denseav.export.bundle import Bundle, BundleError
 from denseav.export.gpu import DeviceMemory, StagedArray, Stream, gpu_facts
-from denseav.export.session import Features
+from denseav.export.session import Features, normalized
 from denseav.export.sidecar import Machine, check_engines, engine_path, rebuild_command
 
 _Given = TypeVar("_Given")
@@ -37,6 +37,7 @@ class TrtSession:
     def __init__(self, bundle: Bundle) -> None:
         check_engines(bundle, this_machine())
         self.precision = bundle.manifest.precision
+        self._takes_normalized = bundle.manifest.audio.takes_normalized
         self._image = _Encoder(_Engine(bundle, "image"), "image", "image_features")
         self._audio = _Encoder(_Engine(bundle, "audio"), "wave", "audio_features")
         self._heatmap = _Engine(bundle, "heatmap")
@@ -47,8 +48,10 @@ class TrtSession:
         """Encode one RGB picture that already has the manifest's size; do not wait for it."""
         return self._image.encode(image_HW3)
 
-    def audio(self, wave_S: NDArray[np.float32]) -> Features:
+    def audio(self, wave_S: NDArray[np.float32], least_deviation: float = 0.0) -> Features:
         """Encode one window of 16 kHz sound, exactly the manifest's `window_samples`."""
+        if self._takes_normalized:
+            wave_S = normalized(wave_S, least_deviation)
         features = self._audio.encode(wave_S)
         self._audio.stream.finish()
         return features

@@ -24,6 +24,7 @@ from denseav.stream.feed_message import Origin
 from denseav.stream.feed_publisher import Publisher
 from denseav.stream.flow import Heatmap, Source
 from denseav.stream.hud import Hud
+from denseav.stream.loudness import Loudness
 from denseav.stream.offline import run_offline
 from denseav.stream.overlay import Overlay
 from denseav.stream.pipeline import Pipeline
@@ -137,6 +138,7 @@ def _open_pipeline(options: argparse.Namespace, session: Session, manifest: Mani
         exact=options.sync == "exact",
         lookahead=options.lookahead,
         throttle=None if options.offline else Throttle(),
+        loudness=None if options.offline else Loudness(manifest.audio.energy_floor_dbfs),
     )
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from denseav.export.bundle import TOKEN_HOP_SAMPLES, TOKEN_SPAN_SAMPLES, Manifest
 from denseav.export.session import Features, Session
 from denseav.stream.flow import AudioBlock, Frame, Heatmap
+from denseav.stream.loudness import Loudness
 from denseav.stream.rolling import RollingWindow
 from denseav.stream.throttle import HOP_TOKENS_MAX, TOKEN_S, Throttle
 
@@ -46,6 +47,7 @@ class Pipeline:
         and not with the newest one.
     lookahead : how many tokens must have been heard after the one that is used.
     throttle : chooses the hop on a machine that is too slow; None hears every token.
+    loudness : what windows are normalised by; None normalises each by itself, as in training.
     """
 
     def __init__(
@@ -56,12 +58,14 @@ class Pipeline:
         exact: bool = False,
         lookahead: int = 0,
         throttle: Throttle | None = None,
+        loudness: Loudness | None = None,
     ) -> None:
         self.exact = exact
         self._session = session
         self._manifest = manifest
         self._lookahead = lookahead
         self._throttle = throttle
+        self._loudness = loudness
         self._rolling = RollingWindow(manifest.audio.window_samples)
         self._heard: Heard | None = None
         self._hops_skipped = 0
@@ -97,7 +101,8 @@ class Pipeline:
             return False
         begun_s = monotonic()
         wave_S = self._rolling.window(end)
-        self._heard = Heard(wave_S, end, self._session.audio(wave_S))
+        least = 0.0 if self._loudness is None else self._loudness.least_deviation(wave_S, end)
+        self._heard = Heard(wave_S, end, self._session.audio(wave_S, least))
         if self._throttle is not None:
             self._throttle.heard(monotonic() - begun_s)
         self._note_hop(end - TOKEN_HOP_SAMPLES if last is None else last, end)

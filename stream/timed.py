@@ -27,10 +27,10 @@ class TimedSession:
         with self._stats.timed("image"):
             return self._session.image(image_HW3)
 
-    def audio(self, wave_S: NDArray[np.float32]) -> Features:
+    def audio(self, wave_S: NDArray[np.float32], least_deviation: float = 0.0) -> Features:
         """As `Session.audio`."""
         with self._stats.timed("audio"):
-            return self._session.audio(wave_S)
+            return self._session.audio(wave_S, least_deviation)
 
     def heatmap(self, image: Features, audio: Features, token: int) -> NDArray[np.float32]:
         """As `Session.heatmap`."""

@@ -51,6 +51,7 @@ class FakeSession:
         self.image_s = image_s
         self.audio_s = audio_s
         self.windows: list[NDArray[np.float32]] = []
+        self.deviations: list[float] = []
         self.images = 0
         self.failure: Exception | None = None
 
@@ -61,9 +62,12 @@ class FakeSession:
         self.images += 1
         return float(image_HW3.mean()) / 255
 
-    def audio(self, wave_S: NDArray[np.float32]) -> NDArray[np.float32]:
+    def audio(
+        self, wave_S: NDArray[np.float32], least_deviation: float = 0.0
+    ) -> NDArray[np.float32]:
         time.sleep(self.audio_s)
         self.windows.append(wave_S)
+        self.deviations.append(least_deviation)
         last_T = np.arange(TOKENS) * TOKEN_HOP_SAMPLES + TOKEN_SPAN_SAMPLES - 1
         return wave_S[last_T]
 

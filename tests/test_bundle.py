@@ -76,8 +76,8 @@ def test_a_missing_graph_is_refused(folder: Path) -> None:
 
 
 def test_a_newer_schema_asks_for_an_upgrade(folder: Path) -> None:
-    edit(folder, schema=2)
-    with pytest.raises(BundleError, match=r"schema 2, newer .* upgrade"):
+    edit(folder, schema=3)
+    with pytest.raises(BundleError, match=r"schema 3, newer .* upgrade"):
         open_bundle(folder)
 
 

@@ -118,7 +118,7 @@ def forged(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
-        (newer, "schema 99, newer than the 1 this denseav reads; upgrade"),
+        (newer, "schema 99, newer than the 2 this denseav reads; upgrade"),
         (forged, "its sha256 differs); export or copy the bundle again"),
         (shutil.rmtree, "holds no manifest.json; make a bundle with: denseav-export"),
     ],
