@@ -63,6 +63,7 @@ def make_clip(
     size: tuple[int, int],
     things: tuple[int, int] = (1, 4),
     samples: int = 2 * RATE_HZ,
+    plain: bool = False,
 ) -> Clip:
     """Make a clip.
 
@@ -73,6 +74,7 @@ def make_clip(
     size : height and width of the picture, in pixels.
     things : the fewest and the most things in the scene.
     samples : length of the sound.
+    plain : nothing is on the background.
     """
     count = int(random.integers(things[0], things[1] + 1))
     names = choose_names(random, count)
@@ -86,7 +88,7 @@ def make_clip(
     wave_S *= np.float32(10 ** (random.uniform(*LEVEL_DB) / 20))
     return Clip(
         kind=kind,
-        scene=compose(random, library, *size, names),
+        scene=compose(random, library, *size, names, plain=plain),
         heard=tuple(heard),
         wave_S=wave_S,
     )

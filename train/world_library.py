@@ -22,6 +22,8 @@ LOOKS = 200
 
 BACKGROUNDS = 1_000
 BACKGROUND_SIDE = 192
+PLAIN = -1
+"""The number of a background with nothing on it."""
 
 FINER = 4
 """Fine looks and backgrounds have so many times the pixels a side, for what people watch."""
@@ -58,6 +60,8 @@ class Library:
         return np.concatenate((colour_HW3, sprite_HW4[..., 3:]), axis=2)
 
     def _background(self, number: int, finer: int = 1) -> NDArray[np.uint8]:
+        if number == PLAIN:
+            return np.full((finer * BACKGROUND_SIDE, finer * BACKGROUND_SIDE, 3), 128, np.uint8)
         random = np.random.default_rng([_BACKGROUND, number, self.held_out])
         side = finer * BACKGROUND_SIDE
         return background(random, side, side, held_out=self.held_out)

@@ -37,7 +37,7 @@ class WorldSettings:
     image_size : side of the picture, in pixels.
     samples : length of the sound.
     fewest_things, most_things : how many things a scene has.
-    single_batches : so many batches, at first, have one thing in each scene.
+    single_batches : so many batches, at first, have one thing in each scene, and nothing else.
     single_image_size : side of the picture in those.
     told : whether a clip says if it is speech or another sound.
     validation_clips : how many clips of the training library are kept for validation.
@@ -112,6 +112,7 @@ class WorldLoader:
                 size=(side, side),
                 things=(min(settings.fewest_things, most), most),
                 samples=settings.samples,
+                plain=single,
             )
             for _ in range(settings.batch_size)
         ]

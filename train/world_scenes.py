@@ -16,7 +16,14 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from denseav.train.world_classes import CLASSES
-from denseav.train.world_library import BACKGROUND_SIDE, BACKGROUNDS, FINER, LOOKS, Library
+from denseav.train.world_library import (
+    BACKGROUND_SIDE,
+    BACKGROUNDS,
+    FINER,
+    LOOKS,
+    PLAIN,
+    Library,
+)
 
 AREA_PIXELS = (21.0**2, 37.0**2)
 """How much of the picture a thing fills, whatever its shape: size does not tell the class."""
@@ -83,7 +90,13 @@ class Scene:
 
 
 def compose(
-    random: Generator, library: Library, height: int, width: int, names: tuple[str, ...]
+    random: Generator,
+    library: Library,
+    height: int,
+    width: int,
+    names: tuple[str, ...],
+    *,
+    plain: bool = False,
 ) -> Scene:
     """Return a scene of the named things, in which enough of each is seen.
 
@@ -93,11 +106,12 @@ def compose(
     library : what the things look like.
     height, width : of the picture, in pixels; at most `BACKGROUND_SIDE`.
     names : different classes; their order has no meaning.
+    plain : on a background with nothing on it.
     """
     ground = Scene(
         height=height,
         width=width,
-        background=int(random.integers(BACKGROUNDS)),
+        background=PLAIN if plain else int(random.integers(BACKGROUNDS)),
         corner=(
             int(random.integers(BACKGROUND_SIDE - height + 1)),
             int(random.integers(BACKGROUND_SIDE - width + 1)),
