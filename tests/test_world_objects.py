@@ -6,7 +6,19 @@ import pytest
 
 from denseav.train.world_classes import CLASSES
 from denseav.train.world_objects import SPRITE_SIDE, sprite
-from denseav.train.world_paint import FINE, LUMA, MARGIN, Pen, Tone, colour, picture, texture
+from denseav.train.world_paint import (
+    FINE,
+    LUMA,
+    LUMA_SPREAD,
+    LUMAS,
+    MARGIN,
+    Pen,
+    Tone,
+    _paints,
+    colour,
+    picture,
+    texture,
+)
 
 PER_CLASS = 16
 CHANCE = 1 / len(CLASSES)
@@ -126,20 +138,40 @@ def test_inner_structure_tells_the_classes_apart(sprites, masks):
     assert right_share(edges, edges) > 6 * CHANCE
 
 
-def test_colour_tells_nothing(sprites, masks):
+def test_hue_tells_nothing(sprites, masks):
     colours_CK3 = mean_colours(sprites, masks)
-    assert right_share(colours_CK3, colours_CK3) < 2.5 * CHANCE
-    means_C13 = colours_CK3[:, : PER_CLASS // 2].mean(axis=1, keepdims=True)
-    centres_CK3 = np.broadcast_to(means_C13, colours_CK3.shape)
-    assert right_share(colours_CK3, centres_CK3) < 2.5 * CHANCE
+    hues_CK3 = colours_CK3 / (colours_CK3 @ LUMA)[..., None]
+    assert right_share(hues_CK3, hues_CK3) < 2.5 * CHANCE
+    means_C13 = hues_CK3[:, : PER_CLASS // 2].mean(axis=1, keepdims=True)
+    assert right_share(hues_CK3, np.broadcast_to(means_C13, hues_CK3.shape)) < 2.5 * CHANCE
 
 
-def test_each_class_comes_in_all_hues_and_lightnesses(sprites, masks):
-    colours_CK3 = mean_colours(sprites, masks) / 255
-    for colours_K3 in colours_CK3:
+def test_lightness_tells_little(sprites, masks):
+    """Parts have fixed tones, and how large they are is a matter of shape."""
+    lumas_CK1 = (mean_colours(sprites, masks) @ LUMA)[..., None]
+    means_C11 = lumas_CK1[:, : PER_CLASS // 2].mean(axis=1, keepdims=True)
+    assert right_share(lumas_CK1, np.broadcast_to(means_C11, lumas_CK1.shape)) < 4 * CHANCE
+
+
+def test_each_class_comes_in_all_hues(sprites, masks):
+    for colours_K3 in mean_colours(sprites, masks) / 255:
         hues = [colorsys.rgb_to_hls(*colour_3)[0] for colour_3 in colours_K3]
         assert np.unique(np.floor(np.array(hues) * 4)).size >= 3
-        assert np.ptp(colours_K3 @ LUMA) > 0.15
+
+
+def test_parts_have_the_same_lightness_in_every_thing():
+    lumas = np.stack([_paints(np.random.default_rng(seed)) for seed in range(40)])[:, 1:] @ LUMA
+    assert np.abs(lumas - LUMAS).max() < LUMA_SPREAD + 1e-5
+    assert np.ptp(lumas, axis=0).min() > LUMA_SPREAD
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_an_object_is_the_same_at_any_size(name):
+    small, large = (sprite(name, np.random.default_rng(3), side) for side in (96, 288))
+    assert large.shape == (288, 288, 4)
+    shrunk_HW = cv2.resize(large, (96, 96), interpolation=cv2.INTER_AREA)[..., 3] > 127
+    mask_HW = small[..., 3] > 127
+    assert (shrunk_HW & mask_HW).sum() / (shrunk_HW | mask_HW).sum() > 0.93
 
 
 def test_objects_look_either_way():

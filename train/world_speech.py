@@ -1,6 +1,6 @@
 """What the world says: the name of a thing in a short phrase, spoken by espeak-ng.
 
-A hundred voices and more (an accent with the variant of a throat) at random speed and pitch; the
+Dozens of voices (an accent with the variant of a throat) at random speed and pitch; the
 voices of the held-out split are never heard in training. espeak-ng counts the samples of the words,
 so their times are exact. Axes: S samples at 16 kHz.
 
