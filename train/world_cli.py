@@ -123,10 +123,9 @@ def _positive(text: str) -> int:
 
 
 def _size(text: str) -> tuple[int, int]:
-    height, separator, width = text.partition("x")
-    size = int(height), int(width)
-    if not separator or min(size) < LEAST_SIDE or max(size) > BACKGROUND_SIDE:
+    sides = [int(side) if side.isdecimal() else 0 for side in text.split("x")]
+    if len(sides) != 2 or min(sides) < LEAST_SIDE or max(sides) > BACKGROUND_SIDE:
         raise argparse.ArgumentTypeError(
             f"must be HEIGHTxWIDTH of {LEAST_SIDE} to {BACKGROUND_SIDE} pixels each"
         )
-    return size
+    return sides[0], sides[1]
