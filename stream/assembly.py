@@ -5,6 +5,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing, suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -29,6 +30,7 @@ from denseav.stream.offline import run_offline
 from denseav.stream.overlay import Overlay
 from denseav.stream.pipeline import Pipeline
 from denseav.stream.rerun_display import RerunDisplay
+from denseav.stream.room import learn, with_settings, words_of_room
 from denseav.stream.runtime import LiveRun
 from denseav.stream.screen import Screen, display_available
 from denseav.stream.sources import described, open_sources, supervised
@@ -71,9 +73,8 @@ def run(
         check_destination(options.stats_json)
     bundle = _open_model(options)
     session = open_session(bundle, options.device, options.threads, options.on_mismatch)
+    bundle, room = _in_this_room(options, bundle, session, stop)
     manifest, stats = bundle.manifest, stats or Stats()
-    trained = "" if manifest.trained else " (untrained: random weights)"
-    _say(f"model {manifest.model}{trained} on {session.backend}, {session.precision}")
     board = Board(_say)
     report = partial(_report, stats, board, session, manifest)
     with ExitStack() as outputs:
@@ -86,7 +87,7 @@ def run(
         _say("looking at and listening to " + " and ".join(names))
         _interrupt_when(stop, session)
         pipeline = _open_pipeline(options, TimedSession(session, stats), manifest)
-        hud = Hud(session.backend, session.precision, names, board.states)
+        hud = Hud(session.backend, session.precision, names, board.states, room)
         view = outputs.enter_context(closing(_open_view(options, manifest, hud, stats)))
         publish = None
         if options.publish is not None:
@@ -124,6 +125,25 @@ def calibrate(options: argparse.Namespace, stop: threading.Event, opened: thread
     _say(f"watching for flashes that click, for {seconds:g} s")
     offset = watch(sources, seconds, stop, options.av_offset_ms / 1000)
     return words(offset, options.av_offset_ms)
+
+
+def _in_this_room(
+    options: argparse.Namespace, bundle: Bundle, session: Session, stop: threading.Event
+) -> tuple[Bundle, str | None]:
+    """Say what runs, and return it with what the room or the options ask for, in words too."""
+    manifest, room = bundle.manifest, None
+    trained = "" if manifest.trained else " (untrained: random weights)"
+    _say(f"model {manifest.model}{trained} on {session.backend}, {session.precision}")
+    manifest = with_settings(manifest, options.energy_floor_dbfs, dict(options.threshold))
+    if options.calibrate is not None:
+        _say(f"learning the room for {options.calibrate:g} s: keep quiet")
+        learned = learn(open_sources(options), session, manifest, options.calibrate, stop)
+        if learned is not None:
+            _say(words_of_room(manifest, learned))
+            manifest = learned.settle(manifest)
+            floor_dbfs = manifest.audio.energy_floor_dbfs
+            room = f"noise {learned.noise_dbfs:.0f} dBFS, silent below {floor_dbfs:.0f} dBFS"
+    return replace(bundle, manifest=manifest), room
 
 
 def _open_pipeline(options: argparse.Namespace, session: Session, manifest: Manifest) -> Pipeline:

@@ -21,6 +21,7 @@ class Hud:
     backend, precision : what computes, as the session says.
     sources : the names of the camera, microphone or file.
     states : gives the states of those of them that may fail.
+    room : what was learned of it, if that was asked for.
     """
 
     def __init__(
@@ -29,12 +30,15 @@ class Hud:
         precision: str,
         sources: Sequence[str],
         states: Callable[[], Sequence[SourceState]] = tuple,
+        room: str | None = None,
     ) -> None:
         self._states = states
         self._fixed = [("runs on", f"{backend}, {precision}")]
         for i, name in enumerate(sources):
             readable = name.encode(errors="replace").decode()  # a path need not be Unicode
             self._fixed.append(("source" if i == 0 else "", readable))
+        if room is not None:
+            self._fixed.append(("room", room))
 
     def draw(self, canvas: Canvas, snapshot: Snapshot) -> None:
         """Draw on the canvas, in place; nothing where it is too small for type."""

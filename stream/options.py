@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from denseav.stream.errors import UsageError
+from denseav.stream.room_options import add_room, check_room
 
 CALIBRATION_MAX_S = 120.0
 OFFSET_MAX_MS = 1000.0
@@ -67,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         "--threads", type=_count, default=1, metavar="N", help="for each pass on a CPU; default: 1"
     )
     _add_timing(parser.add_argument_group("picture and sound"))
+    add_room(parser.add_argument_group("the room"))
     output = parser.add_argument_group("where it goes")
     _add_display(output)
     output.add_argument("--record", type=Path, metavar="FILE.mp4", help="overlay with its sound")
@@ -193,6 +195,7 @@ def _check(options: argparse.Namespace) -> None:
     elif options.offline:
         raise UsageError("--publish goes with live input: leave --offline out")
     _check_timing(options)
+    check_room(options)
     _check_figures(options)
 
 
