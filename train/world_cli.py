@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from rich.console import Console
 from rich.progress import track
@@ -10,6 +11,7 @@ from rich.progress import track
 from denseav.train.world_clips import KINDS
 from denseav.train.world_film import make_film, save_film
 from denseav.train.world_library import BACKGROUND_SIDE
+from denseav.train.world_serve import Crowd, broadcast, endless_shots
 from denseav.train.world_split import LEAST_SIDE
 from denseav.train.world_write import NEGATIVES, SEEN, save_pairs, save_shards
 
@@ -57,6 +59,16 @@ def add_commands(commands: Any) -> None:
         help="add pairs in which the sound belongs to the picture, three to every four",
     )
     pairs.set_defaults(run=_pairs)
+    serve = _add(kinds, "serve", "send an endless film to whoever connects, as it happens")
+    serve.add_argument("address", type=_address, metavar="tcp://HOST:PORT")
+    serve.add_argument(
+        "--truth",
+        type=argparse.FileType("w"),
+        default="-",
+        metavar="FILE",
+        help="gets a JSON line for each thing heard, as it ends; default: standard output",
+    )
+    serve.set_defaults(run=_serve, interrupted="the film has ended")
 
 
 def _add(commands: Any, name: str, words: str) -> Any:
@@ -97,6 +109,16 @@ def _pairs(options: argparse.Namespace, console: Console) -> None:
     console.print(f"{options.clips} pairs in {options.out}", soft_wrap=True, markup=False)
 
 
+def _serve(options: argparse.Namespace, console: Console) -> None:
+    crowd = Crowd(*options.address)
+    host = options.address[0]
+    console.print(f"sending to tcp://{host}:{crowd.port}; Ctrl-C ends it", markup=False)
+    try:
+        broadcast(endless_shots(options.seed), crowd, options.truth)
+    finally:
+        crowd.close()
+
+
 def _tracked(count: int, words: str, console: Console) -> Any:
     return track(range(count), words, console=console)
 
@@ -106,6 +128,17 @@ def _film_path(text: str) -> Path:
     if path.suffix != ".mp4":
         raise argparse.ArgumentTypeError("must end in .mp4")
     return path
+
+
+def _address(text: str) -> tuple[str, int]:
+    parts = urlsplit(text)
+    try:
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if parts.scheme != "tcp" or host is None or port is None:
+        raise argparse.ArgumentTypeError("must be tcp://HOST:PORT")
+    return host, port
 
 
 def _number(text: str) -> int:

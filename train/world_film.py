@@ -22,7 +22,7 @@ DataError    espeak-ng is not installed, or the files cannot be written
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ from denseav.train.errors import DataError
 from denseav.train.world_classes import CLASSES
 from denseav.train.world_clips import Heard
 from denseav.train.world_library import library
-from denseav.train.world_scenes import Masks, Picture
+from denseav.train.world_scenes import Picture
 from denseav.train.world_shots import (
     FRAME_RATE,
     FRAME_SAMPLES,
@@ -150,11 +150,19 @@ def describe(film: Film, boxes: Sequence[dict[str, Box]]) -> dict[str, Any]:
         "frame_rate": FRAME_RATE,
         "duration_s": round(film.frames / FRAME_RATE, 3),
         "silent_from_s": round(max(begin_s + event.stop_s for begin_s, event in heard), 3),
-        "events": [_event(begin_s, event, boxes) for begin_s, event in heard],
+        "events": [tell(begin_s, event, dict(enumerate(boxes))) for begin_s, event in heard],
     }
 
 
-def _event(begin_s: float, event: Heard, boxes: Sequence[dict[str, Box]]) -> dict[str, Any]:
+def tell(begin_s: float, event: Heard, boxes: Mapping[int, dict[str, Box]]) -> dict[str, Any]:
+    """Return the truth of one event.
+
+    Parameters
+    ----------
+    begin_s : when its shot begins.
+    event : what is heard, in seconds of the shot.
+    boxes : of every frame, by its number from when `begin_s` is counted.
+    """
     start_s, stop_s = begin_s + event.start_s, begin_s + event.stop_s
     first, last = round(start_s * FRAME_RATE), int(stop_s * FRAME_RATE)
     seen = [i for i in (*range(first, last, BOX_EVERY_FRAMES), last) if event.name in boxes[i]]
@@ -179,7 +187,7 @@ def _write(path: Path, film: Film, indices: Iterable[int]) -> list[dict[str, Box
     with av.open(path, "w", format="mp4", options=options) as file:
         video, audio = add_video(file, VIDEO_OPTIONS), add_audio(file)
         for index, (picture_HW3, masks) in zip(indices, film.pictures(), strict=True):
-            boxes.append(_boxes(masks))
+            boxes.append(boxes_of(masks))
             file.mux(video.encode(video_frame(picture_HW3, index)))
             first = index * FRAME_SAMPLES
             file.mux(audio.encode(audio_frame(sound_S[first : first + FRAME_SAMPLES], first)))
@@ -188,7 +196,8 @@ def _write(path: Path, film: Film, indices: Iterable[int]) -> list[dict[str, Box
     return boxes
 
 
-def _boxes(masks: dict[str, Masks]) -> dict[str, Box]:
+def boxes_of(masks: dict[str, NDArray[np.bool_]]) -> dict[str, Box]:
+    """Return the boxes of what is seen."""
     boxes = {name: box(mask_HW) for name, mask_HW in masks.items()}
     return {name: edges for name, edges in boxes.items() if edges is not None}
 
