@@ -246,7 +246,7 @@ def _placed(
     layer_ss4 = cv2.resize(sprite_HW4, (small, small), interpolation=cv2.INTER_AREA)
     # OpenCV counts from the middle of the first pixel, a scene from the picture's corner.
     middle = (small - 1) / 2
-    matrix_23 = cv2.getRotationMatrix2D((middle, middle), thing.turn_deg, 1.0)
+    matrix_23 = np.array(cv2.getRotationMatrix2D((middle, middle), thing.turn_deg, 1.0), np.float64)
     corner = np.array((left, top)) + 0.5 + middle
     matrix_23[:, 2] += np.array((x, y)) * scale - corner
     patch_hw4 = cv2.warpAffine(layer_ss4, matrix_23, (right - left, bottom - top))

@@ -162,11 +162,16 @@ def _moving(
         if share >= SEEN_SHARE:
             break
     assert best is not None
-    comes = {names[2]: {"appears_s": round(starts_s[0] + 0.8, 1)}}
-    goes = {name: {"vanishes_s": round(starts_s[2] + 0.8, 1)} for name in names[3:]}
-    changes = comes | goes
-    things = tuple(replace(thing, **changes.get(thing.name, {})) for thing in best.things)
-    return replace(best, things=things)
+    comes_s, goes_s = (round(starts_s[turn] + 0.8, 1) for turn in (0, 2))
+    things = [
+        replace(
+            thing,
+            appears_s=comes_s if thing.name == names[2] else thing.appears_s,
+            vanishes_s=goes_s if thing.name in names[3:] else thing.vanishes_s,
+        )
+        for thing in best.things
+    ]
+    return replace(best, things=tuple(things))
 
 
 def _swaying(random: Generator, scene: Scene) -> Scene:
