@@ -33,6 +33,7 @@ from denseav.train.loading import make_loader
 from denseav.train.machine import place, start
 from denseav.train.objective import Learner, Weights, denseav_terms
 from denseav.train.pretrain import pretrain
+from denseav.train.pretrain_image import pretrain_image
 from denseav.train.separate import separation_terms
 from denseav.train.settings import Backbones, Optimization, Settings
 from denseav.train.sharding import full
@@ -40,9 +41,6 @@ from denseav.train.stages import Stage, set_learning, stages
 from denseav.train.validation import recalls
 from denseav.train.watch import Watch
 from denseav.train.world_loader import WorldLoader
-
-PRETRAINED = "pretrained_audio"
-"""The folder of a run with the audio encoder it begins with."""
 
 PATIENCE = 10
 """So many steps in a row without a finite gradient end the run."""
@@ -119,22 +117,25 @@ def train(settings: Settings, out: Path, console: Console) -> Progress:
 
 
 def prepared(settings: Settings, fabric: Fabric, out: Path, console: Console) -> Backbones:
-    """Return where the encoders begin; the audio encoder is pretrained where that is wanted."""
-    wanted, folder = settings.pretraining, out / PRETRAINED
+    """Return where the encoders begin; they are pretrained where that is wanted."""
+    wanted, audio, image = settings.pretraining, out / "pretrained_audio", out / "pretrained_image"
     if wanted is None:
         return settings.backbones
 
     def tell(step: int, loss: float) -> None:
         if step % settings.rhythm.log == 0:
-            console.print(
-                f"pretraining step {step}/{wanted.steps}  error {loss:.4f}", highlight=False
-            )
+            console.print(f"pretraining step {step}  loss {loss:.4f}", highlight=False)
 
-    if rank() == 0 and not folder.exists():
+    if rank() == 0:
         out.mkdir(parents=True, exist_ok=True)
-        pretrain(settings.network, wanted, settings.seed, folder, tell)
+        if not audio.exists():
+            console.print(f"the audio encoder is pretrained first: {wanted.steps} steps")
+            pretrain(settings.network, wanted, settings.seed, audio, tell)
+        if not image.exists():
+            console.print(f"the image encoder is pretrained next: {wanted.image_steps} steps")
+            pretrain_image(settings.network, wanted, audio, settings.seed, image, tell)
     fabric.barrier()
-    return dataclasses.replace(settings.backbones, audio=str(folder))
+    return Backbones(image=str(image), audio=str(audio))
 
 
 def gradients(

@@ -36,7 +36,7 @@ class Backbones:
 
 @dataclass(frozen=True, kw_only=True)
 class Pretraining:
-    """How the audio encoder is prepared.
+    """How small encoders are prepared: first the audio encoder, then from it the image encoder.
 
     Attributes
     ----------
@@ -45,6 +45,9 @@ class Pretraining:
     samples : length of a clip, at 16 kHz.
     learning_rate : Adam's, after `warmup_steps`, falling to zero in the last third.
     hidden_share : how much of a clip is hidden, about, in stretches of 0.2 s.
+    image_steps, image_batch_size, image_learning_rate : the same of the image encoder.
+    clusters : into how many clusters sounds are put.
+    clustered : how many sounds of each class are.
     """
 
     steps: int = 1_200
@@ -53,22 +56,33 @@ class Pretraining:
     learning_rate: float = 2e-3
     warmup_steps: int = 50
     hidden_share: float = 0.2
+    image_steps: int = 1_250
+    image_batch_size: int = 32
+    image_learning_rate: float = 1e-3
+    clusters: int = 40
+    clustered: int = 100
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.batch_size, self.warmup_steps) < 1 or self.learning_rate <= 0:
-            raise SettingsError(
-                "pretraining: steps, batch_size and warmup_steps must be at least 1, "
-                "learning_rate above 0"
-            )
+        whole = (self.steps, self.batch_size, self.warmup_steps, self.image_steps)
+        if min(*whole, self.image_batch_size, self.clusters, self.clustered) < 1:
+            raise SettingsError("pretraining: numbers of steps, clips and clusters are at least 1")
+        if min(self.learning_rate, self.image_learning_rate) <= 0:
+            raise SettingsError("pretraining: learning rates must be above 0")
         if not 0 < self.hidden_share < 1:
             raise SettingsError(
                 f"pretraining: hidden_share must be between 0 and 1, not {self.hidden_share}"
             )
 
     def rate(self, step: int) -> float:
-        """Return the learning rate of a step."""
-        cold = 3 * (self.steps - step) / self.steps
-        return self.learning_rate * min((step + 1) / self.warmup_steps, cold, 1.0)
+        """Return the learning rate of a step of the audio encoder."""
+        return self.learning_rate * self._share(step, self.steps)
+
+    def image_rate(self, step: int) -> float:
+        """Return the learning rate of a step of the image encoder."""
+        return self.image_learning_rate * self._share(step, self.image_steps)
+
+    def _share(self, step: int, steps: int) -> float:
+        return min((step + 1) / self.warmup_steps, 3 * (steps - step) / steps, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +182,7 @@ class Settings:
     ----------
     network : what is trained.
     backbones : where its encoders begin.
-    pretraining : prepare the audio encoder on the world's sound first; None for not.
+    pretraining : prepare both encoders on the world first; None for not.
     data : the shards to learn from.
     validation : the shards to be measured on; None for no validation.
     made : clips made in memory, in place of shards, to see that learning works.
@@ -199,10 +213,11 @@ class Settings:
         if [self.data, self.made, self.world].count(None) != 2:
             raise SettingsError("name the shards to learn from with --data.shards FOLDER")
         self._check_pooling()
-        if self.pretraining is not None and (self.world is None or self.backbones.audio):
+        begun = self.backbones.audio or self.backbones.image
+        if self.pretraining is not None and (self.world is None or begun):
             raise SettingsError(
-                "pretraining goes with the world and a random audio encoder: set world, and "
-                'backbones.audio to ""'
+                "pretraining goes with the world and random encoders: set world, and "
+                'backbones.audio and backbones.image to ""'
             )
         if self.separation is not None:
             check_heads(self.network)

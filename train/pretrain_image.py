@@ -1,0 +1,160 @@
+"""Before the two meet: a small image encoder learns to see what will be heard.
+
+The sounds of clips are put into clusters by what the pretrained audio encoder makes of them, and
+from the picture of a clip the image encoder has to say which cluster its sound is in: cross-modal
+deep clustering (Alwassel et al., "Self-Supervised Learning by Cross-Modal Audio-Video Clustering",
+2020). No class is told. Released encoders have had their own pretraining. Enters: a
+configuration, a folder with a pretrained audio encoder, and the world. Leaves: a folder as
+`transformers` writes it, which is a backbone.
+
+Axes: B clips, C classes of clusters, D hidden, N clips that are put into clusters, S samples.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from numpy.random import Generator
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import HubertModel
+
+from denseav.models import DenseAV, ModelConfig
+from denseav.models.audio_encoder import normalize_wave
+from denseav.models.config import STEM_HOP_SAMPLES
+from denseav.train.checkpointing import writing
+from denseav.train.settings import Pretraining
+from denseav.train.world_classes import CLASSES
+from denseav.train.world_clips import hear, room
+from denseav.train.world_library import library
+from denseav.train.world_loader import normalize_picture
+from denseav.train.world_scenes import choose_names, compose, draw
+
+LOUD = 0.1
+"""Stem frames count that are at least so loud, of the loudest of the clip."""
+COMPONENTS = 24
+AT_ONCE = 16
+
+
+class Pair(NamedTuple):
+    """A clip of the world: the thing that is seen, and the cluster of the sound it makes."""
+
+    name: str
+    cluster: int
+
+
+def pretrain_image(
+    config: ModelConfig,
+    settings: Pretraining,
+    audio: Path,
+    seed: int,
+    out: Path,
+    tell: Callable[[int, float], None],
+) -> None:
+    """Prepare an image encoder on the CPU, and write it once it is done.
+
+    Parameters
+    ----------
+    config
+        The network whose image encoder it is.
+    settings, seed
+        How, and what decides the rest.
+    audio
+        The folder of the pretrained audio encoder.
+    out
+        The folder it appears in, whole.
+    tell
+        Hears of every step and its loss, the cross-entropy of the clusters.
+
+    Raises
+    ------
+    DiskError
+        When it cannot be written.
+    """
+    torch.manual_seed(seed)
+    random = np.random.default_rng([seed, 2])
+    model = DenseAV(config).train()
+    pairs = cluster(settings, audio, random)
+    says = nn.Linear(config.code_dim, settings.clusters)
+    weights = [*model.image_encoder.parameters(), *model.image_aligner.parameters()]
+    weights += says.parameters()
+    optimizer = torch.optim.Adam(weights)
+    for step in range(settings.image_steps):
+        for group in optimizer.param_groups:
+            group["lr"] = settings.image_rate(step)
+        image_B3HW, cluster_B = _batch(settings, pairs, step, random)
+        with torch.autocast("cpu", torch.bfloat16):
+            features_BKCHW = model.encode_image(image_B3HW)
+        said_BC = says(features_BKCHW.float().flatten(3).amax(-1).flatten(1))
+        loss = functional.cross_entropy(said_BC, cluster_B)
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        nn.utils.clip_grad_norm_(weights, 10.0)
+        optimizer.step()
+        tell(step + 1, loss.item())
+    partial = out.with_name(f".{out.name}.partial")
+    with writing(partial):
+        model.image_encoder.vit.save_pretrained(partial)
+        partial.replace(out)
+
+
+def cluster(settings: Pretraining, audio: Path, random: Generator) -> list[Pair]:
+    """Return clips whose sounds are in clusters: of each class as many, none told which."""
+    hubert = HubertModel.from_pretrained(audio).eval()
+    names = [name for _ in range(settings.clustered) for name in CLASSES]
+    parts = library(held_out=False)
+    features = []
+    for first in range(0, len(names), AT_ONCE):
+        waves = [
+            hear(random, parts, "sound", name, settings.samples)[1] + room(random, settings.samples)
+            for name in names[first : first + AT_ONCE]
+        ]
+        features.append(_summary(hubert, torch.from_numpy(np.stack(waves)).float()))
+    features_ND = np.concatenate(features)
+    features_ND = (features_ND - features_ND.mean(0)) / (features_ND.std(0) + 1e-6)
+    _, axes = cv2.PCACompute(features_ND, None, maxComponents=COMPONENTS)
+    white_ND = features_ND @ axes.T
+    white_ND /= white_ND.std(0) + 1e-6
+    until = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_MAX_ITER, 50, 1e-4)
+    cv2.setRNGSeed(int(random.integers(2**31)))
+    _, label_N1, _ = cv2.kmeans(
+        white_ND.astype(np.float32), settings.clusters, None, until, 5, cv2.KMEANS_PP_CENTERS
+    )
+    labels = np.asarray(label_N1).ravel()
+    return [Pair(name, int(label)) for name, label in zip(names, labels, strict=True)]
+
+
+def _summary(hubert: HubertModel, wave_BS: Tensor) -> NDArray[np.float32]:
+    """Return mean and deviation [B, 2 D] of the features of each clip where it is loud."""
+    with torch.no_grad():
+        hidden_BLD = hubert(normalize_wave(wave_BS)).last_hidden_state
+    frames = hidden_BLD.shape[1]
+    loudness_BL = wave_BS[:, : frames * STEM_HOP_SAMPLES].unflatten(1, (frames, -1)).std(-1)
+    loud_BL = loudness_BL >= LOUD * loudness_BL.amax(1, keepdim=True)
+    summaries = [
+        torch.cat((hidden_LD[loud_L].mean(0), hidden_LD[loud_L].std(0, correction=0)))
+        for hidden_LD, loud_L in zip(hidden_BLD, loud_BL, strict=True)
+    ]
+    summary_BD: NDArray[np.float32] = torch.stack(summaries).numpy()
+    return summary_BD
+
+
+def _batch(
+    settings: Pretraining, pairs: list[Pair], step: int, random: Generator
+) -> tuple[Tensor, Tensor]:
+    """Return pictures and clusters: first one thing and nothing else, at last two in clutter."""
+    done = step / settings.image_steps
+    side, most = (64, 1) if done < 0.5 else (96, 1 if done < 0.75 else 2)
+    chosen = [pairs[int(i)] for i in random.integers(len(pairs), size=settings.image_batch_size)]
+    parts = library(held_out=False)
+    pictures = []
+    for pair in chosen:
+        names = choose_names(random, int(random.integers(1, most + 1)), pair.name)
+        scene = compose(random, parts, side, side, names, plain=done < 0.5)
+        pictures.append(draw(scene, parts)[0])
+    image_B3HW = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
+    return normalize_picture(image_B3HW), torch.tensor([pair.cluster for pair in chosen])
