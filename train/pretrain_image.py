@@ -104,7 +104,7 @@ def pretrain_image(
 
 def cluster(settings: Pretraining, audio: Path, random: Generator) -> list[Pair]:
     """Return clips whose sounds are in clusters: of each class as many, none told which."""
-    hubert = HubertModel.from_pretrained(audio).eval()
+    hubert = HubertModel.from_pretrained(audio)  # in evaluation mode
     names = [name for _ in range(settings.clustered) for name in CLASSES]
     parts = library(held_out=False)
     features = []
@@ -116,14 +116,13 @@ def cluster(settings: Pretraining, audio: Path, random: Generator) -> list[Pair]
         features.append(_summary(hubert, torch.from_numpy(np.stack(waves)).float()))
     features_ND = np.concatenate(features)
     features_ND = (features_ND - features_ND.mean(0)) / (features_ND.std(0) + 1e-6)
-    _, axes = cv2.PCACompute(features_ND, None, maxComponents=COMPONENTS)
-    white_ND = features_ND @ axes.T
-    white_ND /= white_ND.std(0) + 1e-6
+    _, axes = cv2.PCACompute(features_ND, np.empty(0), maxComponents=COMPONENTS)
+    white_ND = features_ND @ np.asarray(axes).T
+    white_ND = (white_ND / (white_ND.std(0) + 1e-6)).astype(np.float32)
     until = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_MAX_ITER, 50, 1e-4)
     cv2.setRNGSeed(int(random.integers(2**31)))
-    _, label_N1, _ = cv2.kmeans(
-        white_ND.astype(np.float32), settings.clusters, None, until, 5, cv2.KMEANS_PP_CENTERS
-    )
+    begin = np.zeros((len(white_ND), 1), np.int32)
+    _, label_N1, _ = cv2.kmeans(white_ND, settings.clusters, begin, until, 5, cv2.KMEANS_PP_CENTERS)
     labels = np.asarray(label_N1).ravel()
     return [Pair(name, int(label)) for name, label in zip(names, labels, strict=True)]
 
@@ -133,7 +132,7 @@ def _summary(hubert: HubertModel, wave_BS: Tensor) -> NDArray[np.float32]:
     with torch.no_grad():
         hidden_BLD = hubert(normalize_wave(wave_BS)).last_hidden_state
     frames = hidden_BLD.shape[1]
-    loudness_BL = wave_BS[:, : frames * STEM_HOP_SAMPLES].unflatten(1, (frames, -1)).std(-1)
+    loudness_BL = wave_BS[:, : frames * STEM_HOP_SAMPLES].view(len(wave_BS), frames, -1).std(-1)
     loud_BL = loudness_BL >= LOUD * loudness_BL.amax(1, keepdim=True)
     summaries = [
         torch.cat((hidden_LD[loud_L].mean(0), hidden_LD[loud_L].std(0, correction=0)))
