@@ -141,8 +141,8 @@ def build(model: DenseAV, plan: Plan, folder: Path, step: Step) -> Manifest:
     """
     step("reference heatmaps from PyTorch")
     model.prepare_export(*plan.frame_size)
-    spell_out_attention(model)
     reference = _probe_heatmaps(make_graphs(model), plan)
+    spell_out_attention(model)
     graphs = make_graphs(half(model) if plan.precision == "fp16" else model)
     examples = graphs.examples(*plan.frame_size, window_samples(plan.tokens))
     for name, graph in graphs.named().items():

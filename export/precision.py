@@ -51,11 +51,13 @@ def _attend(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    _attention_mask: Tensor | None,
+    attention_mask: Tensor | None,
     scaling: float,
     **_: object,
 ) -> tuple[Tensor, Tensor]:
-    """Attend over `[B, heads, N, C]`, nothing masked, with the softmax in float32."""
-    scores = torch.matmul(query * scaling, key.transpose(2, 3))
-    weights = functional.softmax(scores.float(), dim=-1).to(query.dtype)
+    """Attend over `[B, heads, N, C]` with the softmax in float32; the mask is added to it."""
+    scores = torch.matmul(query * scaling, key.transpose(2, 3)).float()
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    weights = functional.softmax(scores, dim=-1).to(query.dtype)
     return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights

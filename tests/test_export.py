@@ -1,5 +1,6 @@
 """Export: real graphs of a tiny model, and every way in which no bundle may be left behind."""
 
+import dataclasses
 import json
 import resource
 import signal
@@ -65,6 +66,20 @@ def test_a_session_gives_the_heatmaps_that_pytorch_gives(fp32: Bundle, token: in
     assert heat.dtype == np.float32
     assert heat.shape == (2, 4, 6)
     assert np.abs(heat - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_local_attention_travels(tmp_path: Path, precision: str) -> None:
+    image = dataclasses.replace(CONFIG.image, attention_width=3)
+    bundle = exported(tmp_path, precision, image=image)
+    everywhere, _ = probe.frames(2, *FRAME_SIZE, seed=9)
+    changed = everywhere.copy()
+    changed[:8, :8] = 255 - changed[:8, :8]
+    session = open_session(bundle, "cpu")
+    before, after = (session.dense(session.image(frame)) for frame in (everywhere, changed))
+    assert np.isfinite(before).all()
+    assert np.array_equal(before[..., :, 3:], after[..., :, 3:])
+    assert not np.array_equal(before[..., :3, :3], after[..., :3, :3])
 
 
 def test_the_features_to_look_at_are_those_that_make_the_heatmaps(

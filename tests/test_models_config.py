@@ -103,6 +103,12 @@ def test_sizes_must_divide() -> None:
         AudioConfig(hidden=1000)
 
 
+@pytest.mark.parametrize("width", [4, -3])
+def test_local_attention_has_a_middle(width: int) -> None:
+    with pytest.raises(CheckpointError, match=f"odd, or 0 for no limit, not {width}"):
+        ImageConfig(attention_width=width)
+
+
 def test_derived_sizes() -> None:
     config = ModelConfig(name="x")
     assert config.channels == 192

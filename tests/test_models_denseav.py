@@ -172,3 +172,31 @@ def test_both_branches_learn() -> None:
     model.calibrator(model.similarity(*model(image, wave)).square()).square().mean().backward()
     silent = {name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()}
     assert silent == {"audio_encoder.hubert.masked_spec_embed"}
+
+
+def test_a_patch_with_local_attention_sees_no_further_than_its_reach() -> None:
+    local = replace(CONFIG.image, attention_width=3)
+    seen, frames = tiny(image=local), torch.randn(1, 3, 64, 96)
+    changed = frames.clone()
+    changed[..., :8, :8] += 1.0
+    before, after = seen.encode_image(frames), seen.encode_image(changed)
+    moved_HW = (before - after).abs().amax((0, 1, 2)) > 1e-6
+    reach = CONFIG.image.layers * (3 // 2) + 1
+    assert bool(moved_HW[:reach, :reach].all())
+    moved_HW[:reach, :reach] = False
+    assert not moved_HW.any()
+    everywhere = tiny()
+    difference = everywhere.encode_image(frames) - everywhere.encode_image(changed)
+    assert bool((difference.abs().amax((0, 1, 2)) > 1e-6).all())
+
+
+def test_attention_as_wide_as_the_picture_is_attention_without_limit_but_for_the_cls() -> None:
+    frames, _ = inputs()
+    wide = tiny(image=replace(CONFIG.image, attention_width=2 * 6 + 1))
+    mask_NN = wide.image_encoder.neighbours(4, 6, torch.float32)
+    assert mask_NN is not None
+    assert mask_NN.shape == (1, 1, 25, 25)
+    assert bool((mask_NN[0, 0, 1:, 1:] == 0).all())
+    assert bool((mask_NN[0, 0, 0] == 0).all())
+    assert bool(mask_NN[0, 0, 1:, 0].isneginf().all())
+    assert wide.encode_image(frames).isfinite().all()

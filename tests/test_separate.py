@@ -68,6 +68,14 @@ def test_clean_clips_are_contrasted_within_their_kind() -> None:
         torch.testing.assert_close(found[f"correspondence_{kind}"], symmetric(logits))
 
 
+def test_clean_clips_may_be_left_to_the_head_of_their_kind() -> None:
+    found = terms(Separation(own_head=True), mixtures=False)
+    sound, speech = couples(mixed_batch(CLIPS))
+    for kind, clips in (("sound", sound), ("speech", speech)):
+        logits = by_hand(clips, clips.wave_BS, clips.audio_mask_BS, HEADS.index(kind))
+        torch.testing.assert_close(found[f"correspondence_{kind}"], symmetric(logits))
+
+
 @pytest.mark.parametrize("shared", [False, True])
 def test_each_head_finds_its_own_image_in_the_mixture(shared: bool) -> None:
     found = terms(Separation(shared_negatives=shared), mixtures=True)
