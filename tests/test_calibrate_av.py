@@ -128,9 +128,12 @@ def test_a_camera_and_a_microphone_are_calibrated_live(
         assert live_process.end() == 0
     finally:
         server.kill()
-    found = re.search(r"arrives (\S+) ms later .* by (\d) flashes .* most (\S+) ms", said)
+    # A sound server's way and a network camera's are about as long: either may be the longer.
+    found = re.search(
+        r"arrives (\S+) ms (?:later|earlier) .* by (\d) flashes .* most (\S+) ms", said
+    )
     assert found is not None, said
-    assert 0 < float(found[1]) < 1000
+    assert 0 <= float(found[1]) < 1000
     assert int(found[2]) >= 4
     assert float(found[3]) < 60
 

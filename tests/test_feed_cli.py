@@ -112,7 +112,7 @@ def test_watch_shows_heads_and_health() -> None:
         watching = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
         time.sleep(3)
         watching.send_signal(signal.SIGINT)
-        shown, _ = watching.communicate(timeout=10)
+        shown, _ = watching.communicate(timeout=60)
     assert watching.returncode == 0
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown)
     assert re.search(

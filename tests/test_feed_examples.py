@@ -76,7 +76,7 @@ def test_the_pan_tilt_turns_to_the_sound_and_stops_when_the_feed_does(tmp_path: 
         turning = len(lines)
         time.sleep(0.6)
     running.send_signal(signal.SIGINT)
-    assert running.wait(10) == 0
+    assert running.wait(60) == 0
     reading.join()
     stdout.close()
     # The peak is at 480, 300 of 640x480: to the right and below the middle.
