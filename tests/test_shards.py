@@ -43,7 +43,7 @@ def test_shards_are_cut_at_the_size(tmp_path: Path) -> None:
     index = write_shards(tmp_path, map(made_clip, range(9)), max_bytes=4 * size)
     assert sum(chunk["chunk_size"] for chunk in index["chunks"]) == 9
     assert all((tmp_path / c["filename"]).stat().st_size < 5 * size for c in index["chunks"])
-    assert 2 <= len(index["chunks"]) <= 5  # clips differ in size
+    assert 2 <= len(index["chunks"]) <= 5  # a record adds to its media
 
 
 def test_shards_go_to_other_processes_without_their_open_files(whole: Path) -> None:
