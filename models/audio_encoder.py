@@ -25,6 +25,8 @@ class AudioEncoder(nn.Module):
     def __init__(self, config: AudioConfig) -> None:
         super().__init__()
         self.hubert = HubertModel(_hubert_config(config))
+        # Else transformers computes a gradient of the wave itself, which nobody reads.
+        self.hubert.feature_extractor._requires_grad = False
         for layer in self.hubert.feature_extractor.conv_layers:
             layer.activation = _InOrder(cast(nn.Module, layer.activation))
         if config.layer_drop:

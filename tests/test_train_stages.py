@@ -15,6 +15,7 @@ from denseav.train.settings import Backbones, Optimization
 from denseav.train.stages import Stage, group_of, grouped, set_learning, stages
 
 ALIGNERS, EVERYTHING = stages(Optimization(aligner_steps=3, steps=8))
+WITHOUT_STEM = stages(Optimization(learn_stem=False))[1]
 NETWORKS = {"lora": with_lora(), "whole": NETWORK}
 
 
@@ -34,13 +35,16 @@ def moved_groups(config: ModelConfig, stage: Stage) -> dict[str, list[bool]]:
 def test_stages_follow_each_other() -> None:
     assert (ALIGNERS.end, EVERYTHING.end) == (3, 8)
     assert [stage.end for stage in stages(Optimization(aligner_steps=9, steps=8))] == [8, 8]
+    assert EVERYTHING.learning - WITHOUT_STEM.learning == {"stem"}
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-@pytest.mark.parametrize("stage", [ALIGNERS, EVERYTHING], ids=lambda stage: stage.name)
+@pytest.mark.parametrize(
+    "stage", [ALIGNERS, EVERYTHING, WITHOUT_STEM], ids=["aligners", "everything", "no_stem"]
+)
 def test_gradient_goes_exactly_where_it_should(network: str, stage: Stage) -> None:
     moved = moved_groups(NETWORKS[network], stage)
-    assert moved.keys() == {"aligners", "audio", "image", "frozen"}
+    assert moved.keys() == {"aligners", "stem", "audio", "image", "frozen"}
     for group, weights in moved.items():
         if group in stage.learning:
             # All but attention keys' biases, which no softmax sees.
@@ -61,7 +65,8 @@ def test_groups_by_name() -> None:
     assert {"model.calibrator.log_scale", "model.audio_cls"} <= by_group["aligners"]
     hubert = {name for name in groups if name.startswith("model.audio_encoder.")}
     unused = {"model.audio_encoder.hubert.masked_spec_embed"}
-    assert by_group["audio"] == hubert - unused
+    assert by_group["stem"] == {name for name in hubert if ".conv_layers." in name}
+    assert by_group["audio"] == hubert - unused - by_group["stem"]
     for name in by_group["frozen"]:
         assert "image_encoder" in name or "cls_projection" in name or name in unused
 

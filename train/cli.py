@@ -73,7 +73,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Settings, Path]:
 
 def _run(settings: Settings, out: Path, console: Console) -> None:
     # Imported late: the loop takes seconds to import, and a wrong key should not.
-    from denseav.train.gather import rank
+    from denseav.train.gather import leave, rank
     from denseav.train.loop import train
 
     progress = train(settings, out, console)
@@ -84,6 +84,7 @@ def _run(settings: Settings, out: Path, console: Console) -> None:
             soft_wrap=True,
             highlight=False,
         )
+    leave()
 
 
 def _one_line(text: str) -> str:

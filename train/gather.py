@@ -47,6 +47,13 @@ def gather_objects(item: Any) -> list[Any]:
     return items
 
 
+def leave() -> None:
+    """End what processes share, once all have come here; without it, leaving can abort."""
+    if _together():
+        distributed.barrier()
+        distributed.destroy_process_group()
+
+
 def _together() -> bool:
     return distributed.is_available() and distributed.is_initialized()
 

@@ -128,12 +128,15 @@ def prepared(settings: Settings, fabric: Fabric, out: Path, console: Console) ->
 
     if rank() == 0:
         out.mkdir(parents=True, exist_ok=True)
+        # The other processes wait: what they have of the CPU is free.
+        torch.set_num_threads(torch.get_num_threads() * world())
         if not audio.exists():
             console.print(f"the audio encoder is pretrained first: {wanted.steps} steps")
             pretrain(settings.network, wanted, settings.seed, audio, tell)
         if not image.exists():
             console.print(f"the image encoder is pretrained next: {wanted.image_steps} steps")
             pretrain_image(settings.network, wanted, audio, settings.seed, image, tell)
+        torch.set_num_threads(torch.get_num_threads() // world())
     fabric.barrier()
     return Backbones(image=str(image), audio=str(audio))
 

@@ -9,7 +9,7 @@ Leaves: a folder as `transformers` writes it, which is a backbone.
 Axes: B clips, D hidden, F mel bands, L stem frames, S samples at 16 kHz.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -17,17 +17,20 @@ import torch
 import torchaudio
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers import PreTrainedModel
 
 from denseav.models import DenseAV, ModelConfig
 from denseav.models.audio_encoder import normalize_wave
 from denseav.models.config import STEM_HOP_SAMPLES, STEM_SPAN_SAMPLES
 from denseav.train.checkpointing import writing
+from denseav.train.machine import suit_cpu
 from denseav.train.settings import Pretraining
 from denseav.train.world_classes import CLASSES
 from denseav.train.world_clips import RATE_HZ, Head, hear, room
 from denseav.train.world_library import library
 
 BANDS = 64
+CLIP_NORM = 10.0
 FLOOR = 1e-4
 HEARD: tuple[tuple[Head, ...], ...] = (("sound",), ("speech",), ("sound", "speech"))
 HEARD_SHARES = (0.35, 0.5, 0.15)
@@ -61,28 +64,55 @@ def pretrain(
     """
     torch.manual_seed(seed)
     np.random.seed(seed)  # transformers draws what is hidden from NumPy
-    hubert = DenseAV(config).audio_encoder.hubert.train()
+    model = DenseAV(config).train()
+    suit_cpu(model)
+    hubert = model.audio_encoder.hubert
     hubert.config.apply_spec_augment, hubert.config.mask_time_prob = True, settings.hidden_share
     bands = nn.Linear(config.audio.hidden, BANDS)
-    weights = [*hubert.parameters(), *bands.parameters()]
-    optimizer = torch.optim.Adam(weights)
     target = Spectrogram()
-    for step in range(settings.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = settings.rate(step)
+
+    def loss_of(step: int) -> Tensor:
         wave_BS = normalize_wave(waves(settings, np.random.default_rng([seed, step])))
         with torch.autocast("cpu", torch.bfloat16):
             hidden_BLD = hubert(wave_BS).last_hidden_state
         said_BFL = bands(hidden_BLD.float()).transpose(1, 2)
-        loss = functional.l1_loss(said_BFL, target(wave_BS))
+        return functional.l1_loss(said_BFL, target(wave_BS))
+
+    learn(nn.ModuleList((hubert, bands)), loss_of, settings.rates(), tell)
+    keep(hubert, out)
+
+
+def learn(
+    module: nn.Module,
+    loss_of: Callable[[int], Tensor],
+    rates: Iterable[float],
+    tell: Callable[[int, float], None],
+) -> None:
+    """Let all weights of a module learn, one step of each rate; `loss_of` is asked for each."""
+    weights = list(module.parameters())
+    optimizer = torch.optim.Adam(weights)
+    for step, rate in enumerate(rates):
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        loss = loss_of(step)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
-        nn.utils.clip_grad_norm_(weights, 10.0)
+        nn.utils.clip_grad_norm_(weights, CLIP_NORM)
         optimizer.step()
         tell(step + 1, loss.item())
+
+
+def keep(encoder: PreTrainedModel, out: Path) -> None:
+    """Write an encoder; its folder appears whole.
+
+    Raises
+    ------
+    DiskError
+        When it cannot be written.
+    """
     partial = out.with_name(f".{out.name}.partial")
     with writing(partial):
-        hubert.save_pretrained(partial)
+        encoder.save_pretrained(partial)
         partial.replace(out)
 
 

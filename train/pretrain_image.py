@@ -26,7 +26,8 @@ from transformers import HubertModel
 from denseav.models import DenseAV, ModelConfig
 from denseav.models.audio_encoder import normalize_wave
 from denseav.models.config import STEM_HOP_SAMPLES
-from denseav.train.checkpointing import writing
+from denseav.train.machine import suit_cpu
+from denseav.train.pretrain import keep, learn
 from denseav.train.settings import Pretraining
 from denseav.train.world_classes import CLASSES
 from denseav.train.world_clips import hear, room
@@ -78,28 +79,20 @@ def pretrain_image(
     torch.manual_seed(seed)
     random = np.random.default_rng([seed, 2])
     model = DenseAV(config).train()
+    suit_cpu(model)
     pairs = cluster(settings, audio, random)
     says = nn.Linear(config.code_dim, settings.clusters)
-    weights = [*model.image_encoder.parameters(), *model.image_aligner.parameters()]
-    weights += says.parameters()
-    optimizer = torch.optim.Adam(weights)
-    for step in range(settings.image_steps):
-        for group in optimizer.param_groups:
-            group["lr"] = settings.image_rate(step)
+
+    def loss_of(step: int) -> Tensor:
         image_B3HW, cluster_B = _batch(settings, pairs, step, random)
         with torch.autocast("cpu", torch.bfloat16):
             features_BKCHW = model.encode_image(image_B3HW)
         said_BC = says(features_BKCHW.float().flatten(3).amax(-1).flatten(1))
-        loss = functional.cross_entropy(said_BC, cluster_B)
-        optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        nn.utils.clip_grad_norm_(weights, 10.0)
-        optimizer.step()
-        tell(step + 1, loss.item())
-    partial = out.with_name(f".{out.name}.partial")
-    with writing(partial):
-        model.image_encoder.vit.save_pretrained(partial)
-        partial.replace(out)
+        return functional.cross_entropy(said_BC, cluster_B)
+
+    learning = nn.ModuleList((model.image_encoder, model.image_aligner, says))
+    learn(learning, loss_of, settings.image_rates(), tell)
+    keep(model.image_encoder.vit, out)
 
 
 def cluster(settings: Pretraining, audio: Path, random: Generator) -> list[Pair]:

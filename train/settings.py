@@ -56,7 +56,7 @@ class Pretraining:
     learning_rate: float = 2e-3
     warmup_steps: int = 50
     hidden_share: float = 0.2
-    image_steps: int = 1_250
+    image_steps: int = 4_000
     image_batch_size: int = 32
     image_learning_rate: float = 1e-3
     clusters: int = 40
@@ -73,16 +73,19 @@ class Pretraining:
                 f"pretraining: hidden_share must be between 0 and 1, not {self.hidden_share}"
             )
 
-    def rate(self, step: int) -> float:
-        """Return the learning rate of a step of the audio encoder."""
-        return self.learning_rate * self._share(step, self.steps)
+    def rates(self) -> list[float]:
+        """Return the learning rate of each step of the audio encoder."""
+        return self._rates(self.steps, self.learning_rate)
 
-    def image_rate(self, step: int) -> float:
-        """Return the learning rate of a step of the image encoder."""
-        return self.image_learning_rate * self._share(step, self.image_steps)
+    def image_rates(self) -> list[float]:
+        """Return the learning rate of each step of the image encoder."""
+        return self._rates(self.image_steps, self.image_learning_rate)
 
-    def _share(self, step: int, steps: int) -> float:
-        return min((step + 1) / self.warmup_steps, 3 * (steps - step) / steps, 1.0)
+    def _rates(self, steps: int, full: float) -> list[float]:
+        return [
+            full * min((step + 1) / self.warmup_steps, 3 * (steps - step) / steps, 1.0)
+            for step in range(steps)
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +104,8 @@ class Optimization:
     cooldown_steps : so many steps, at the end, in which the rate falls to zero.
     contrast_steps, ramp_steps : so many steps, at first, learn from the contrast alone; in so many
         more the other terms come to their weight.
+    learn_stem : whether the convolutions before HuBERT's transformer learn too; on a CPU they are
+        most of the work of a small network.
     """
 
     aligner_steps: int = 3_000
@@ -113,6 +118,7 @@ class Optimization:
     cooldown_steps: int = 0
     contrast_steps: int = 0
     ramp_steps: int = 0
+    learn_stem: bool = True
 
     def __post_init__(self) -> None:
         if min(self.steps, self.accumulate) < 1:

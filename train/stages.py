@@ -1,7 +1,8 @@
 """The stages of training: which weights learn when.
 
 First the aligners, with both backbones as they are; then HuBERT as a whole too, and DINO through
-LoRA (Hamilton et al., 2024, section 3.5). A backbone without LoRA learns as a whole.
+LoRA (Hamilton et al., 2024, section 3.5). A backbone without LoRA learns as a whole, or, where
+that is wanted, without the convolutions of HuBERT's stem.
 """
 
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from denseav.models import ModelConfig
 from denseav.train.objective import Learner
 from denseav.train.settings import Optimization
 
-Group = Literal["aligners", "audio", "image", "frozen"]
+Group = Literal["aligners", "stem", "audio", "image", "frozen"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,10 @@ class Stage:
 
 def stages(optimization: Optimization) -> list[Stage]:
     """Return the stages in their order; the last ends with the run."""
-    whole = Stage("everything", frozenset({"aligners", "audio", "image"}), optimization.steps)
+    learning: set[Group] = {"aligners", "audio", "image"}
+    if optimization.learn_stem:
+        learning.add("stem")
+    whole = Stage("everything", frozenset(learning), optimization.steps)
     first = min(optimization.aligner_steps, optimization.steps)
     return [Stage("aligners", frozenset({"aligners"}), first), whole]
 
@@ -41,7 +45,9 @@ def group_of(name: str, config: ModelConfig) -> Group:
     if name.startswith("image_encoder."):
         return "frozen" if config.image.lora and "lora_" not in name else "image"
     if name.startswith("audio_encoder."):
-        return "frozen" if config.audio.lora and "lora_" not in name else "audio"
+        if config.audio.lora:
+            return "audio" if "lora_" in name else "frozen"
+        return "stem" if "feature_extractor" in name else "audio"
     return "aligners"
 
 
