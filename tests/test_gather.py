@@ -27,7 +27,7 @@ WEIGHTS = Weights(
     image_mixup=0.5,
     wrong_head=0.5,
 )
-LOSSES = ("dense", "average", "simpool", "separate")
+LOSSES = ("dense", "dense_sum", "average", "simpool", "separate")
 Gradients = dict[str, Tensor]
 
 

@@ -5,8 +5,9 @@ import torch
 from train_parts import NETWORK, batch, learner
 
 from denseav.models.similarity import all_volumes
+from denseav.train.aggregate import dense_similarity
 from denseav.train.objective import Weights, denseav_terms
-from denseav.train.pooling import SimPool, average, cls
+from denseav.train.pooling import SimPool, average, cls, summed
 
 
 def features() -> tuple[torch.Tensor, torch.Tensor]:
@@ -24,6 +25,16 @@ def test_average_pooling_is_the_mean_of_the_volume() -> None:
     volume = all_volumes(image, audio).sum(2).mean((-2, -1))
     expected = (volume * mask[:, None]).sum(-1) / mask.sum(-1)[:, None]
     torch.testing.assert_close(vectors[1] @ vectors[0].T, expected)
+
+
+def test_the_maximum_of_the_heads_sum() -> None:
+    image, audio = torch.randn(3, 2, 4, 2, 5), torch.randn(2, 2, 4, 6)
+    mask = torch.rand(2, 6) > 0.4
+    mask[:, 0] = True
+    found = dense_similarity(summed(image), summed(audio), mask)
+    peaks = all_volumes(image, audio).sum(2).amax((-2, -1))
+    expected = (peaks * mask[:, None]).sum(-1) / mask.sum(-1)[:, None]
+    torch.testing.assert_close(found, expected)
 
 
 def test_cls_is_the_latter_half() -> None:
@@ -64,7 +75,7 @@ def test_simpool_is_deaf_where_there_is_no_sound() -> None:
     assert pool(values, torch.zeros(2, 4)).isfinite().all()
 
 
-@pytest.mark.parametrize("pooling", ["dense", "average", "simpool"])
+@pytest.mark.parametrize("pooling", ["dense", "dense_sum", "average", "simpool"])
 def test_the_contrast_reaches_all_that_should_learn(pooling: str) -> None:
     made = learner(pooling=pooling)  # type: ignore[arg-type]
     terms = denseav_terms(made, batch(4), NETWORK.heads, Weights(), torch.Generator())

@@ -18,7 +18,7 @@ from denseav.train import losses
 from denseav.train.aggregate import dense_similarity
 from denseav.train.batches import SOUND, SPEECH, Batch
 from denseav.train.gather import gather, rank
-from denseav.train.pooling import HEARD, Pooling, SimPool, average, cls, token_mask
+from denseav.train.pooling import HEARD, Pooling, SimPool, average, cls, summed, token_mask
 
 _KINDS = {"speech": SPEECH, "sound": SOUND}
 
@@ -64,7 +64,10 @@ class Weights:
 
 
 class Features(NamedTuple):
-    """What the network makes of a batch: float32 features, and vectors unless pooling is dense."""
+    """What the network makes of a batch: float32 features, and vectors unless pooling is dense.
+
+    `sums_heads` says that a place has the sum of its heads, not the strongest.
+    """
 
     image_VKCHW: Tensor
     audio_bKCT: Tensor
@@ -72,6 +75,7 @@ class Features(NamedTuple):
     scale: Tensor
     image_VD: Tensor | None = None
     audio_bD: Tensor | None = None
+    sums_heads: bool = False
 
 
 Encode = Callable[[Tensor, Tensor, Tensor], Features]
@@ -95,8 +99,9 @@ class Learner(nn.Module):
         audio_bKCT = audio_bKCT.to(torch.float32, copy=True)
         mask_bT = token_mask(mask_bS, audio_bKCT.shape[-1])
         scale = self.model.calibrator.scale
-        if self.pooling == "dense":
-            return Features(image_VKCHW, audio_bKCT, mask_bT, scale)
+        if self.pooling in ("dense", "dense_sum"):
+            sums_heads = self.pooling == "dense_sum"
+            return Features(image_VKCHW, audio_bKCT, mask_bT, scale, sums_heads=sums_heads)
         grid_VKCN, heard_bT = image_VKCHW.flatten(3), (mask_bT > HEARD).float()
         vectors = self._pool(grid_VKCN, torch.ones_like(grid_VKCN[:, 0, 0]))
         return Features(
@@ -137,7 +142,9 @@ def denseav_terms(
     features = encode(batch.image_B3HW, batch.wave_BS, batch.audio_mask_BS)
     pairs = make_pairs(features, batch)
     if features.audio_bD is None:
-        sims_AV = dense_similarity(pairs.image_VKCHW, pairs.audio_AKCT, pairs.mask_AT)
+        both = pairs.image_VKCHW, pairs.audio_AKCT
+        image_VKCHW, audio_AKCT = map(summed, both) if features.sums_heads else both
+        sims_AV = dense_similarity(image_VKCHW, audio_AKCT, pairs.mask_AT)
     else:
         assert features.image_VD is not None
         sims_AV = gather(features.audio_bD) @ features.image_VD.T

@@ -1,7 +1,8 @@
 """From samples to tokens, and from features to one vector a clip: what the ablations compare.
 
 Hamilton et al. (2024), Table 4: average pooling, CLS tokens and SimPool against the dense
-maximum. B clips, K heads, C channels of a head, D = K C, H W grid, T tokens, N positions.
+maximum; Table 3: the maximum of the heads' sum against that of the strongest head. B clips,
+K heads, C channels of a head, D = K C, H W grid, T tokens, N positions.
 """
 
 from typing import Literal
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-Pooling = Literal["dense", "average", "cls", "simpool"]
+Pooling = Literal["dense", "dense_sum", "average", "cls", "simpool"]
 
 HEARD = 0.01
 """A token holds sound when its mask is above this."""
@@ -24,6 +25,11 @@ def token_mask(mask_BS: Tensor, tokens: int) -> Tensor:
     return functional.interpolate(mask_BS[:, None], tokens, mode="linear", align_corners=False)[
         :, 0
     ]
+
+
+def summed(features_BKCx: Tensor) -> Tensor:
+    """Return the features [B, 1, D, ...] of one head, whose products are the heads' sum."""
+    return features_BKCx.flatten(1, 2)[:, None]
 
 
 def average(features_BKCN: Tensor, weight_BN: Tensor) -> Tensor:

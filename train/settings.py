@@ -235,7 +235,7 @@ class Settings:
         if (aggregation.clips, aggregation.heads) != ("misa", "max_elementwise"):
             raise SettingsError(
                 "training has the paper's aggregation, misa and max_elementwise; choose its "
-                "ablations with --pooling average, cls or simpool"
+                "ablations with --pooling dense_sum, average, cls or simpool"
             )
         if aggregation.nonnegative or not aggregation.mask_silence:
             raise SettingsError("training needs nonnegative: false and mask_silence: true")
