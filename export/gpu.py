@@ -6,6 +6,7 @@ that spins takes the core that capture and drawing need. Neither torch nor Tenso
 
 import ctypes
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -73,6 +74,28 @@ class Stream:
         kind = cudart.cudaMemcpyKind.cudaMemcpyDeviceToHost
         self._copy(staged.host_pointer, pointer or staged.pointer, staged.nbytes, kind)
 
+    def record(self, give: Callable[[], None]) -> "Recording":
+        """Record what `give` gives to this stream; nothing of it is done.
+
+        Other threads may use the GPU meanwhile. `give` may neither wait nor allocate.
+
+        Raises
+        ------
+        BundleError
+            When something that was given cannot be recorded.
+        """
+        mode = cudart.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        checked(cudart.cudaStreamBeginCapture(self._stream, mode))
+        try:
+            give()
+        finally:
+            ended = cudart.cudaStreamEndCapture(self._stream)
+        return Recording(checked(ended))
+
+    def replay(self, recording: "Recording") -> None:
+        """Give all that was recorded at one stroke, with what its memory holds by then."""
+        checked(cudart.cudaGraphLaunch(recording.handle, self._stream))
+
     def finish(self) -> None:
         """Wait until all that was given so far is done."""
         checked(cudart.cudaEventRecord(self._done, self._stream))
@@ -85,6 +108,19 @@ class Stream:
         if hasattr(self, "_stream"):
             cudart.cudaStreamDestroy(self._stream)
             cudart.cudaEventDestroy(self._done)
+
+
+class Recording:
+    """Work with its addresses, ready to be given again: a CUDA graph."""
+
+    def __init__(self, graph: Any) -> None:
+        made = cudart.cudaGraphInstantiate(graph, 0)
+        cudart.cudaGraphDestroy(graph)
+        self.handle = checked(made)
+
+    def __del__(self) -> None:
+        if hasattr(self, "handle"):
+            cudart.cudaGraphExecDestroy(self.handle)
 
 
 def gpu_facts() -> tuple[str, str]:

@@ -3,8 +3,15 @@
 The picture's way and the sound's way have a stream each. The heatmap runs in the picture's
 stream, after the picture's features by that stream's order. A sound's features are given out
 only when they are complete, so that no picture waits for a sound in the making.
+
+An encoder's pass is recorded as a CUDA graph, one for each place its features lie in, and given
+again at one stroke. `DENSEAV_CUDA_GRAPHS=0` in the environment turns that off.
 """
 
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,9 +19,11 @@ import tensorrt as trt
 from numpy.typing import DTypeLike, NDArray
 
 from denseav.export.bundle import Bundle, BundleError
-from denseav.export.gpu import DeviceMemory, StagedArray, Stream, gpu_facts
+from denseav.export.gpu import DeviceMemory, Recording, StagedArray, Stream, gpu_facts
 from denseav.export.session import Features, normalized
 from denseav.export.sidecar import Machine, check_engines, engine_path, rebuild_command
+
+GRAPHS_OFF = "0"
 
 _Given = TypeVar("_Given")
 
@@ -147,7 +156,8 @@ class _Encoder:
         self._engine = engine
         self._source, self._output = source, output
         self._staged = engine.staged(source)
-        self._free: list[DeviceMemory] = []
+        self._records = os.environ.get("DENSEAV_CUDA_GRAPHS") != GRAPHS_OFF
+        self._free: list[_Place] = []
         self._fetched: StagedArray | None = None
 
     def fetch(self, features: "_Features") -> NDArray[np.float32]:
@@ -162,11 +172,37 @@ class _Encoder:
         """Give the work to the stream and return where the features will be."""
         self.stream.finish()  # the pass before may still read what is about to be overwritten
         np.copyto(self._staged.array, array, casting="no")
-        self.stream.upload(self._staged)
         features = _Features(self._engine.nbytes(self._output), self._free)
-        addresses = {self._source: self._staged.pointer, self._output: features.pointer}
-        self._engine.enqueue(addresses, self.stream)
+        place = features.place
+        if place.recording is not None:
+            self.stream.replay(place.recording)
+            return features
+        give = partial(self._give, features.pointer)
+        give()
+        if self._records:
+            # TensorRT has to have run once with an address before it can be recorded.
+            place.recording = self._recorded(give)
         return features
+
+    def _give(self, pointer: int) -> None:
+        self.stream.upload(self._staged)
+        addresses = {self._source: self._staged.pointer, self._output: pointer}
+        self._engine.enqueue(addresses, self.stream)
+
+    def _recorded(self, give: Callable[[], None]) -> Recording | None:
+        try:
+            return self.stream.record(give)
+        except BundleError:  # not every engine can be: the way without is slower, and as right
+            self._records = False
+            return None
+
+
+@dataclass
+class _Place:
+    """Where features lie on the GPU, and the pass that puts them there."""
+
+    memory: DeviceMemory
+    recording: Recording | None = None
 
 
 class _Features:
@@ -175,18 +211,15 @@ class _Features:
     A heatmap holds what it reads until it is complete, so memory in use is never overwritten.
     """
 
-    def __init__(self, nbytes: int, free: list[DeviceMemory]) -> None:
-        try:
-            self._memory = free.pop()
-        except IndexError:
-            self._memory = DeviceMemory(nbytes)
+    def __init__(self, nbytes: int, free: list[_Place]) -> None:
+        self.place = free.pop() if free else _Place(DeviceMemory(nbytes))
         self._free = free
 
     @property
     def pointer(self) -> int:
         """Their address on the GPU."""
-        return self._memory.pointer
+        return self.place.memory.pointer
 
     def __del__(self) -> None:
         if hasattr(self, "_free"):
-            self._free.append(self._memory)
+            self._free.append(self.place)

@@ -26,6 +26,7 @@ OURS = ("gpu", "session_trt")
 class CudaError(enum.Enum):
     cudaSuccess = 0
     cudaErrorMemoryAllocation = 2
+    cudaErrorStreamCaptureInvalidated = 901
 
 
 OK = (CudaError.cudaSuccess,)
@@ -39,10 +40,15 @@ class Stream:
     def __init__(self) -> None:
         self.pending: list[Callable[[], None]] = []
         self.done = 0
+        self.recorded: list[Callable[[], None]] | None = None
+        self.replayed = 0
         Stream.all[id(self)] = self
 
     def __int__(self) -> int:
         return id(self)
+
+    def give(self, work: Callable[[], None]) -> None:
+        (self.pending if self.recorded is None else self.recorded).append(work)
 
     def run(self, until: int) -> None:
         while self.done < until:
@@ -57,12 +63,14 @@ class Cuda(ModuleType):
     cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice="up", cudaMemcpyDeviceToHost="down")
     cudaEventBlockingSync, cudaEventDisableTiming = 1, 2
     cudaStreamNonBlocking, cudaHostAllocDefault = 1, 0
+    cudaStreamCaptureMode = SimpleNamespace(cudaStreamCaptureModeThreadLocal="mine")
 
     def __init__(self) -> None:
         super().__init__("cuda.bindings.runtime")
         self.memory: dict[int, ctypes.Array[ctypes.c_char]] = {}
         self.sides: dict[int, str] = {}
-        self.full = False
+        self.full, self.records = False, True
+        self.graphs = 0
         self.waits: list[Stream] = []
 
     def _allocate(self, nbytes: int, side: str) -> tuple[CudaError, int | None]:
@@ -90,7 +98,38 @@ class Cuda(ModuleType):
         sides = {"up": ("host", "device"), "down": ("device", "host")}[kind]
         assert (self.sides[origin], self.sides[to]) == sides
         assert nbytes <= min(len(self.memory[to]), len(self.memory[origin]))
-        stream.pending.append(lambda: ctypes.memmove(to, origin, nbytes) and None)
+        stream.give(lambda: ctypes.memmove(to, origin, nbytes) and None)
+        return OK
+
+    def cudaStreamBeginCapture(self, stream, mode):  # noqa: N802
+        assert mode == "mine"
+        assert stream.recorded is None
+        stream.recorded = []
+        return OK
+
+    def cudaStreamEndCapture(self, stream):  # noqa: N802
+        recorded, stream.recorded = stream.recorded, None
+        if not self.records:
+            return CudaError.cudaErrorStreamCaptureInvalidated, None
+        return CudaError.cudaSuccess, recorded
+
+    def cudaGraphInstantiate(self, graph, flags):  # noqa: N802
+        assert flags == 0
+        self.graphs += 1
+        return CudaError.cudaSuccess, tuple(graph)
+
+    def cudaGraphDestroy(self, graph):  # noqa: N802
+        graph.clear()
+        return OK
+
+    def cudaGraphExecDestroy(self, graph):  # noqa: N802
+        self.graphs -= 1
+        return OK
+
+    def cudaGraphLaunch(self, graph, stream):  # noqa: N802
+        stream.replayed += 1
+        for work in graph:
+            stream.give(work)
         return OK
 
     def cudaStreamCreateWithFlags(self, flags):  # noqa: N802
@@ -108,6 +147,7 @@ class Cuda(ModuleType):
         return OK
 
     def cudaEventRecord(self, event, stream):  # noqa: N802
+        assert stream.recorded is None
         event.stream, event.until = stream, stream.done + len(stream.pending)
         return OK
 
@@ -159,7 +199,7 @@ class Context:
 
     def execute_async_v3(self, stream):
         addresses = dict(self.addresses)
-        Stream.all[stream].pending.append(lambda: self._run(addresses))
+        Stream.all[stream].give(lambda: self._run(addresses))
         return not Context.broken
 
     @torch.no_grad()

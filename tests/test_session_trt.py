@@ -138,6 +138,41 @@ def test_memory_is_used_again_and_does_not_grow(
     assert len(gpu.cuda.memory) == held
 
 
+def replays() -> int:
+    return sum(stream.replayed for stream in Stream.all.values())
+
+
+@pytest.mark.parametrize("how", ["recorded", "off", "refused"])
+def test_passes_are_recorded_once_for_each_place_and_give_what_plain_ones_give(
+    gpu: Gpu,
+    bundle: Bundle,
+    plain: Session,
+    pictures: np.ndarray,
+    sounds: np.ndarray,
+    how: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if how == "off":
+        monkeypatch.setenv("DENSEAV_CUDA_GRAPHS", "0")
+    monkeypatch.setattr(gpu.cuda, "records", how != "refused")
+    gc.collect()
+    graphs = gpu.cuda.graphs
+    before = replays()
+    session = open_session(bundle, "trt")
+    for turn in range(6):
+        picture, sound = pictures[turn % 3], sounds[turn % 3]
+        expected = heat_of(plain, picture, sound)
+        held = session.image(picture)  # so that pictures need two places
+        assert close(heat_of(session, picture, sound), expected)
+        assert close(session.heatmap(held, session.audio(sound), 3), expected)
+    recorded = how == "recorded"
+    assert gpu.cuda.graphs - graphs == (3 if recorded else 0)
+    assert (replays() > before) == recorded
+    del session, held
+    gc.collect()
+    assert gpu.cuda.graphs == graphs
+
+
 def test_all_memory_and_streams_go_with_the_session(
     gpu: Gpu, bundle: Bundle, pictures: np.ndarray, sounds: np.ndarray
 ) -> None:
