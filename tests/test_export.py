@@ -1,7 +1,6 @@
 """Export: real graphs of a tiny model, and every way in which no bundle may be left behind."""
 
 import dataclasses
-import json
 import resource
 import signal
 import subprocess
@@ -316,9 +315,3 @@ def test_an_interrupted_export_leaves_nothing(tmp_path: Path) -> None:
     assert "interrupted" in said
     assert "Traceback" not in said
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
-
-
-def test_the_shipped_demo_bundle_says_that_it_is_untrained() -> None:
-    manifest = json.loads((Path(cli.__file__).parent / "demo" / "manifest.json").read_text())
-    assert manifest["trained"] is False
-    assert manifest["source"] == "configs/models/demo.json"

@@ -57,7 +57,7 @@ def test_the_demo_runs_where_there_is_nothing_and_says_so(tmp_path: Path) -> Non
     done = live(tmp_path, "--demo", "--seconds", "2", "--stats-json", "-")
     assert done.returncode == 0, done.stderr
     assert "no display here, so running headless" in done.stderr
-    assert "untrained: random weights) on onnxruntime-cpu, fp32" in done.stderr
+    assert "model demo on onnxruntime-cpu, fp32" in done.stderr
     assert "looking at and listening to clip.mp4" in done.stderr
     found = figures(done.stdout)
     assert set(found) == {
