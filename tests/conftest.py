@@ -1,6 +1,7 @@
 """Real parts without hardware: files, a camera on the network, a sound server with a microphone."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,9 @@ import pytest
 from desktop import XServer
 from media import LEVELS, ffmpeg, grey, tone, write_clip
 from servers import MjpegServer, PulseServer, RtspServer
+
+# A shell's background jobs ignore Ctrl-C, and so would each program that a test interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
