@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from made_clips import made_clip
-from train_runs import DEBUG, start
+from train_runs import ARGUMENTS, DEBUG, start
 
 from denseav.train.cli import main, parse
 from denseav.train.errors import SettingsError
@@ -73,12 +73,13 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.mark.parametrize("wrong", COMMAND)
 def test_the_command_refuses_in_one_line(
-    tmp_path: Path, folders: dict[str, Path], wrong: str
+    tmp_path: Path, folders: dict[str, Path], wrong: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments, code, remedy = COMMAND[wrong]
-    run = start(tmp_path / "run", *arguments.format(**folders).split())
-    _, said = run.communicate(timeout=240)
-    assert run.returncode == code, said
+    given = [*ARGUMENTS, "--out", str(tmp_path / "run"), *arguments.format(**folders).split()]
+    found = main(given)
+    said = capsys.readouterr().err
+    assert found == code, said
     assert said.startswith("denseav-train: error: ")
     assert remedy in said
     assert said.count("\n") == 1, said
