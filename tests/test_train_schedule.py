@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from denseav.train.cli import parse
 from denseav.train.errors import SettingsError
@@ -27,6 +28,17 @@ def test_every_recipe_is_read(recipe: Path, tmp_path: Path) -> None:
     settings, out = parse(given)
     assert settings.optimization.steps > 0
     assert out == tmp_path / "run"
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_no_recipe_says_a_thing_twice(recipe: Path) -> None:
+    nodes = [yaml.compose(recipe.read_text())]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, yaml.MappingNode):
+            keys = [key.value for key, _ in node.value]
+            assert len(keys) == len(set(keys))
+            nodes += [value for _, value in node.value]
 
 
 def test_the_rate_warms_up_stays_and_cools_down() -> None:
