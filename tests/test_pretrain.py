@@ -100,6 +100,8 @@ def test_pretraining_belongs_to_the_world_and_to_random_encoders() -> None:
     )
     with pytest.raises(SettingsError, match="pretraining goes with the world"):
         dataclasses.replace(world, backbones=Backbones())
+    with pytest.raises(SettingsError, match="pretraining goes with the world"):
+        dataclasses.replace(world, initial="runs/demo/model")
     with pytest.raises(SettingsError, match="at least 1"):
         Pretraining(clusters=0)
     with pytest.raises(SettingsError, match="hidden_share"):

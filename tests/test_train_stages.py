@@ -8,7 +8,7 @@ import torch
 from train_parts import NETWORK, batch, learner, with_lora
 from transformers import HubertForCTC
 
-from denseav.models import CheckpointError, DenseAV, ModelConfig
+from denseav.models import CheckpointError, DenseAV, ModelConfig, save
 from denseav.train.backbones import new_network
 from denseav.train.objective import Weights, denseav_terms
 from denseav.train.settings import Backbones, Optimization
@@ -131,3 +131,29 @@ def test_other_backbones_are_refused(saved: Backbones, tmp_path: Path) -> None:
         new_network(NETWORK, Backbones(image=str(tmp_path / "none"), audio=""), seed=0)
     with pytest.raises(CheckpointError, match=r"(?s)^[^\n]*$"):
         new_network(NETWORK, Backbones(image=saved.audio, audio=""), seed=0)
+
+
+@pytest.mark.parametrize("wanted", NETWORKS)
+@pytest.mark.parametrize("trained", NETWORKS)
+def test_a_trained_network_is_gone_on_with(tmp_path: Path, trained: str, wanted: str) -> None:
+    before = learner(NETWORKS[trained]).model.eval()
+    with torch.no_grad():
+        for parameter in before.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    save(before, tmp_path)
+    nothing = Backbones(image="", audio="")
+    model = new_network(NETWORKS[wanted], nothing, seed=3, initial=str(tmp_path)).eval()
+    image, wave = torch.randn(1, 3, 16, 16), torch.randn(1, 6000)
+    for one, other in zip(model(image, wave), before(image, wave), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    assert torch.equal(model.calibrator.scale, before.calibrator.scale)
+    assert any("lora_" in key for key in model.state_dict()) == (wanted == "lora")
+
+
+def test_another_trained_network_is_refused(tmp_path: Path) -> None:
+    save(learner().model, tmp_path)
+    wider = dataclasses.replace(NETWORK, code_dim=2 * NETWORK.code_dim)
+    with pytest.raises(CheckpointError, match=r"another architecture .*size mismatch"):
+        new_network(wider, Backbones(image="", audio=""), seed=0, initial=str(tmp_path))
+    with pytest.raises(CheckpointError, match=r"(?s)^[^\n]*$"):
+        new_network(NETWORK, Backbones(), seed=0, initial=str(tmp_path / "none"))

@@ -1,4 +1,4 @@
-"""The encoders' first weights: a hub id or a folder enters, a network that has them leaves.
+"""The first weights: hub ids or folders enter, a network that has them leaves.
 
 DINO and HuBERT are read by `transformers`; what differs from our encoders in kind is refused,
 in size too. Heads that others put on top, such as the speech recogniser's, are left behind.
@@ -10,23 +10,39 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
-from transformers import HubertModel, PreTrainedModel, ViTModel
+from transformers import HubertModel, ViTModel
 
-from denseav.models import CheckpointError, DenseAV, ModelConfig
+from denseav.models import CheckpointError, DenseAV, ModelConfig, load
 from denseav.models.lora import BASE
 from denseav.train.settings import Backbones
 
 
-def new_network(config: ModelConfig, backbones: Backbones, seed: int) -> DenseAV:
+def new_network(config: ModelConfig, backbones: Backbones, seed: int, initial: str = "") -> DenseAV:
     """Return a network whose encoders have pretrained weights and whose rest is random.
+
+    Parameters
+    ----------
+    config
+        The network.
+    backbones
+        What its encoders begin as.
+    seed
+        Of what is random.
+    initial
+        A trained network that all weights are from instead; LoRA that it lacks is added, LoRA
+        that the configuration lacks is merged.
 
     Raises
     ------
     CheckpointError
-        When a backbone cannot be had, or is not the one the configuration describes.
+        When what it begins with cannot be had, or is not what the configuration describes.
     """
     torch.manual_seed(seed)
     model = DenseAV(config)
+    if initial:
+        has_lora = config.image.lora is not None or config.audio.lora is not None
+        _adopt(model, load(initial, lora="separate" if has_lora else "merged"), initial)
+        return model
     if backbones.image:
         with _opening(backbones.image):
             vit = ViTModel.from_pretrained(backbones.image, add_pooling_layer=False)
@@ -56,7 +72,7 @@ def _opening(source: str) -> Iterator[None]:
         reports.setLevel(level)
 
 
-def _adopt(encoder: nn.Module, pretrained: PreTrainedModel, source: str) -> None:
+def _adopt(encoder: nn.Module, pretrained: nn.Module, source: str) -> None:
     names = {key.replace(BASE, ""): key for key in encoder.state_dict() if "lora_" not in key}
     weights = {names.get(key, key): value for key, value in pretrained.state_dict().items()}
     try:
@@ -71,5 +87,5 @@ def _adopt(encoder: nn.Module, pretrained: PreTrainedModel, source: str) -> None
 def _other(source: str, what: str) -> str:
     return (
         f"{source} is another architecture than the network's ({what.strip()}); "
-        "name a backbone of its size, or set network.image and network.audio to it"
+        "name one of its size, or set network to it"
     )

@@ -72,7 +72,7 @@ def train(settings: Settings, out: Path, console: Console) -> Progress:
     """
     fabric = start(settings)
     backbones = prepared(settings, fabric, out, console)
-    network = new_network(settings.network, backbones, settings.seed)
+    network = new_network(settings.network, backbones, settings.seed, settings.initial)
     learner = place(fabric, Learner(network, settings.pooling))
     optimizer = torch.optim.Adam(learner.parameters(), eps=settings.optimization.epsilon)
     loader = open_loader(settings)

@@ -187,6 +187,8 @@ class Settings:
     Attributes
     ----------
     network : what is trained.
+    initial : a trained network to begin with, as `denseav.models.load` reads it; its encoders
+        take the place of the backbones. "" begins with those.
     backbones : where its encoders begin.
     pretraining : prepare both encoders on the world first; None for not.
     data : the shards to learn from.
@@ -201,6 +203,7 @@ class Settings:
     """
 
     network: ModelConfig = PAPER_NETWORK
+    initial: str = ""
     backbones: Backbones = Backbones()
     pretraining: Pretraining | None = None
     data: DataSettings | None = None
@@ -219,11 +222,11 @@ class Settings:
         if [self.data, self.made, self.world].count(None) != 2:
             raise SettingsError("name the shards to learn from with --data.shards FOLDER")
         self._check_pooling()
-        begun = self.backbones.audio or self.backbones.image
+        begun = self.initial or self.backbones.audio or self.backbones.image
         if self.pretraining is not None and (self.world is None or begun):
             raise SettingsError(
                 "pretraining goes with the world and random encoders: set world, and "
-                'backbones.audio and backbones.image to ""'
+                'initial, backbones.audio and backbones.image to ""'
             )
         if self.separation is not None:
             check_heads(self.network)
