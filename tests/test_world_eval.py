@@ -73,7 +73,12 @@ def test_who_sees_the_truth_has_every_measure_full(perfect: Report) -> None:
             assert found[f"{head} prompted", metric, "own head"] == pytest.approx(100), metric
         assert found[f"{head} prompted", "mAP", "total"] == pytest.approx(100)
         assert found[f"retrieval of {CLIPS}, {head}", "the first shows it", "own head"] == 100
-    assert found["sound and speech at once", "both pointed at", "own head"] == 100
+    together = "sound and speech at once"
+    assert found[together, "both pointed at", "own head"] == 100
+    for what in ("what sounds", "what is named"):
+        for metric in ("mAP", "mIoU"):
+            assert found[together, f"{metric}, {what}", "own head"] == pytest.approx(100), metric
+        assert found[together, f"mAP, {what}", "total"] < 90  # both things are shown in it
     assert found["disentanglement", "PredDis", "total"] == pytest.approx(100)
     assert found["disentanglement", "ActDis", "total"] == pytest.approx(100)
     assert found["speech prompted", "pointing at the word", "own head"] == 100

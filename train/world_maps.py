@@ -28,21 +28,19 @@ ANY, MISMATCHED = "any object", "mismatched"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Prompted:
-    """What became of the clips.
+class Maps:
+    """Heatmaps of one thing in each clip, and where it is.
 
     Attributes
     ----------
     heat : of each variant, float32 [N, h, w].
     names : what is heard.
-    sims_NK : similarity of each clip with its picture, by each head.
-    lit_N : the share of the thing heard that is above the threshold; empty without a calibration.
+    size : height and width of the pictures.
+    packed : the true masks, eight pixels to a byte.
     """
 
     heat: dict[str, Tensor]
     names: list[str]
-    sims_NK: Tensor
-    lit_N: NDArray[np.float64]
     size: tuple[int, int]
     packed: list[NDArray[np.uint8]]
 
@@ -51,6 +49,20 @@ class Prompted:
         height, width = self.size
         bits = [np.unpackbits(self.packed[index], count=height * width) for index in items]
         return torch.from_numpy(np.stack(bits).reshape(-1, height, width).astype(np.bool_))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prompted(Maps):
+    """What became of the clips with one thing heard.
+
+    Attributes
+    ----------
+    sims_NK : similarity of each clip with its picture, by each head.
+    lit_N : the share of the thing heard that is above the threshold; empty without a calibration.
+    """
+
+    sims_NK: Tensor
+    lit_N: NDArray[np.float64]
 
 
 class RollCall:

@@ -14,31 +14,42 @@ from denseav.train.eval_maps import MISA, Track
 from denseav.train.eval_session import Calibration
 from denseav.train.score_segmentation import to_pixels
 from denseav.train.world_clips import Head, Heard, Kind
-from denseav.train.world_listener import Listener, points
+from denseav.train.world_listener import HEADS, Listener
+from denseav.train.world_maps import OWN, TOTAL, Maps
 
 MODEL = Aggregation()
 """How heads are joined in training: element by element, by their maximum."""
 
 
-def mixed(listener: Listener, count: int, track: Track) -> NDArray[np.bool_]:
-    """Return whether two things heard at once are pointed at, bool [N, 2, 2].
+def mixed(listener: Listener, count: int, track: Track) -> dict[Head, Maps]:
+    """Return the maps of two things heard at once, one that sounds and one that is named.
 
-    The middle axis is the sound and the name; the last, their own heads and the total map.
+    Of each there are the map of its own head and that of the strongest of both.
     """
-    right = []
+    heats: dict[Head, list[dict[str, Tensor]]] = {head: [] for head in HEADS}
+    names: dict[Head, list[str]] = {head: [] for head in HEADS}
+    packed: dict[Head, list[NDArray[np.uint8]]] = {head: [] for head in HEADS}
     for number in track(range(count), "both at once"):
         case = listener.split.case("both", number)
         _, volume_KTHW = listener.look(case)
-        right.append(
-            [
-                [
-                    points(listener.map(volume_THW, event), case.truth(event.name))
-                    for volume_THW in (volume_KTHW[listener.own[event.head]], volume_KTHW.amax(0))
-                ]
-                for event in case.clip.heard
-            ]
+        for event in case.clip.heard:
+            heats[event.head].append(
+                {
+                    OWN: listener.map(volume_KTHW[listener.own[event.head]], event),
+                    TOTAL: listener.map(volume_KTHW.amax(0), event),
+                }
+            )
+            names[event.head].append(event.name)
+            packed[event.head].append(np.packbits(case.truth(event.name)))
+    return {
+        head: Maps(
+            heat={name: torch.stack([heat[name] for heat in heats[head]]) for name in (OWN, TOTAL)},
+            names=names[head],
+            size=listener.split.size,
+            packed=packed[head],
         )
-    return np.array(right)
+        for head in HEADS
+    }
 
 
 def unseen(

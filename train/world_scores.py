@@ -5,7 +5,7 @@
 N clips, K heads, h w the feature grid.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,11 @@ from torchmetrics.functional.classification import binary_average_precision
 from denseav.train.eval_report import Row
 from denseav.train.eval_tasks import Ask, Values, disentangled
 from denseav.train.score_segmentation import ClassScores, score_classes, to_pixels
+from denseav.train.world_clips import Head
 from denseav.train.world_listener import points
-from denseav.train.world_maps import OWN, TOTAL, WORD, Prompted
+from denseav.train.world_maps import OWN, TOTAL, WORD, Maps, Prompted
 
+MIXED: dict[Head, str] = {"sound": "what sounds", "speech": "what is named"}
 CHANCE = "chance"
 ANY_HEAD = "any head"
 
@@ -47,19 +49,26 @@ def prompted_rows(data: str, found: Prompted) -> tuple[list[Row], dict[str, dict
     return rows, _each_class(names, scores, pointing_VN[0])
 
 
-def mixed_rows(right_N22: NDArray[np.bool_]) -> list[Row]:
-    """Return how often both things heard at once, and each, are pointed at."""
+def mixed_rows(found: Mapping[Head, Maps]) -> list[Row]:
+    """Return how well both things heard at once, and each of them, are found.
+
+    Segmentation is that of the simultaneous grounding of Ryu et al. (2025), table 1.
+    """
     ask = Ask(data="sound and speech at once", audio="mixed", heads=(OWN, TOTAL))
-    answers = {
-        "both pointed at": right_N22[:, 0] & right_N22[:, 1],
-        "what sounds": right_N22[:, 0],
-        "what is named": right_N22[:, 1],
-    }
-    return [
-        _mean(ask, metric, head, right_N2[:, column], "clips")
-        for metric, right_N2 in answers.items()
-        for column, head in enumerate(ask.heads)
-    ]
+    pointing: dict[Head, Values] = {}
+    rows = []
+    for head, what in MIXED.items():
+        maps = found[head]
+        heat_VNhw = torch.stack([maps.heat[name] for name in ask.heads])
+        scores = score_classes(heat_VNhw, maps.names, maps.truth)
+        rows += _row_of_each(ask, f"mAP, {what}", list(scores.ap_VC), "classes")
+        rows += _row_of_each(ask, f"mIoU, {what}", list(scores.iou_VC), "classes")
+        pointing[head] = _each_clip(heat_VNhw, maps)[0]
+    both_VN = pointing["sound"] * pointing["speech"]
+    rows += _row_of_each(ask, "both pointed at", list(both_VN), "clips")
+    for head, what in MIXED.items():
+        rows += _row_of_each(ask, what, list(pointing[head]), "clips")
+    return rows
 
 
 def unseen_rows(kind: str, area_Nx: NDArray[np.float64], heads: Sequence[str]) -> list[Row]:
@@ -104,7 +113,7 @@ def _each_class(
     }
 
 
-def _each_clip(heat_VNhw: Tensor, found: Prompted) -> tuple[Values, Values]:
+def _each_clip(heat_VNhw: Tensor, found: Maps) -> tuple[Values, Values]:
     """Return of each clip whether the peak is on the thing, and the map's precision: [V, N]."""
     pointing_VN = np.zeros(heat_VNhw.shape[:2])
     ap_VN = np.zeros_like(pointing_VN)
