@@ -40,7 +40,7 @@ SHARES = {"silence": 0.01, "noise": 0.03, "offscreen_sound": 0.1, "offscreen_spe
 """How much of the picture may light up, by all heads together, though nothing in it sounds."""
 OTHER_SHARE = 0.1
 SEEN = ("sound", "speech", "both")
-PEAK_QUANTILE = 0.75
+PEAK_QUANTILE = 0.85
 """Of what a thing lights up with: a phrase names it in few of its tokens."""
 QUIETER_DB = 20.0
 """A token so much quieter than its window's loudest is room noise, and says nothing of the rest."""
@@ -133,7 +133,7 @@ def calibrate_on(session: Session, manifest: Manifest, pairs: Sequence[Pair]) ->
     than the energy floor, below which nothing is shown, and at most 20 dB quieter than the
     loudest of its window.
 
-    The ceiling is the 75th percentile of the tokens' maxima where the picture shows what is heard
+    The ceiling is the 85th percentile of the tokens' maxima where the picture shows what is heard
     (the negatives' own, where there are no such pairs), and at least one standard deviation of
     the negatives' heat above the threshold.
 
