@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from train_parts import NETWORK
 from train_runs import DEBUG, SMALL, losses, make, quiet, start
 
-from denseav.models import load
+from denseav.models import DenseAV, load, save
 from denseav.train import loop
 from denseav.train.batches import Batch
 from denseav.train.checkpointing import BEST, LAST, MODEL
@@ -71,6 +71,18 @@ def test_best_and_last_are_kept_and_the_best_opens(tmp_path: Path) -> None:
     for name, value in model.state_dict().items():
         assert torch.equal(value, best["learner"][f"model.{name}"]), name
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_run_begins_with_a_trained_network(tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    trained = DenseAV(NETWORK)
+    save(trained, tmp_path / "trained")
+    still = replace(SMALL.optimization, aligner_steps=8, learning_rate=1e-12)
+    settings = replace(SMALL, initial=str(tmp_path / "trained"), optimization=still)
+    train(settings, make(tmp_path / "run"), quiet())
+    after = load(tmp_path / "run" / MODEL).state_dict()
+    for name, weight in trained.state_dict().items():
+        torch.testing.assert_close(after[name], weight, msg=name)
 
 
 @pytest.mark.parametrize("pooling", ["average", "cls", "simpool"])

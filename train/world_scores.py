@@ -5,7 +5,7 @@
 N clips, K heads, h w the feature grid.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from torchmetrics.functional.classification import binary_average_precision
 
 from denseav.train.eval_report import Row
 from denseav.train.eval_tasks import Ask, Values, disentangled
+from denseav.train.score_boxes import Mask
 from denseav.train.score_segmentation import ClassScores, score_classes, to_pixels
 from denseav.train.world_clips import Head
 from denseav.train.world_listener import points
@@ -37,7 +38,8 @@ def prompted_rows(data: str, found: Prompted) -> tuple[list[Row], dict[str, dict
     rows = []
     for metric, values_VC in (("mAP", scores.ap_VC), ("mIoU", scores.iou_VC)):
         rows += _row_of_each(ask, metric, [*values_VC, share_C], "classes")
-    pointing_VN, ap_VN = _each_clip(heat_VNhw, found)
+    pointing_VN = _each_clip(heat_VNhw, found, points)
+    ap_VN = _each_clip(heat_VNhw, found, _precision)
     rows += _row_of_each(ask, "pointing", [*pointing_VN, share_N], "clips")
     rows += _row_of_each(ask, "AP, one picture", [*ap_VN, share_N], "clips")
     if WORD in found.heat:
@@ -63,7 +65,7 @@ def mixed_rows(found: Mapping[Head, Maps]) -> list[Row]:
         scores = score_classes(heat_VNhw, maps.names, maps.truth)
         rows += _row_of_each(ask, f"mAP, {what}", list(scores.ap_VC), "classes")
         rows += _row_of_each(ask, f"mIoU, {what}", list(scores.iou_VC), "classes")
-        pointing[head] = _each_clip(heat_VNhw, maps)[0]
+        pointing[head] = _each_clip(heat_VNhw, maps, points)
     both_VN = pointing["sound"] * pointing["speech"]
     rows += _row_of_each(ask, "both pointed at", list(both_VN), "clips")
     for head, what in MIXED.items():
@@ -113,23 +115,21 @@ def _each_class(
     }
 
 
-def _each_clip(heat_VNhw: Tensor, found: Maps) -> tuple[Values, Values]:
-    """Return of each clip whether the peak is on the thing, and the map's precision: [V, N]."""
-    pointing_VN = np.zeros(heat_VNhw.shape[:2])
-    ap_VN = np.zeros_like(pointing_VN)
+def _each_clip(heat_VNhw: Tensor, found: Maps, score: Callable[[Tensor, Mask], float]) -> Values:
+    """Return the score of each map with what its clip shows: [V, N]."""
+    score_VN = np.zeros(heat_VNhw.shape[:2])
     for index in range(heat_VNhw.shape[1]):
-        truth_HW = found.truth([index])[0]
-        for variant, heat_hw in enumerate(heat_VNhw[:, index]):
-            pointing_VN[variant, index] = points(heat_hw, truth_HW.numpy())
-            ap_VN[variant, index] = _precision(heat_hw, truth_HW)
-    return pointing_VN, ap_VN
+        truth_HW = found.truth([index])[0].numpy()
+        score_VN[:, index] = [score(heat_hw, truth_HW) for heat_hw in heat_VNhw[:, index]]
+    return score_VN
 
 
-def _precision(heat_hw: Tensor, truth_HW: Tensor) -> float:
+def _precision(heat_hw: Tensor, truth_HW: Mask) -> float:
     # Within [0, 1], or torchmetrics takes the values for logits and squashes them.
     heat_HW = to_pixels(heat_hw[None], (truth_HW.shape[0], truth_HW.shape[1]))[0]
     heat_HW = (heat_HW - heat_HW.min()) / (heat_HW.max() - heat_HW.min()).clamp_min(1e-12)
-    return float(binary_average_precision(heat_HW.flatten(), truth_HW.flatten().int()))
+    truth = torch.from_numpy(truth_HW).flatten().int()
+    return float(binary_average_precision(heat_HW.flatten(), truth))
 
 
 def _row_of_each(ask: Ask, metric: str, values: Sequence[Values], unit: str) -> list[Row]:
