@@ -39,7 +39,9 @@ _PAIRS, _SHARDS = 8, 9
 def save_pairs(
     out: Path, seed: int, kinds: Sequence[Kind], size: tuple[int, int], numbers: Iterable[int]
 ) -> None:
-    """Write `KIND-NUMBER.png` and `KIND-NUMBER.wav` (float, 16 kHz, mono, two seconds).
+    """Write `KIND-NUMBER.png` and `KIND-NUMBER.wav` (24 bit, 16 kHz, mono, two seconds).
+
+    The same seed writes the same bytes, and what is louder than full is clipped.
 
     Parameters
     ----------
@@ -61,7 +63,8 @@ def save_pairs(
         path = out / f"{clip.kind}-{number:06d}.png"
         try:
             path.write_bytes(cv2.imencode(".png", picture_HW3[..., ::-1])[1].tobytes())
-            soundfile.write(path.with_suffix(".wav"), clip.wave_S, RATE_HZ, subtype="FLOAT")
+            # Not float: into such files libsndfile writes the time of day.
+            soundfile.write(path.with_suffix(".wav"), clip.wave_S, RATE_HZ, subtype="PCM_24")
         except (OSError, soundfile.LibsndfileError) as error:
             raise DataError(f"cannot write {path} ({error}); make room or choose another") from None
 
