@@ -1,5 +1,6 @@
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from denseav.train.pretrain import Spectrogram, pretrain, waves
 from denseav.train.pretrain_image import cluster, pretrain_image
 from denseav.train.settings import Backbones, Pretraining, Settings
 from denseav.train.world_classes import CLASSES
+from denseav.train.world_clips import Head, hear
 from denseav.train.world_loader import WorldSettings
 
 NETWORK = ModelConfig(
@@ -61,9 +63,8 @@ def test_an_encoder_that_learns_to_hear_errs_less(prepared: tuple[Path, list[flo
 def test_pretrained_encoders_are_backbones(prepared: tuple[Path, list[float]]) -> None:
     folder = prepared[0]
     steps: list[int] = []
-    pretrain_image(
-        NETWORK, PLAN, folder / "audio", 0, folder / "image", lambda step, _: steps.append(step)
-    )
+    audio, image = folder / "audio", folder / "image"
+    pretrain_image(NETWORK, PLAN, audio, 0, image, lambda step, _: steps.append(step), told=True)
     assert steps == list(range(1, PLAN.image_steps + 1))
     begun = Backbones(image=str(folder / "image"), audio=str(folder / "audio"))
     one, other = new_network(NETWORK, begun, 1), new_network(NETWORK, begun, 2)
@@ -74,12 +75,28 @@ def test_pretrained_encoders_are_backbones(prepared: tuple[Path, list[float]]) -
 
 
 def test_clusters_know_more_of_a_sound_than_chance(prepared: tuple[Path, list[float]]) -> None:
-    pairs = cluster(PLAN, prepared[0] / "audio", np.random.default_rng(3))
+    pairs = cluster(PLAN, prepared[0] / "audio", np.random.default_rng(3), told=True)
     assert [pair.name for pair in pairs] == [*CLASSES] * PLAN.clustered
     label_NC = np.array([pair.cluster for pair in pairs]).reshape(PLAN.clustered, len(CLASSES))
     same_class = np.mean([label_NC[i] == label_NC[j] for i in range(6) for j in range(i)])
     other_class = np.mean([label_NC[0] == np.roll(label_NC[0], shift) for shift in range(1, 16)])
     assert same_class > 1.3 * other_class
+
+
+@pytest.mark.parametrize(("told", "spoken"), [(True, 0.0), (False, 0.5)])
+def test_what_is_not_told_is_not_used(
+    prepared: tuple[Path, list[float]], monkeypatch: pytest.MonkeyPatch, told: bool, spoken: float
+) -> None:
+    heads: list[str] = []
+
+    def listen(random: Any, library: Any, head: Head, name: str, samples: int) -> Any:
+        heads.append(head)
+        return hear(random, library, head, name, samples)
+
+    monkeypatch.setattr("denseav.train.pretrain_image.hear", listen)
+    cluster(PLAN, prepared[0] / "audio", np.random.default_rng(3), told=told)
+    assert len(heads) == PLAN.clustered * len(CLASSES)
+    assert heads.count("speech") / len(heads) == pytest.approx(spoken, abs=0.15)
 
 
 def test_a_spectrogram_has_a_frame_for_each_frame_of_the_encoder() -> None:

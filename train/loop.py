@@ -135,7 +135,15 @@ def prepared(settings: Settings, fabric: Fabric, out: Path, console: Console) ->
             pretrain(settings.network, wanted, settings.seed, audio, tell)
         if not image.exists():
             console.print(f"the image encoder is pretrained next: {wanted.image_steps} steps")
-            pretrain_image(settings.network, wanted, audio, settings.seed, image, tell)
+            pretrain_image(
+                settings.network,
+                wanted,
+                audio,
+                settings.seed,
+                image,
+                tell,
+                told=settings.world is not None and settings.world.told,
+            )
         torch.set_num_threads(torch.get_num_threads() // world())
     fabric.barrier()
     return Backbones(image=str(image), audio=str(audio))

@@ -3,9 +3,10 @@
 The sounds of clips are put into clusters by what the pretrained audio encoder makes of them, and
 from the picture of a clip the image encoder has to say which cluster its sound is in: cross-modal
 deep clustering (Alwassel et al., "Self-Supervised Learning by Cross-Modal Audio-Video Clustering",
-2020). No class is told. Released encoders have had their own pretraining. Enters: a
-configuration, a folder with a pretrained audio encoder, and the world. Leaves: a folder as
-`transformers` writes it, which is a backbone.
+2020). No class is told. Where clips tell their kind, those that speak are left out; where they do
+not, spoken names are clustered with the rest. Released encoders have had their own pretraining.
+Enters: a configuration, a folder with a pretrained audio encoder, and the world. Leaves: a folder
+as `transformers` writes it, which is a backbone.
 
 Axes: B clips, C classes of clusters, D hidden, N clips that are put into clusters, S samples.
 """
@@ -30,7 +31,7 @@ from denseav.train.machine import suit_cpu
 from denseav.train.pretrain import keep, learn
 from denseav.train.settings import Pretraining
 from denseav.train.world_classes import CLASSES
-from denseav.train.world_clips import hear, room
+from denseav.train.world_clips import Head, hear, room
 from denseav.train.world_library import library
 from denseav.train.world_loader import normalize_picture
 from denseav.train.world_scenes import choose_names, compose, draw
@@ -42,7 +43,7 @@ AT_ONCE = 16
 
 
 class Pair(NamedTuple):
-    """A clip of the world: the thing that is seen, and the cluster of the sound it makes."""
+    """A clip of the world: the thing that is seen, and the cluster of its sound or spoken name."""
 
     name: str
     cluster: int
@@ -55,6 +56,8 @@ def pretrain_image(
     seed: int,
     out: Path,
     tell: Callable[[int, float], None],
+    *,
+    told: bool,
 ) -> None:
     """Prepare an image encoder on the CPU, and write it once it is done.
 
@@ -70,6 +73,8 @@ def pretrain_image(
         The folder it appears in, whole.
     tell
         Hears of every step and its loss, the cross-entropy of the clusters.
+    told
+        Whether clips tell if they are speech or another sound.
 
     Raises
     ------
@@ -80,7 +85,7 @@ def pretrain_image(
     random = np.random.default_rng([seed, 2])
     model = DenseAV(config).train()
     suit_cpu(model)
-    pairs = cluster(settings, audio, random)
+    pairs = cluster(settings, audio, random, told=told)
     says = nn.Linear(config.code_dim, settings.clusters)
 
     def loss_of(step: int) -> Tensor:
@@ -95,17 +100,17 @@ def pretrain_image(
     keep(model.image_encoder.vit, out)
 
 
-def cluster(settings: Pretraining, audio: Path, random: Generator) -> list[Pair]:
-    """Return clips whose sounds are in clusters: of each class as many, none told which."""
+def cluster(settings: Pretraining, audio: Path, random: Generator, *, told: bool) -> list[Pair]:
+    """Return clips whose sounds are in clusters: of each class as many, none told which.
+
+    Half of them are spoken names, unless it is `told` which are.
+    """
     hubert = HubertModel.from_pretrained(audio)  # in evaluation mode
     names = [name for _ in range(settings.clustered) for name in CLASSES]
-    parts = library(held_out=False)
     features = []
     for first in range(0, len(names), AT_ONCE):
-        waves = [
-            hear(random, parts, "sound", name, settings.samples)[1] + room(random, settings.samples)
-            for name in names[first : first + AT_ONCE]
-        ]
+        some = names[first : first + AT_ONCE]
+        waves = [_wave(random, name, settings.samples, told) for name in some]
         features.append(_summary(hubert, torch.from_numpy(np.stack(waves)).float()))
     features_ND = np.concatenate(features)
     features_ND = (features_ND - features_ND.mean(0)) / (features_ND.std(0) + 1e-6)
@@ -118,6 +123,12 @@ def cluster(settings: Pretraining, audio: Path, random: Generator) -> list[Pair]
     _, label_N1, _ = cv2.kmeans(white_ND, settings.clusters, begin, until, 5, cv2.KMEANS_PP_CENTERS)
     labels = np.asarray(label_N1).ravel()
     return [Pair(name, int(label)) for name, label in zip(names, labels, strict=True)]
+
+
+def _wave(random: Generator, name: str, samples: int, told: bool) -> NDArray[np.float32]:
+    head: Head = "sound" if told or random.random() < 0.5 else "speech"
+    _, wave_S = hear(random, library(held_out=False), head, name, samples)
+    return wave_S + room(random, samples)
 
 
 def _summary(hubert: HubertModel, wave_BS: Tensor) -> NDArray[np.float32]:

@@ -47,7 +47,8 @@ class Pretraining:
     hidden_share : how much of a clip is hidden, about, in stretches of 0.2 s.
     image_steps, image_batch_size, image_learning_rate : the same of the image encoder.
     clusters : into how many clusters sounds are put.
-    clustered : how many sounds of each class are.
+    clustered : how many clips of each class are: of sounds alone where clips tell their kind, else
+        of sounds and spoken names alike.
     """
 
     steps: int = 1_200
