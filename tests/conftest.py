@@ -11,11 +11,18 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from desktop import XServer
+from live_command import LiveProcess
 from media import LEVELS, ffmpeg, grey, tone, write_clip
 from servers import MjpegServer, PulseServer, RtspServer
 
 # A shell's background jobs ignore Ctrl-C, and so would each program that a test interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def _no_live_run_is_left() -> Iterator[None]:
+    yield
+    LiveProcess.kill_all()
 
 
 @pytest.fixture(scope="session")

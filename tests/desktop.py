@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -52,6 +53,15 @@ def screenshot(display: str, path: Path) -> NDArray[np.uint8]:
     image_HW3 = cv2.imread(str(path))
     assert image_HW3 is not None
     return np.asarray(image_HW3, np.uint8)
+
+
+def screen_until(
+    display: str, path: Path, right: Callable[[NDArray[np.int64]], bool], timeout_s: float = 15.0
+) -> None:
+    """Wait until the screen is `right`."""
+    end_s = time.monotonic() + timeout_s
+    while not right(screenshot(display, path).astype(np.int64)):
+        assert time.monotonic() < end_s, "it never was on the screen"
 
 
 def _run(display: str, *command: str) -> str:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import ClassVar
 
 COMMAND = (
     sys.executable,
@@ -41,6 +42,8 @@ def live(
 class LiveProcess:
     """One that runs meanwhile; `until` waits for a line of what it says."""
 
+    running: ClassVar[list[subprocess.Popen[str]]] = []
+
     def __init__(
         self,
         folder: Path,
@@ -57,6 +60,7 @@ class LiveProcess:
             stderr=subprocess.PIPE,
             text=True,
         )
+        self.running.append(self.process)
 
     def until(self, words: str) -> None:
         assert self.process.stderr is not None
@@ -74,3 +78,11 @@ class LiveProcess:
             self.process.kill()
         self.said += rest.splitlines(keepends=True)
         return self.process.returncode
+
+    @classmethod
+    def kill_all(cls) -> None:
+        """Leave none to the next test: its window would be in the way, its end a warning there."""
+        while cls.running:
+            process = cls.running.pop()
+            process.kill()
+            process.communicate()

@@ -15,9 +15,10 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from desktop import find_window, press, screenshot
+from desktop import find_window, press, screen_until, screenshot
 from live_command import LiveProcess, environment, live
 from media import ffmpeg
+from numpy.typing import NDArray
 from servers import MjpegServer, PulseServer, RtspServer
 
 from denseav.export.bundle import demo_folder, open_bundle
@@ -34,6 +35,11 @@ from denseav.stream.stats import Stats
 from denseav.stream.view import View
 
 ORANGE_OR_BLUE = ((0, 159, 230), (233, 180, 86))  # the colours of the heads
+
+
+def heads_are_shown(screen_HW3: NDArray[np.int64]) -> bool:
+    """Tell whether both colours are somewhere on the screen."""
+    return all((abs(screen_HW3 - colour).max(axis=2) < 8).any() for colour in ORANGE_OR_BLUE)
 
 
 def figures(text: str) -> dict[str, Any]:
@@ -200,8 +206,7 @@ def test_the_window_and_its_keys(display: str, tmp_path: Path) -> None:
     process = LiveProcess(tmp_path, "--demo", env={"DISPLAY": display})
     window = find_window(display, "^denseav$")
     process.until("READY")
-    shown_HW3 = screenshot(display, tmp_path / "screen.png").astype(int)
-    assert all((abs(shown_HW3 - colour).max(axis=2) < 8).any() for colour in ORANGE_OR_BLUE)
+    screen_until(display, tmp_path / "screen.png", heads_are_shown)
     press(display, window, "r")
     process.until("recording: denseav-")
     time.sleep(0.5)

@@ -2,13 +2,13 @@ import ctypes
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from desktop import find_window, press, screenshot
+from desktop import find_window, press, screen_until
+from numpy.typing import NDArray
 
 SHOW = """
 import sys, time
@@ -102,13 +102,11 @@ def test_a_picture_is_on_the_screen_and_keys_come_back(
     display: str, window: tuple[subprocess.Popen[str], str], tmp_path: Path
 ):
     process, window_id = window
-    end_s = time.monotonic() + 10
-    while time.monotonic() < end_s:
-        seen_HW3 = screenshot(display, tmp_path / "screen.png")
-        orange_HW = np.all(np.abs(seen_HW3.astype(int) - (0, 159, 230)) < 3, axis=-1)
-        if orange_HW.sum() == 160 * 240:
-            break
-    assert orange_HW.sum() == 160 * 240
+
+    def right(screen_HW3: NDArray[np.int64]) -> bool:
+        return int(np.all(abs(screen_HW3 - (0, 159, 230)) < 3, axis=-1).sum()) == 160 * 240
+
+    screen_until(display, tmp_path / "screen.png", right)
     for key in ("h", "R", "x", "space", "s", "q"):
         press(display, window_id, key)
     out, err = process.communicate(timeout=20)
