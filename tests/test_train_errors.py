@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from made_clips import made_clip
-from train_runs import ARGUMENTS, DEBUG, start
+from train_runs import ARGUMENTS, DEBUG
 
 from denseav.train.cli import main, parse
 from denseav.train.errors import SettingsError
@@ -86,13 +86,15 @@ def test_the_command_refuses_in_one_line(
     assert not (tmp_path / "run").exists()
 
 
-def test_the_command_refuses_a_checkpoint_of_another_architecture(tmp_path: Path) -> None:
-    short = ("--optimization.steps", "2")
-    _, said = start(tmp_path, *short).communicate(timeout=240)
+def test_the_command_refuses_a_checkpoint_of_another_architecture(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [*ARGUMENTS, "--out", str(tmp_path), "--optimization.steps", "2"]
+    assert main(command) == 0
     before = (tmp_path / "last.ckpt").read_bytes()
-    run = start(tmp_path, *short, "--network.code_dim", "32")
-    _, said = run.communicate(timeout=240)
-    assert run.returncode == 4
+    capsys.readouterr()
+    assert main([*command, "--network.code_dim", "32"]) == 4
+    said = capsys.readouterr().err
     assert "code_dim is 64, not 32" in said
     assert "another --out" in said
     assert said.count("\n") == 1, said

@@ -12,6 +12,7 @@ import torch
 
 from denseav.models import load
 from denseav.train.checkpointing import LAST, MODEL
+from denseav.train.cli import main
 
 DEBUG = Path(__file__).parents[1] / "configs" / "train" / "debug.yaml"
 ARGUMENTS = (
@@ -83,14 +84,20 @@ WRONG = {
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_another_number_of_tasks_is_one_line(tmp_path: Path, wrong: str) -> None:
+def test_another_number_of_tasks_is_one_line(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    wrong: str,
+) -> None:
     tasks, change, remedy = WRONG[wrong]
     devices = 1 if wrong == "more tasks than devices" else 2
-    told = slurm(tasks)[0] | change
-    environment = {name: value for name, value in told.items() if value}
-    command = (*COMMAND, "--out", str(tmp_path / "run"), "--machine.devices", str(devices))
-    ((code, said),) = end([begin(command, **environment)])
-    assert code == 2
+    for name, value in (slurm(tasks)[0] | change).items():
+        if value:
+            monkeypatch.setenv(name, value)
+    out = tmp_path / "run"
+    assert main([*ARGUMENTS[2:], "--out", str(out), "--machine.devices", str(devices)]) == 2
+    said = capsys.readouterr().err
     assert remedy in said
     assert said.count("\n") == 1, said
-    assert not (tmp_path / "run").exists()
+    assert not out.exists()
