@@ -1,7 +1,6 @@
 """The loop itself: that it learns, keeps the best, and stops when it should."""
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 from io import StringIO
@@ -13,13 +12,13 @@ import torch
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from train_parts import NETWORK
-from train_runs import DEBUG, SMALL, losses, make, quiet, start
+from train_runs import ARGUMENTS, DEBUG, SMALL, losses, make, quiet
 
 from denseav.models import DenseAV, load, save
 from denseav.train import loop
 from denseav.train.batches import Batch
 from denseav.train.checkpointing import BEST, LAST, MODEL
-from denseav.train.cli import parse
+from denseav.train.cli import main, parse
 from denseav.train.debug_data import MadeLoader
 from denseav.train.errors import StoppedError
 from denseav.train.loop import train
@@ -157,9 +156,11 @@ def test_figures_can_be_watched(tmp_path: Path) -> None:
     assert picture.width * picture.height >= 4 * 3 * 16 * 16
 
 
-def test_the_command_ends_with_where_the_network_is(tmp_path: Path) -> None:
-    run = start(tmp_path, "--optimization.steps", "2", env=os.environ | {"COLUMNS": "200"})
-    _, said = run.communicate(timeout=240)
-    assert run.returncode == 0, said
+def test_the_command_ends_with_where_the_network_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main([*ARGUMENTS, "--out", str(tmp_path), "--optimization.steps", "2"]) == 0
+    said = capsys.readouterr().err
     assert f"the network is in {tmp_path / MODEL}" in said.splitlines()[-1]
     assert load(tmp_path / MODEL).config.name == "debug"
