@@ -158,6 +158,7 @@ def test_two_processes_speak_once_and_go_on(tmp_path: Path) -> None:
         _, said = run.communicate(timeout=240)
         assert run.returncode == 0, said
         assert said.count(f"step {steps}/{steps}  contrast") == 1
+        assert "Warning" not in said
     state = torch.load(tmp_path / LAST, weights_only=True)
     assert [own["loader"]["given"] for own in state["processes"]] == [8, 8]
     assert list(losses(tmp_path)) == [2, 4, 6, 8]
