@@ -35,6 +35,7 @@ CLIPS = 32  # of one step; in a couple of mix-and-separate there are two
 UNTOLD = ["--separation", "null", "--world.told", "false", "--world.batch_size", f"{CLIPS}"]
 UNTOLD += ["--network.heads", "[first, second]"]
 TOLD = ["--world.batch_size", f"{CLIPS // 2}"]
+SIMPOOL = [*UNTOLD, "--pooling", "simpool"]
 SEEDS = {
     "discovered": UNTOLD,
     "discovered, seed 1": [*UNTOLD, "--seed", "1"],
@@ -46,10 +47,8 @@ IN_SHORT = SEEDS | {
     "heads summed": [*UNTOLD, "--pooling", "dense_sum"],
     "average pooling": [*UNTOLD, "--pooling", "average"],
     "CLS": [*UNTOLD, "--pooling", "cls", "--network.cls_similarity", "true"],
-    "SimPool": [*UNTOLD, "--pooling", "simpool"],
-    "SimPool, an eighth of the rate": [
-        *(*UNTOLD, "--pooling", "simpool", "--optimization.learning_rate", "1e-4")
-    ],
+    "SimPool": SIMPOOL,
+    "SimPool, an eighth of the rate": [*SIMPOOL, "--optimization.learning_rate", "1e-4"],
 }
 AT_LENGTH = SEEDS | {"mix and separate": TOLD}
 Row = dict[str, float]
