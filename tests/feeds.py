@@ -1,6 +1,5 @@
 """A real publisher, real subscribers and real keys on this machine."""
 
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from ports import free_port
 
 from denseav.export.bundle import Head
 from denseav.stream import feed_keys
@@ -27,15 +27,7 @@ ORIGIN = Origin(camera="cam0", heads=HEADS, model="ab" * 32, backend="cpu", prec
 
 def free_endpoint() -> str:
     """An address on this machine whose port and the next are free."""
-    while True:
-        with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            port = first.getsockname()[1]
-            try:
-                second.bind(("127.0.0.1", port + 1))
-            except OSError:
-                continue
-            return f"tcp://127.0.0.1:{port}"
+    return f"tcp://127.0.0.1:{free_port(neighbours=1)}"
 
 
 def status_of(endpoint: str) -> str:

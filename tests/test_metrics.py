@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from live_command import LiveProcess, live
+from ports import free_port
 from prometheus_client.parser import text_string_to_metric_families
 
 from denseav.stream.errors import OutputError
@@ -15,12 +16,6 @@ from denseav.stream.metrics import Metrics
 from denseav.stream.stats import Stats
 
 RUN = {"backend": "fake", "model": "demo"}
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 def read(url: str) -> dict[str, float]:

@@ -2,13 +2,13 @@
 
 import os
 import re
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from ports import free_port
 
 from denseav.models import load
 from denseav.train.checkpointing import LAST, MODEL
@@ -21,12 +21,6 @@ ARGUMENTS = (
 )  # fmt: skip
 COMMAND = (sys.executable, *ARGUMENTS)
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", *ARGUMENTS)
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def slurm(tasks: int) -> list[dict[str, str]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from ports import free_port
 from rich.console import Console
 from torch import Tensor, distributed, multiprocessing
 from torch.distributed.device_mesh import init_device_mesh
@@ -41,6 +42,7 @@ SMALL = Settings(
     rhythm=Rhythm(log=1, save=2, validate=4),
 )
 LATER = ("fsdp", "ddp")
+MEETINGS = 10  # of the two processes: each at a port of its own
 
 
 def learn(config: ModelConfig) -> dict[str, Any]:
@@ -107,23 +109,11 @@ def work(process: int, folder: str, ports: list[int]) -> None:
 
 
 @pytest.fixture(scope="module")
-def together(tmp_path_factory: pytest.TempPathFactory, free_ports: list[int]) -> Path:
+def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sharded")
-    multiprocessing.spawn(work, (str(folder), free_ports), nprocs=TWO)
+    ports = [free_port() for _ in range(MEETINGS)]
+    multiprocessing.spawn(work, (str(folder), ports), nprocs=TWO)
     return folder
-
-
-@pytest.fixture(scope="module")
-def free_ports() -> list[int]:
-    import socket
-
-    sockets = [socket.socket() for _ in range(16)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 def checkpoint(folder: Path, name: str = LAST) -> Any:
