@@ -14,6 +14,7 @@ from PIL import Image
 from denseav.train.clips import decode_picture, decode_sound, sound_samples
 from denseav.train.data_cli import main
 from denseav.train.errors import DataError
+from denseav.train.eval_layouts import audioset
 from denseav.train.layouts import list_items
 from denseav.train.media import RATE_HZ, UnreadableError, cut_video, flac, jpeg, read_sound
 from denseav.train.prepare import Prepared, make_part, prepare
@@ -222,6 +223,27 @@ def test_the_audioset_layouts_are_read(tmp_path: Path, frame: str) -> None:
     assert record["index"]["chunks"][0]["chunk_size"] == 1
     [item] = list_items(segments)
     assert (item.key, item.kind, item.notes) == (key, "sound", {"labels": "/m/1,/m/2"})
+
+
+@pytest.mark.parametrize(
+    ("times", "names"),
+    [
+        ("30.000,40.000", ["a_30.0_40.0", "b_0.0_10.0"]),
+        ("30,40", ["a_30_40", "b_0_10"]),
+        ("30.000,40", ["a_30.0_40", "b_0.0_10"]),
+    ],
+)
+def test_audioset_files_have_one_name_in_training_and_evaluation(
+    tmp_path: Path, times: str, names: list[str]
+) -> None:
+    segments = tmp_path / "metadata" / "eval_segments_subset.csv"
+    segments.parent.mkdir()
+    later = times.replace("30", "0").replace("40", "10")
+    lines = ("YTID,start_seconds,end_seconds,positive_labels", f"a,{times},/m/1", f"b,{later},/m/2")
+    segments.write_text("\n".join(lines))
+    assert [item.key for item in list_items(segments)] == names
+    [data] = audioset(tmp_path)
+    assert [item.audio.stem for item in data.items] == names
 
 
 def _parts(tmp_path: Path) -> Path:

@@ -22,6 +22,7 @@ import numpy as np
 
 from denseav.train.errors import DataError
 from denseav.train.eval_items import Box, EvalSet, Item, Kind, Row, read_rows
+from denseav.train.layouts import audioset_ids
 
 Span = tuple[float, float]
 
@@ -71,10 +72,12 @@ def audioset(root: Path) -> list[EvalSet]:
     table = root / "metadata" / "eval_segments_subset.csv"
     rows = read_rows(table, ("YTID", "start_seconds", "end_seconds"))
     frames = np.random.default_rng(SEED).integers(FRAMES_PER_CLIP, size=len(rows))
-    starts, ends = (_as_pandas(rows, f"{side}_seconds", table) for side in ("start", "end"))
-    names = [
-        f"{row['YTID']}_{start}_{end}" for row, start, end in zip(rows, starts, ends, strict=True)
-    ]
+    try:
+        names = audioset_ids(rows)
+    except ValueError as error:
+        raise DataError(
+            f"{table}: {error}; start_seconds and end_seconds must be seconds"
+        ) from None
     items = tuple(
         Item(
             key=name,
@@ -164,17 +167,6 @@ def _span(root: Path, timing: str) -> Span:
         raise DataError(
             f"{root / 'prompted_segmentation.csv'}: timing is {timing!r}, not [start, end] in s"
         ) from None
-
-
-def _as_pandas(rows: list[Row], column: str, table: Path) -> list[str]:
-    """Print seconds as the files are named: as whole numbers if the whole column is."""
-    texts = [row[column].strip() for row in rows]
-    if all(text.isdecimal() for text in texts):
-        return texts
-    try:
-        return [str(float(text)) for text in texts]
-    except ValueError as error:
-        raise DataError(f"{table}: {error}; {column} must be seconds") from None
 
 
 def _vggss_frame(root: Path, name: str) -> Path:

@@ -5,7 +5,7 @@
   `metadata`, pictures in `places_subset` beside `NAME`. Speech.
 - AudioSet: `NAME/metadata/SEGMENTS.csv` with columns YTID, start_seconds, end_seconds and
   positive_labels; sounds `NAME/audio/<id>.mp3`, pictures `NAME/frames/frame_<n>/<id>.jpg` or
-  `NAME/frames/<id>_<n>.jpg`, n from 0 to 9, the id being YTID_start_end. Sound.
+  `NAME/frames/<id>_<n>.jpg`, n from 0 to 9, the id being YTID_start_end (`audioset_ids`). Sound.
 
 No file is opened here but the list itself.
 
@@ -16,6 +16,7 @@ DataError            the list cannot be read, or lists nothing
 
 import csv
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,31 @@ def list_items(source: Path, kind: str | None = None) -> list[Item]:
     return items
 
 
+def audioset_ids(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    """Return the name of each segment's files: YTID_start_end, as the released code prints them.
+
+    It reads the list with pandas, where seconds are whole numbers if all of their column are
+    written as such, and have a decimal point otherwise.
+
+    Raises
+    ------
+    ValueError, KeyError or TypeError
+        When a column is missing, or seconds are no number.
+    """
+    starts, ends = (
+        _as_pandas([row[f"{side}_seconds"] for row in rows]) for side in ("start", "end")
+    )
+    return [
+        f"{row['YTID']}_{start}_{end}" for row, start, end in zip(rows, starts, ends, strict=True)
+    ]
+
+
+def _as_pandas(texts: Sequence[str]) -> list[str]:
+    seconds = [float(text) for text in texts]
+    whole = all(text.strip().isdecimal() for text in texts)
+    return [str(int(second) if whole else second) for second in seconds]
+
+
 def _videos(folder: Path, kind: str) -> list[Item]:
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
     return [
@@ -114,8 +140,9 @@ def _audioset(segments: Path, kind: str) -> list[Item]:
     root = segments.absolute().parents[1]
     try:
         with segments.open(newline="", encoding="utf-8") as file:
-            rows = csv.DictReader(file, skipinitialspace=True)
-            return [_segment(root, row, kind) for row in rows]
+            rows = list(csv.DictReader(file, skipinitialspace=True))
+        keys = audioset_ids(rows)
+        return [_segment(root, key, row, kind) for key, row in zip(keys, rows, strict=True)]
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise DataError(
             f"{segments} is no AudioSet list ({error!r}); its columns should be YTID, "
@@ -123,9 +150,7 @@ def _audioset(segments: Path, kind: str) -> list[Item]:
         ) from None
 
 
-def _segment(root: Path, row: dict[str, str], kind: str) -> Item:
-    start_s, end_s = float(row["start_seconds"]), float(row["end_seconds"])
-    key = f"{row['YTID']}_{start_s}_{end_s}"
+def _segment(root: Path, key: str, row: dict[str, str], kind: str) -> Item:
     frames = root / "frames"
     return Item(
         key=key,
