@@ -13,6 +13,7 @@ from rich.console import Console
 from train_parts import NETWORK
 
 from denseav.models import load
+from denseav.models.config import LoraConfig
 from denseav.train.checkpointing import LAST, MODEL
 from denseav.train.errors import DataError
 from denseav.train.loop import train
@@ -56,15 +57,18 @@ def run(settings: Settings, folder: Path) -> dict[int, float]:
     return {line["step"]: line["loss/total"] for line in lines if "loss/total" in line}
 
 
-def test_in_mid_epoch_it_goes_on_with_the_very_next_batch(
+def test_in_mid_epoch_it_goes_on_with_the_very_next_batch_and_the_same_chance(
     settings: Settings, tmp_path: Path
 ) -> None:
-    whole = run(settings, tmp_path / "whole")
+    image = replace(NETWORK.image, lora=LoraConfig(rank=2, alpha=4, dropout=0.5))
+    audio = replace(NETWORK.audio, layers=3, dropout=0.2, layer_drop=0.5, time_mask=0.2)
+    noisy = replace(settings, network=replace(NETWORK, image=image, audio=audio))
+    whole = run(noisy, tmp_path / "whole")
     assert list(whole) == [1, 2, 3, 4, 5, 6, 7]  # two epochs of three batches, and one
     for stop in (2, 3, 5):
         folder = tmp_path / f"stop{stop}"
-        run(replace(settings, optimization=replace(settings.optimization, steps=stop)), folder)
-        assert run(settings, folder) == whole, stop
+        run(replace(noisy, optimization=replace(settings.optimization, steps=stop)), folder)
+        assert run(noisy, folder) == whole, stop
 
 
 def test_all_of_the_losses_see_their_part(settings: Settings, tmp_path: Path) -> None:

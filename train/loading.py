@@ -68,6 +68,8 @@ class Loader:
             collate_fn=_stack_rows,
             multiprocessing_context=context,
             pin_memory=torch.cuda.is_available(),
+            # Of its own: PyTorch's would be one number further on after a restart in mid-epoch.
+            generator=torch.Generator(),
         )
         try:
             yield from loading
