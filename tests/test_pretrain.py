@@ -1,3 +1,6 @@
+"""Encoders that are prepared before any couple: they hear, and see by what they heard."""
+
+import ctypes.util
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,9 @@ from denseav.train.world_classes import CLASSES
 from denseav.train.world_clips import Head, hear
 from denseav.train.world_loader import WorldSettings
 
+pytestmark = pytest.mark.skipif(
+    ctypes.util.find_library("espeak-ng") is None, reason="espeak-ng is not installed"
+)
 NETWORK = ModelConfig(
     name="tiny",
     code_dim=32,

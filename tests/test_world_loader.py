@@ -96,6 +96,10 @@ def test_mixtures_are_a_sound_and_speech_of_other_clips_and_their_sum():
         assert set(batch.partner.kind_B.tolist()) == {SPEECH}
         assert torch.equal(batch.mixed_wave_BS, batch.wave_BS + batch.partner.wave_BS)
         assert not torch.equal(batch.image_B3HW, batch.partner.image_B3HW)
+        sounding_BS, spoken_BS = batch.positive_mask_BS, batch.partner.positive_mask_BS
+        shorter_B = torch.minimum(sounding_BS.sum(1), spoken_BS.sum(1))
+        at_once_B = (sounding_BS * spoken_BS).sum(1)
+        assert torch.allclose(at_once_B, shorter_B, atol=2 * MARGIN_S * RATE_HZ)
 
 
 def test_a_clip_says_its_kind_only_when_it_is_told():

@@ -18,7 +18,10 @@ TOKENS = 11
 
 
 class Oracle:
-    """Knows every clip of a split: a head is 1 exactly where its kind of sound belongs, else 0."""
+    """Knows every clip of a split: a head is 1 exactly where its kind of sound belongs, else 0.
+
+    Of what belongs to nothing in the picture it is sure: all things there are -1.
+    """
 
     frame_size = SIZE
     window_samples = SAMPLES
@@ -50,8 +53,11 @@ class Oracle:
     def _volume(self, heard: tuple[Heard, ...], case: Case) -> Tensor:
         truth_KHW = np.zeros((len(self.heads), *SIZE), np.float32)
         for event in heard:
+            head_HW = truth_KHW[self._order.index(event.head)]
             if event.name in case.clip.scene.names:
-                truth_KHW[self._order.index(event.head)] += case.truth(event.name)
+                head_HW += case.truth(event.name)
+            else:
+                head_HW -= case.masks_NHW.any(0)
         return torch.from_numpy(truth_KHW)[:, None].expand(-1, TOKENS, -1, -1)
 
 

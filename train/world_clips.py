@@ -64,27 +64,33 @@ def make_clip(
     things: tuple[int, int] = (1, 4),
     samples: int = 2 * RATE_HZ,
     plain: bool = False,
+    during: Heard | None = None,
 ) -> Clip:
     """Make a clip.
 
     Parameters
     ----------
     random, library : what decides, and what it is made of.
-    kind : what is heard: a thing's sound, its name, one of each at once, or nothing of the scene.
+    kind : what is heard: a thing's sound, its name, one of each at once (of two things, or of the
+        only one), or nothing of the scene.
     size : height and width of the picture, in pixels.
     things : the fewest and the most things in the scene.
     samples : length of the sound.
     plain : nothing is on the background.
+    during : heard at the same time elsewhere: the shorter of the two lies within the longer.
     """
     count = int(random.integers(things[0], things[1] + 1))
     names = choose_names(random, count)
     wave_S = np.zeros(samples, np.float32)
     heard: list[Heard] = []
     for head, name in _subjects(random, kind, names):
-        event, part_S = hear(random, library, head, name, samples)
+        event, part_S = hear(random, library, head, name, samples, heard[0] if heard else during)
         heard.append(event)
         wave_S += part_S
-    wave_S += room(random, samples) if kind != "silence" else 0
+    if kind == "noise":
+        wave_S += noise(random, samples)
+    elif kind != "silence":
+        wave_S += room(random, samples)
     wave_S *= np.float32(10 ** (random.uniform(*LEVEL_DB) / 20))
     return Clip(
         kind=kind,
@@ -95,9 +101,17 @@ def make_clip(
 
 
 def hear(
-    random: Generator, library: Library, head: Head, name: str, samples: int
+    random: Generator,
+    library: Library,
+    head: Head,
+    name: str,
+    samples: int,
+    during: Heard | None = None,
 ) -> tuple[Heard, NDArray[np.float32]]:
-    """Return a thing's sound or name somewhere in a wave of `samples`, else silent."""
+    """Return a thing's sound or name somewhere in a wave of `samples`, else silent.
+
+    Of it and what it is heard `during`, the shorter lies within the longer.
+    """
     number = int(random.integers(LOOKS))
     words: tuple[Word, ...] = ()
     if head == "sound":
@@ -106,7 +120,7 @@ def hear(
         spoken = library.speech(name, number)
         sounding_S, words = spoken.wave_S, spoken.words
     sounding_S = sounding_S[:samples]
-    first = int(random.integers(samples - len(sounding_S) + 1))
+    first = _begin(random, len(sounding_S), samples, during)
     wave_S = np.zeros(samples, np.float32)
     wave_S[first : first + len(sounding_S)] = sounding_S
     wave_S *= np.float32(10 ** (random.uniform(*MIX_GAIN_DB) / 20))
@@ -121,6 +135,14 @@ def hear(
             for word in words
         ),
     ), wave_S
+
+
+def _begin(random: Generator, length: int, samples: int, during: Heard | None) -> int:
+    least, most = 0, samples - length
+    if during is not None:
+        start, stop = round(during.start_s * RATE_HZ), round(during.stop_s * RATE_HZ)
+        least, most = max(least, min(start, stop - length)), min(most, max(start, stop - length))
+    return int(random.integers(least, most + 1))
 
 
 def room(random: Generator, samples: int) -> NDArray[np.float32]:

@@ -86,10 +86,10 @@ def run(
         split = Split(seed=seed, size=source.frame_size, samples=source.window_samples)
     listener = make_listener(source, split)
     report = evaluate_world(listener, clips, subject.calibration, track)
+    show(subject, listener, report)
     if json_path is not None:
         about = _about(subject, listener, model, clips)
         write_json(json_path, {**about, "classes": report.classes}, report.rows)
-    show(subject, listener, report)
 
 
 def _about(subject: Subject, listener: Listener, model: str, clips: int) -> dict[str, Any]:

@@ -7,7 +7,7 @@ Axes: B clips, 3 red green blue, H W pixels, S samples at 16 kHz.
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from torch import Tensor
 from denseav.models.image_encoder import IMAGE_MEAN, IMAGE_STD
 from denseav.train.batches import SOUND, SPEECH, UNKNOWN, Batch
 from denseav.train.errors import SettingsError
-from denseav.train.world_clips import RATE_HZ, Clip, Kind, make_clip
+from denseav.train.world_clips import RATE_HZ, Clip, Heard, Kind, make_clip
 from denseav.train.world_library import library
 from denseav.train.world_scenes import draw
 
@@ -59,7 +59,11 @@ class WorldSettings:
 
 
 class WorldLoader:
-    """Batches of the world; `mixtures` makes each a couple of one sound and one speech clip."""
+    """Batches of the world.
+
+    `mixtures` makes each clip a couple of a sound and speech that are heard at the same time: the
+    shorter of them lies within the longer.
+    """
 
     def __init__(
         self, settings: WorldSettings, *, rank: int, world: int, seed: int, mixtures: bool
@@ -87,24 +91,33 @@ class WorldLoader:
         """Yield this process's share of the validation clips, always the same."""
         random = np.random.default_rng([self._seed, self._rank, 1])
         for _ in range(0, self.settings.validation_clips // self._world, self.settings.batch_size):
-            yield self._clips(random, ["sound", "speech"], single=False)
+            yield self._stack(self._clips(random, ["sound", "speech"], single=False))
 
     def _batch(self, number: int) -> Batch:
         random = np.random.default_rng([self._seed, self._rank, 0, number])
         single = number < self.settings.single_batches
         if not self._mixtures:
-            return self._clips(random, ["sound", "speech"], single=single)
-        sounds = self._clips(random, ["sound"], single=single)
-        speech = self._clips(random, ["speech"], single=single)
+            return self._stack(self._clips(random, ["sound", "speech"], single=single))
+        sounding = self._clips(random, ["sound"], single=single)
+        during = [clip.heard[0] for clip in sounding]
+        sounds = self._stack(sounding)
+        speech = self._stack(self._clips(random, ["speech"], single=single, during=during))
         return dataclasses.replace(
             sounds, partner=speech, mixed_wave_BS=sounds.wave_BS + speech.wave_BS
         )
 
-    def _clips(self, random: Generator, kinds: list[Kind], *, single: bool) -> Batch:
+    def _clips(
+        self,
+        random: Generator,
+        kinds: list[Kind],
+        *,
+        single: bool,
+        during: Sequence[Heard] | None = None,
+    ) -> list[Clip]:
         settings = self.settings
         most = 1 if single else settings.most_things
         side = settings.single_image_size if single else settings.image_size
-        clips = [
+        return [
             make_clip(
                 random,
                 self._library,
@@ -113,10 +126,14 @@ class WorldLoader:
                 things=(min(settings.fewest_things, most), most),
                 samples=settings.samples,
                 plain=single,
+                during=meanwhile,
             )
-            for _ in range(settings.batch_size)
+            for meanwhile in during or [None] * settings.batch_size
         ]
-        return stack(clips, [draw(clip.scene, self._library)[0] for clip in clips], settings.told)
+
+    def _stack(self, clips: list[Clip]) -> Batch:
+        pictures = [draw(clip.scene, self._library)[0] for clip in clips]
+        return stack(clips, pictures, self.settings.told)
 
 
 def stack(clips: list[Clip], pictures: list[Any], told: bool) -> Batch:

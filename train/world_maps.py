@@ -1,8 +1,8 @@
 """Clips with one thing heard: heatmaps, similarities and true masks leave, all that scores need.
 
 A map is the mean over the tokens that overlap what is heard. Two maps that know less are made
-beside it: `any object` is the mean over all classes heard with the same picture, which knows where
-things are and not which is meant; `mismatched` is the map of another class.
+beside it: `any object` is the most that any of all classes is, each heard with the same picture,
+which knows where things are and not which is meant; `mismatched` is the map of another class.
 
 V map variants, N clips, A classes, K heads, T tokens, H W pixels, h w the feature grid.
 """
@@ -109,7 +109,7 @@ def prompted(
                 OWN: listener.map(own_THW, event),
                 TOTAL: listener.map(volume_KTHW.amax(0), event),
                 WORD: _at_the_word(listener, own_THW, event),
-                ANY: calls_Ahw.mean(0),
+                ANY: calls_Ahw.amax(0),
                 MISMATCHED: calls_Ahw[int(random.choice(others))],
             }
         )
