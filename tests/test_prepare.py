@@ -2,12 +2,14 @@
 
 import csv
 import json
+import multiprocessing
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from crashing import CrashingFile, DeadlyPath
 from media import cut, ffmpeg, grey, speak, tone, write_clip
 from PIL import Image
 
@@ -15,7 +17,7 @@ from denseav.train.clips import decode_picture, decode_sound, sound_samples
 from denseav.train.data_cli import main
 from denseav.train.errors import DataError
 from denseav.train.eval_layouts import audioset
-from denseav.train.layouts import list_items
+from denseav.train.layouts import Item, list_items
 from denseav.train.media import RATE_HZ, UnreadableError, cut_video, flac, jpeg, read_sound
 from denseav.train.prepare import Prepared, make_part, prepare
 from denseav.train.shards import Clip, Shards
@@ -137,10 +139,40 @@ def _stop(_: int) -> None:
     raise _StopError
 
 
+def test_a_file_that_ends_its_reader_is_skipped_and_all_else_is_kept(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "tone.wav", tone(RATE_HZ, 1), RATE_HZ)
+    Image.new("RGB", (32, 32)).save(tmp_path / "plain.png")
+    items = [
+        Item(
+            key=str(number),
+            kind="sound",
+            sound=tmp_path / "tone.wav",
+            pictures=((CrashingFile if number in (1, 63) else Path)(tmp_path / "plain.png"),),
+        )
+        for number in range(66)
+    ]
+    out, counts = tmp_path / "out", list[int]()
+    done = prepare(items, out, jobs=1, advance=counts.append)
+    assert (done.clips, done.skipped, sum(counts)) == (64, 2, 66)
+    assert list(clips(out)) == [item.key for item in items if item.key not in ("1", "63")]
+    for line in done.skipped_list.read_text().splitlines():
+        assert "died (exit code -11), by a decoder's fault" in line
+
+
+def test_workers_that_die_over_nothing_new_end_it(tmp_path: Path) -> None:
+    items = [Item(key="a", kind="sound", sound=DeadlyPath(tmp_path / "tone.wav"))]
+    with pytest.raises(DataError, match=r"die again and again.*fewer --jobs: what is done is kept"):
+        prepare(items, tmp_path / "out", jobs=1, advance=list[int]().append)
+
+
 def test_a_part_left_half_done_is_done_anew(videos: Path, tmp_path: Path) -> None:
     (tmp_path / "parts" / "000000").mkdir(parents=True)
     (tmp_path / "parts" / "000000" / "chunk-0-0.bin").write_text("half")
-    make_part(0, list_items(videos), tmp_path)
+    worker = multiprocessing.get_context("forkserver").Process(
+        target=make_part, args=(0, list_items(videos), tmp_path)
+    )
+    worker.start()
+    worker.join()
     record = json.loads((tmp_path / "parts" / "000000.json").read_text())
     assert record["index"]["chunks"][0]["chunk_size"] == 4
     assert [key for key, _ in record["skipped"]] == ["broken.mov", "mute.mov", "text.mp4"]

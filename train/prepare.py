@@ -2,7 +2,9 @@
 
 Items are taken in parts; a part is done when its record stands in `parts/`, so that a run that
 was stopped goes on with the parts that are left. A file that cannot be used is skipped, and
-listed with its reason in `skipped.tsv`.
+listed with its reason in `skipped.tsv`. A part that was begun and not finished may hold a file
+that ends the process that reads it: it is read in a process of its own, so that this file too
+can be skipped.
 
 Errors
 ------
@@ -15,9 +17,11 @@ import multiprocessing
 import shutil
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -74,13 +78,7 @@ def prepare(
         advance(len(items))
         return _summary(out, skipped_list)
     parts = [items[at : at + PART_ITEMS] for at in range(0, len(items), PART_ITEMS)]
-    left = []
-    for number, part in enumerate(parts):
-        if _record_path(out, number).exists():
-            advance(len(part))
-        else:
-            left.append((number, part))
-    _run(left, out, jobs, advance)
+    _run(parts, out, jobs, advance)
     records = [json.loads(_record_path(out, number).read_text()) for number in range(len(parts))]
     lines = [f"{key}\t{reason}\n" for record in records for key, reason in record["skipped"]]
     skipped_list.write_text("".join(lines))
@@ -115,30 +113,44 @@ def _claim(items: Sequence[Item], out: Path) -> None:
 
 
 def _run(
-    left: Sequence[tuple[int, Sequence[Item]]],
-    out: Path,
-    jobs: int,
-    advance: Callable[[int], None],
+    parts: Sequence[Sequence[Item]], out: Path, jobs: int, advance: Callable[[int], None]
 ) -> None:
+    """Make all parts that have no record, again and again while processes die over new ones."""
+    left, before = dict(enumerate(parts)), None
+    while True:
+        for number in [number for number in left if _record_path(out, number).exists()]:
+            advance(len(left.pop(number)))
+        begun = {path.stem for path in (out / _PARTS).iterdir()}
+        if not left:
+            return
+        if begun == before:
+            raise DataError(
+                "processes that read files die again and again, likely for want of memory; run the "
+                "same command again, with fewer --jobs: what is done is kept"
+            )
+        before = begun
+        with suppress(BrokenProcessPool):
+            _run_once(left, out, jobs, advance)
+
+
+def _run_once(
+    left: dict[int, Sequence[Item]], out: Path, jobs: int, advance: Callable[[int], None]
+) -> None:
+    """Make parts, and take those that are done out of what is left."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_ignore_interrupt)
     try:
-        sizes: dict[Future[None], int] = {
-            pool.submit(make_part, number, part, out): len(part) for number, part in left
+        numbers = {
+            pool.submit(make_part, number, part, out): number for number, part in left.items()
         }
-        for done in as_completed(sizes):
+        for done in as_completed(numbers):
             done.result()
-            advance(sizes[done])
+            advance(len(left.pop(numbers[done])))
     except OSError as error:
         raise DataError(
             f"cannot write to {out} ({error.strerror}); make room and run the same command "
             "again: what is done is kept"
-        ) from None
-    except BrokenProcessPool:
-        raise DataError(
-            "a process that reads files died, for want of memory or by a decoder's fault; run "
-            "the same command again, with fewer --jobs: what is done is kept"
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
@@ -153,7 +165,7 @@ def _record_path(out: Path, number: int) -> Path:
 
 
 def make_part(number: int, items: Sequence[Item], out: Path) -> None:
-    """Write the shards of one part, then the record that says it is done.
+    """Write the shards of one part, then the record that says it is done; in a worker.
 
     Raises
     ------
@@ -161,10 +173,11 @@ def make_part(number: int, items: Sequence[Item], out: Path) -> None:
         When something cannot be written.
     """
     work = out / _PARTS / f"{number:06d}"
+    clips = _clips_apart if work.exists() else _clips
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
     skipped: list[tuple[str, str]] = []
-    index = write_shards(work, _clips(items, skipped))
+    index = write_shards(work, clips(items, skipped))
     for place, chunk in enumerate(index["chunks"]):
         name = f"shard-{number:06d}-{place}.bin"
         (work / chunk["filename"]).replace(out / name)
@@ -179,6 +192,46 @@ def _clips(items: Sequence[Item], skipped: list[tuple[str, str]]) -> Iterator[Cl
             yield from _of_pictures(item) if item.pictures else _of_video(item)
         except UnreadableError as reason:
             skipped.append((item.key, str(reason)))
+
+
+def _clips_apart(items: Sequence[Item], skipped: list[tuple[str, str]]) -> Iterator[Clip]:
+    """Read in a process of its own, and go on in another after an item that ends it."""
+    # A worker has one thread, so that it may fork: a hundred times as fast as a fork server.
+    context = multiprocessing.get_context("fork")
+    left = list(items)
+    while left:
+        receiver, sender = context.Pipe(duplex=False)
+        reader = context.Process(target=_send_clips, args=(left, receiver, sender))
+        reader.start()
+        sender.close()
+        try:
+            while left:
+                sent = receiver.recv()
+                if isinstance(sent, Clip):
+                    yield sent
+                else:
+                    skipped += sent
+                    del left[0]
+        except (EOFError, OSError):
+            reader.join()
+            reason = f"the process that read it died (exit code {reader.exitcode})"
+            skipped.append(
+                (left.pop(0).key, f"{reason}, by a decoder's fault or for want of memory")
+            )
+        finally:
+            reader.kill()
+            reader.join()
+
+
+def _send_clips(items: Sequence[Item], receiver: Connection, sender: Connection) -> None:
+    """Send the clips of each item, and then why it was skipped, if it was."""
+    receiver.close()  # only the worker's is left, so that sending fails when the worker is gone
+    with suppress(BrokenPipeError):
+        for item in items:
+            skipped: list[tuple[str, str]] = []
+            for clip in _clips([item], skipped):
+                sender.send(clip)
+            sender.send(skipped)
 
 
 def _of_pictures(item: Item) -> list[Clip]:
