@@ -195,6 +195,16 @@ def flat(*levels: float) -> NDArray[np.float32]:
     return np.stack([np.full((2, 2), level, np.float32) for level in levels])
 
 
+def test_a_box_that_was_given_in_pixels_is_met_to_the_pixel() -> None:
+    for edge in range(225):
+        mask = score_boxes.boxes_mask([(0, 0, edge / 224, edge / 224)], (224, 224))
+        assert mask.sum() == edge**2
+        assert mask[:edge, :edge].all()
+        rest = score_boxes.boxes_mask([(edge / 224, 0, 1, 1)], (224, 224))
+        assert rest.sum() == 224 * (224 - edge)
+    assert score_boxes.boxes_mask([(0, 0, 0.9, 0.9)], (5, 5)).sum() == 16
+
+
 def test_negative_audio_by_hand() -> None:
     positive = flat(9.0)
     positive[0, :, 1] = 0.0

@@ -29,13 +29,15 @@ def boxes_mask(boxes: Sequence[tuple[float, float, float, float]], size: tuple[i
     boxes
         left, top, right, bottom as fractions of the picture; what is outside is cut off.
     size
-        H and W; edges are rounded down to pixels, right and bottom lie just outside.
+        H and W; edges are rounded down to pixels, right and bottom lie just outside. A millionth
+        of a pixel is no pixel: 61 / 224 * 224 is a little less than 61.
     """
     height, width = size
     mask_HW = np.zeros(size, dtype=np.bool_)
     for box in boxes:
-        left, top, right, bottom = np.clip(box, 0, 1) * (width, height, width, height)
-        mask_HW[int(top) : int(bottom), int(left) : int(right)] = True
+        edges = np.clip(box, 0, 1) * (width, height, width, height)
+        left, top, right, bottom = np.floor(edges.round(6)).astype(int)
+        mask_HW[top:bottom, left:right] = True
     return mask_HW
 
 
