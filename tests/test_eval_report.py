@@ -72,3 +72,4 @@ def test_json_that_cannot_be_written_names_the_way_out(tmp_path: Path) -> None:
     folder.mkdir()
     with pytest.raises(DataError, match=r"out\.json cannot be written .* --json"):
         write_json(folder, {}, [])
+    assert [path.name for path in tmp_path.iterdir()] == ["out.json"]

@@ -65,6 +65,7 @@ def write_json(path: Path, about: dict[str, Any], rows: Iterable[Row]) -> None:
         partial.write_text(text + "\n", encoding="utf-8")
         partial.replace(path)
     except OSError as error:
+        partial.unlink(missing_ok=True)
         raise DataError(f"{path} cannot be written ({error}); name another with --json") from None
 
 
