@@ -18,9 +18,10 @@ from servers import MjpegServer, PulseServer
 
 from denseav.stream.feed_client import HeatmapSubscriber, HeatMessage
 
-DOWN_S = (0.4, 1.2, 4.0)  # how long a server is away, in turn
-SETTLED_S = 0.5  # what was on its way when a server was killed has come by then
-SHOWN_LATE_S = 0.6  # from a picture's making to its stamp: coding, network, a busy machine
+DOWN_S = (0.4, 2.0, 4.0)  # how long a server is away, in turn
+SETTLED_S = 1.0  # what was on its way when a server was killed has been stamped by then
+SHOWN_LATE_S = 5.0  # from a picture's making to its stamp: coding, network, a machine that stalls
+CUT_S = 0.3  # how far a stalled machine's stamps of sound may be off where it was cut
 BITS, COLUMNS, CELL = 32, 8, (20, 30)
 PATIENCE_S = 30.0
 
@@ -60,18 +61,22 @@ class Judge:
         sent_s = message.publish_ns / 1e9
         if not -0.01 < captured_s - made_s < SHOWN_LATE_S:
             self.stale.append(f"a picture is {captured_s - made_s:.2f} s older than it says")
-        if any(start_s + SETTLED_S < sent_s < end_s for start_s, end_s in self.camera_down_s):
-            self.stale.append(f"published at {sent_s:.2f} s, without a camera")
+        if made_s <= self.picture_s:
+            self.stale.append(f"the picture of {made_s:.2f} s comes again")
+        for gone_s, back_s in self.camera_down_s:
+            late = captured_s > gone_s + SETTLED_S or sent_s > back_s + SETTLED_S
+            if made_s <= gone_s and late:
+                self.stale.append(f"a picture from before a fault came at {sent_s:.2f} s")
         self.picture_s = made_s
         if any(head.valid for head in message.heads.values()):
-            self._valid(message, sent_s)
+            self._valid(message, captured_s)
 
-    def _valid(self, message: HeatMessage, sent_s: float) -> None:
+    def _valid(self, message: HeatMessage, captured_s: float) -> None:
         start_s, end_s = (message.header[f"audio_{edge}_ns"] / 1e9 for edge in ("start", "end"))
         for gone_s, back_s in self.sound_down_s:
-            if gone_s + SETTLED_S < sent_s < back_s:
-                self.stale.append(f"a head is valid at {sent_s:.2f} s, without a microphone")
-            if start_s < back_s and end_s > gone_s + 0.1:
+            if gone_s + SETTLED_S < captured_s < back_s:
+                self.stale.append(f"a head is valid at {captured_s:.2f} s, without a microphone")
+            if start_s < back_s and end_s > gone_s + CUT_S:
                 self.stale.append("a head is valid by sound that nobody heard")
         self.sound_s = start_s
 
@@ -127,8 +132,8 @@ def _fault(
     newest_s: Callable[[], float],
 ) -> float:
     """Kill, wait, start again; return the seconds until something made since has been answered."""
-    down_s.append([time.monotonic(), float("inf")])
     server.kill()
+    down_s.append([time.monotonic(), float("inf")])
     time.sleep(away_s)
     down_s[-1][1] = time.monotonic()
     server.start()

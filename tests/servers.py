@@ -12,6 +12,7 @@ from typing import Any
 
 import cv2
 from media import Image, grey
+from ports import free_port
 
 SYSTEM_PYTHON = "/usr/bin/python3"  # the bindings of GStreamer belong to the system
 PICTURE_S = 0.03
@@ -49,24 +50,23 @@ class MjpegServer:
     Hurried it serves one after the other.
     """
 
-    def __init__(self, port: int = 0, picture: Callable[[int], Image] = greys) -> None:
+    def __init__(self, picture: Callable[[int], Image] = greys) -> None:
         self.frozen = threading.Event()
         self.hurried = threading.Event()
         self.picture = picture
-        self.port = port
+        self._port = free_port()
         self.start()
 
     def start(self) -> None:
         """Serve again after `kill`, at the same address."""
         self._killed = threading.Event()
-        self._http = ThreadingHTTPServer(("127.0.0.1", self.port), self._handler())
-        self.port = self._http.server_address[1]
+        self._http = ThreadingHTTPServer(("127.0.0.1", self._port), self._handler())
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,))
         self._thread.start()
 
     @property
     def address(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        return f"127.0.0.1:{self._port}"
 
     @property
     def url(self) -> str:
@@ -110,7 +110,8 @@ class RtspServer:
     """Serves a moving test picture at 25 fps."""
 
     def __init__(self) -> None:
-        self._port = "0"
+        self._port = str(free_port())
+        self.address = f"127.0.0.1:{self._port}"
         self.start()
 
     def start(self) -> None:
@@ -122,9 +123,7 @@ class RtspServer:
             text=True,
         )
         assert self._process.stdout is not None
-        port = self._process.stdout.readline().strip()
-        assert port, "the RTSP server does not start"
-        self._port, self.address = port, f"127.0.0.1:{port}"
+        assert self._process.stdout.readline(), "the RTSP server does not start"
 
     @staticmethod
     def possible() -> bool:

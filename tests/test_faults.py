@@ -4,12 +4,14 @@ import shutil
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
-from desktop import XServer, find_window, screenshot
+from desktop import XServer, find_window, screen_until
 from faults import break_and_mend, stamp_s, stamped
 from feeds import free_endpoint, status_of
 from live_command import LiveProcess, live
 from media import grey
+from numpy.typing import NDArray
 from servers import MjpegServer, PulseServer
 
 from denseav.stream.feed_message import preview_jpeg
@@ -18,7 +20,8 @@ from denseav.stream.feed_status import StatusSubscriber
 
 def test_a_picture_shows_when_it_was_made() -> None:
     before_s = time.monotonic()
-    assert stamp_s(preview_jpeg(stamped(0))) == pytest.approx(before_s, abs=0.1)
+    shown_s = stamp_s(preview_jpeg(stamped(0)))
+    assert before_s - 0.001 <= shown_s <= time.monotonic() + 0.001
 
 
 def test_both_sources_come_back_each_time_and_nothing_stale_is_published(tmp_path: Path) -> None:
@@ -28,8 +31,8 @@ def test_both_sources_come_back_each_time_and_nothing_stale_is_published(tmp_pat
     assert faults.stale == []
     assert faults.code == 0
     assert faults.judged > 10
-    told = [line for line in faults.said if "is back after" in line]
-    assert [line.split()[1] for line in told] == ["camera", "microphone"] * 2
+    told = iter([line.split()[1] for line in faults.said if "is back after" in line])
+    assert all(source in told for source in ["camera", "microphone"] * 2)  # in this order
     ours = [line for line in faults.said if not line.startswith("Expression '")]  # PortAudio's
     assert [line for line in ours if not line.startswith("denseav-live")] == []
 
@@ -81,7 +84,6 @@ def test_the_run_goes_on_when_its_display_goes_away(tmp_path: Path) -> None:
         process = LiveProcess(tmp_path, *arguments, env={"DISPLAY": server.display})
         process.until("READY")
         find_window(server.display, "^denseav$")
-        time.sleep(0.5)
     finally:
         server.kill()
     process.until("the window is gone, for its display went away; the run goes on without it")
@@ -94,6 +96,10 @@ def test_the_run_goes_on_when_its_display_goes_away(tmp_path: Path) -> None:
     assert shutil.which("ffprobe") is None or (tmp_path / "r.mp4").stat().st_size > 10_000
 
 
+def bright(screen_HW3: NDArray[np.int64]) -> int:
+    return int((screen_HW3 > 200).sum())
+
+
 def test_a_lost_camera_leaves_its_last_picture_marked_as_old(
     display: str, mjpeg_server: MjpegServer, tmp_path: Path
 ) -> None:
@@ -102,19 +108,13 @@ def test_a_lost_camera_leaves_its_last_picture_marked_as_old(
     process = LiveProcess(tmp_path, *arguments, env={"DISPLAY": display})
     process.until("READY")
     find_window(display, "^denseav$")
-    time.sleep(1)
-    live_HW3 = screenshot(display, tmp_path / "live.png")
+    shot = tmp_path / "shot.png"
+    screen_until(display, shot, lambda screen_HW3: bright(screen_HW3) > 50_000)
     mjpeg_server.kill()
     process.until("stopped giving pictures")
-    time.sleep(1)
-    old_HW3 = screenshot(display, tmp_path / "old.png")
+    screen_until(display, shot, lambda screen_HW3: bright(screen_HW3) < 10_000)
     mjpeg_server.start()
     process.until("is back after")
-    time.sleep(1)
-    back_HW3 = screenshot(display, tmp_path / "back.png")
+    screen_until(display, shot, lambda screen_HW3: bright(screen_HW3) > 50_000)
     process.process.terminate()
     assert process.end() == 0
-    bright = [int((shot > 200).sum()) for shot in (live_HW3, old_HW3, back_HW3)]
-    assert bright[0] > 50_000
-    assert bright[1] < bright[0] / 5
-    assert bright[2] == pytest.approx(bright[0], rel=0.2)
