@@ -200,7 +200,26 @@ def test_an_interrupted_run_says_so(
 
     monkeypatch.setattr("denseav.train.eval_cli.load", interrupted)
     assert main([str(model), "--vggss", str(eval_trees.vggss(tmp_path / "v"))]) == 130
-    assert "interrupted" in capfd.readouterr().err
+    assert "interrupted; what is above is done" in capfd.readouterr().err
+
+
+def test_an_interrupted_world_promises_no_results(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("denseav.train.eval_cli.world_eval.run", interrupted)
+    assert main(["--world"]) == 130
+    assert "interrupted; run the same command again" in capfd.readouterr().err
+
+
+def test_help_says_how_the_universal_threshold_is_set(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    said = " ".join(capfd.readouterr().out.split())
+    assert "threshold U is the third quartile of all their maps' maxima" in said
+    assert "silence is one in 21" in said
 
 
 def test_an_own_folder(evaluate: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
@@ -322,13 +341,18 @@ def test_results_before_an_error_are_still_shown_and_kept(
 @pytest.mark.parametrize(
     ("arguments", "what"),
     [
-        ([], "nothing to evaluate"),
-        (["--places", "x", "--retrieval-items", "0"], "no number of items"),
+        (["model"], "nothing to evaluate"),
+        (["model", "--places", "x", "--retrieval-items", "0"], "no number of items"),
+        (["model", "--world"], "--world takes no SOURCE"),
+        (["--world", "--snr", "0"], "--world takes no --snr; name the model with --model"),
+        (["--world", "--retrieval-items", "1000"], "--world takes no --retrieval-items"),
+        (["--world", "--allow-missing", "--is3", "x"], "--world takes no --is3, --allow-missing"),
+        (["model", "--places", "x", "--seed", "0"], "go with --world"),
     ],
 )
 def test_usage_errors(arguments: list[str], what: str, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
-        main(["model", *arguments])
+        main(arguments)
     assert stop.value.code == 2
     assert what in capfd.readouterr().err
 

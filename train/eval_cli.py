@@ -36,6 +36,9 @@ LAYOUTS: Mapping[str, tuple[Layout, str]] = {
     "items": (own_folder, "a folder of your own with items.csv: whatever its columns allow"),
 }
 
+OF_DATA = ("shards", "allow-missing", "retrieval-items", "mixed", "snr", "negative-audio")
+OF_WORLD = ("seed", "model", "clips")
+
 UNTRAINED = " (UNTRAINED: random weights)"
 
 EPILOG = """\
@@ -65,7 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(f"denseav-eval: error: {error}", style="red", soft_wrap=True, markup=False)
         return error.exit_code
     except KeyboardInterrupt:
-        console.print("denseav-eval: interrupted; what is above is done")
+        kept = "run the same command again" if options.world else "what is above is done"
+        console.print(f"denseav-eval: interrupted; {kept}")
         return 130
     return 0
 
@@ -98,9 +102,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--retrieval-items",
         type=_count,
-        default=RETRIEVAL_ITEMS,
         metavar="N",
-        help="how many items of a retrieval set are drawn; default: %(default)s",
+        help=f"how many items of a retrieval set are drawn; default: {RETRIEVAL_ITEMS}",
     )
     parser.add_argument(
         "--mixed",
@@ -113,15 +116,15 @@ def _parser() -> argparse.ArgumentParser:
         "--snr",
         type=float,
         nargs="+",
-        default=[0.0],
         metavar="DB",
         help="signal-to-noise ratios of mixtures; default: 0",
     )
     parser.add_argument(
         "--negative-audio",
         action="store_true",
-        help="also hear pictures with boxes with silence, noise and off-screen sounds "
-        f"({len(SEEDS)} draws each)",
+        help="also hear pictures with boxes with silence (once), noise and off-screen sounds "
+        f"({len(SEEDS)} draws each); threshold U is the third quartile of all their maps' maxima, "
+        f"of which silence is one in {2 * len(SEEDS) + 1}",
     )
     world = parser.add_argument_group("the synthetic world", "instead of SOURCE and data")
     world.add_argument(
@@ -140,12 +143,18 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check_world(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    alone = options.mixed or options.negative_audio or options.shards or _folders(options)
-    if options.world and (options.source or alone):
-        parser.error("--world takes no SOURCE and no data; name the model with --model")
-    if not options.world and any(
-        v is not None for v in (options.seed, options.model, options.clips)
-    ):
+    def given(names: Iterable[str]) -> list[str]:
+        fields = {name: name.replace("-", "_") for name in names}
+        return [
+            f"--{name}"
+            for name, field in fields.items()
+            if getattr(options, field) != parser.get_default(field)
+        ]
+
+    of_data = [*(["SOURCE"] if options.source else []), *given((*LAYOUTS, *OF_DATA))]
+    if options.world and of_data:
+        parser.error(f"--world takes no {', '.join(of_data)}; name the model with --model")
+    if not options.world and given(OF_WORLD):
         parser.error("--seed, --model and --clips go with --world")
     if not options.world and options.source is None:
         parser.error("nothing to evaluate; name a SOURCE, or ask for --world")
@@ -171,14 +180,12 @@ def _run(options: argparse.Namespace, console: Console) -> None:
 
 def _data(options: argparse.Namespace, unpacked: Path) -> list[EvalSet]:
     found = [data for layout, folder in _folders(options) for data in layout(folder)]
+    count = options.retrieval_items or RETRIEVAL_ITEMS
     for number, folder in enumerate(options.shards):
         into = unpacked / str(number)
         into.mkdir()
-        found += shards(folder, into, options.retrieval_items)
-    sets = [
-        subset(with_files(data, allow_missing=options.allow_missing), options.retrieval_items)
-        for data in found
-    ]
+        found += shards(folder, into, count)
+    sets = [subset(with_files(data, allow_missing=options.allow_missing), count) for data in found]
     names = [data.name for data in sets]
     if len(set(names)) < len(names):
         raise DataError(f"two data sets have one name, {', '.join(names)}; rename a folder")
@@ -187,7 +194,9 @@ def _data(options: argparse.Namespace, unpacked: Path) -> list[EvalSet]:
 
 def _evaluate(options: argparse.Namespace, sets: Sequence[EvalSet], console: Console) -> None:
     model = _load(options, console)
-    plan = Plan(mixed=options.mixed, snrs_db=options.snr, negative_audio=options.negative_audio)
+    plan = Plan(
+        mixed=options.mixed, snrs_db=options.snr or (0.0,), negative_audio=options.negative_audio
+    )
     about = _about(options, model, sets)
     rows: list[Row] = []
     out = Console()

@@ -23,7 +23,8 @@ def negative_maps(
     """Return heatmaps [V, M, h, w] of each kind of negative audio.
 
     Silence is the same in every draw and heard once; noise and the sound off screen are drawn
-    for each of ten seeds, so that M is the number of items, or ten times that.
+    for each of ten seeds, so that M is the number of items, or ten times that. The threshold
+    over all of these maps is therefore one of noise and off-screen sounds, hardly of silence.
 
     Raises
     ------

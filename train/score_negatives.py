@@ -3,7 +3,9 @@
 The protocol of Juanola et al. (2024, arXiv 2410.01020). Negatives are silence, noise and the sound
 of something off screen. One universal threshold for the model, the third quartile of the maps'
 maxima over negative audio, cuts every map, with no scaling of single pictures. It is also the
-threshold to run live with.
+threshold to run live with. The protocol leaves open how the three kinds of negative audio are
+weighed: here each map counts once, and as silence is heard once where the others are drawn ten
+times, silence is one map in 21.
 
 N items, H W pixels, h w the feature grid.
 """
@@ -42,7 +44,14 @@ class NegativeScores:
 
 
 def universal_threshold(maxima: Sequence[NDArray[np.float32]]) -> float:
-    """Return the third quartile of all maps' maxima over negative audio."""
+    """Return the third quartile of the maxima of all maps over negative audio, each counted once.
+
+    Parameters
+    ----------
+    maxima
+        For each kind of negative audio, the maximum of each map; a kind with more maps weighs
+        more.
+    """
     return float(np.quantile(np.concatenate(list(maxima)), 0.75))
 
 
