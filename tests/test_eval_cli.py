@@ -161,6 +161,26 @@ def test_extended_is3_is_always_heard_with_the_other_object(
     assert values(report, data="Extended IS3 speech")["mAP speech"] > 0
 
 
+def test_extended_is3_has_lists_of_pairs_and_gains_that_are_kept_to(
+    evaluate: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    arguments = "--is3", eval_trees.is3(tmp_path / "i", speech=True), "--mixed", tmp_path / "lists"
+    report = evaluate(*arguments)
+    path = tmp_path / "lists" / "extended-is3-speech.csv"
+    assert {file.name for file in path.parent.iterdir()} == {path.name, "extended-is3-sound.csv"}
+    lines = path.read_text().splitlines()
+    assert lines[0] == "item,distractor,gain_db,seed"
+    assert lines[1].startswith("dog_drum_1_dog,dog_drum_1_drum,")
+    assert lines[1].endswith(",-1")
+    path.write_text(
+        "\n".join([lines[0], *(f"{','.join(row.split(',')[:2])},30,-1" for row in lines[1:])])
+    )
+    louder = evaluate(*arguments)
+    speech, sound = (values(report, data=f"Extended IS3 {kind}") for kind in ("speech", "sound"))
+    assert values(louder, data="Extended IS3 speech") != speech
+    assert values(louder, data="Extended IS3 sound") == sound
+
+
 def test_shards_made_for_training(evaluate: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     folder = eval_trees.shards(tmp_path / "shards", kinds=("speech", "sound", "sound", "speech"))
     report = evaluate("--shards", folder)

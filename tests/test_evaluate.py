@@ -220,6 +220,9 @@ def test_lists_of_pairs_survive_a_file_and_another_seed_draws_others(tmp_path: P
     assert eval_mixtures.read_pairs(path, items, pool) == pairs
     with pytest.raises(DataError, match="made for other data"):
         eval_mixtures.read_pairs(path, items, items)
+    with pytest.raises(DataError, match="cannot be written"):
+        eval_mixtures.write_pairs(path.parent, pairs)
+    assert [file.name for file in tmp_path.iterdir() if file.name.startswith(".")] == []
     path.write_text(path.read_text().replace(str(pairs[0].gain_db), "loud"))
     with pytest.raises(DataError, match="'loud'; write numbers"):
         eval_mixtures.read_pairs(path, items, pool)
@@ -235,9 +238,8 @@ def test_silence_cannot_be_mixed(tmp_path: Path) -> None:
 
 def test_a_scene_needs_a_second_object(tmp_path: Path) -> None:
     items = painted(tmp_path, "sound", 1)
-    data = EvalSet(name="x", kind="sound", task="segmentation", items=items)
     with pytest.raises(DataError, match="has one object only"):
-        eval_mixtures.from_scene(data, data, SECOND)
+        eval_mixtures.from_scene(items, items, SECOND)
 
 
 def test_a_network_as_source_is_fed_as_in_training() -> None:

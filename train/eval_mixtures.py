@@ -10,6 +10,7 @@ S samples at 16 kHz.
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from denseav.train.errors import DataError
-from denseav.train.eval_items import EvalSet, Item, read_rows
+from denseav.train.eval_items import Item, read_rows
 from denseav.train.eval_media import read_wave
 
 Wave = NDArray[np.float32]
@@ -62,8 +63,8 @@ def draw(
     ]
 
 
-def from_scene(data: EvalSet, others: EvalSet, window_samples: int) -> list[Pair]:
-    """Give each item the first other object of its scene.
+def from_scene(items: Iterable[Item], pool: Sequence[Item], window_samples: int) -> list[Pair]:
+    """Give each item the first other object of its scene that is in the pool.
 
     Raises
     ------
@@ -71,12 +72,12 @@ def from_scene(data: EvalSet, others: EvalSet, window_samples: int) -> list[Pair
         When a scene has no second object.
     """
     pairs = []
-    for item in data.items:
-        found = (o for o in others.items if o.scene == item.scene and o.category != item.category)
+    for item in items:
+        found = (o for o in pool if o.scene == item.scene and o.category != item.category)
         other = next(found, None)
         if other is None:
             raise DataError(
-                f"{data.name}: the scene {item.scene} has one object only; remove it from the list"
+                f"{item.key}: its scene {item.scene} has one object only; remove it from the list"
             )
         pairs.append(_pair(item, other, window_samples, seed=-1))
     return pairs
@@ -99,6 +100,8 @@ def write_pairs(path: Path, pairs: Iterable[Pair]) -> None:
             writer.writerows(map(astuple, pairs))
         partial.replace(path)
     except OSError as error:
+        with suppress(OSError):
+            partial.unlink()
         raise DataError(f"{path} cannot be written ({error}); name another folder") from None
 
 

@@ -137,21 +137,26 @@ def _mixed(partners: Partners, snr_db: float, window_samples: int) -> Listen:
 
 
 def _partners(data: EvalSet, sets: Sequence[EvalSet], plan: Plan, window_samples: int) -> Partners:
-    if data.overlaid_by:
-        others = next(other for other in sets if other.name == data.overlaid_by)
-        return by_item(from_scene(data, others, window_samples), others.items)
-    if plan.mixed is None or data.task == "boxes":
+    if not _is_mixed(data, plan):
         return {}
     pool = _pool(data, sets)
-    path = plan.mixed / f"{data.name.replace(' ', '-').lower()}.csv"
-    if path.is_file():
+    path = plan.mixed / f"{data.name.replace(' ', '-').lower()}.csv" if plan.mixed else None
+    if path and path.is_file():
         return by_item(read_pairs(path, data.items, pool), pool)
-    pairs = draw(data.items, pool, window_samples)
-    write_pairs(path, pairs)
+    pair_up = from_scene if data.overlaid_by else draw
+    pairs = pair_up(data.items, pool, window_samples)
+    if path:
+        write_pairs(path, pairs)
     return by_item(pairs, pool)
 
 
+def _is_mixed(data: EvalSet, plan: Plan) -> bool:
+    return bool(data.overlaid_by) or (plan.mixed is not None and data.task != "boxes")
+
+
 def _pool(data: EvalSet, sets: Sequence[EvalSet]) -> Sequence[Item]:
+    if data.overlaid_by:
+        return next(other for other in sets if other.name == data.overlaid_by).items
     others = [other for other in sets if other.kind != data.kind and not other.overlaid_by]
     if not others:
         kind = "sound, such as --audioset" if data.kind == "speech" else "speech, such as --places"
