@@ -299,6 +299,30 @@ def test_missing_files_stop_the_run_or_are_reported(
     assert [Path(path).name for path in report["sets"][0]["missing"]] == ["abc_000002.wav"]
 
 
+def test_silent_items_stop_a_mixture_or_are_counted(
+    evaluate: Callable[..., dict[str, Any]],
+    model: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    arguments = (
+        *("--sound-prompted", eval_trees.sound_prompted(tmp_path / "so")),
+        *("--places", eval_trees.places(tmp_path / "distro")),
+        *("--mixed", tmp_path / "lists"),
+    )
+    eval_trees.sound(tmp_path / "distro" / "wavs" / "2" / "c.wav", 100, level=0.0)
+    line = refused(capfd, 3, model, *arguments)
+    assert "Places: 1 sounds are silent and cannot be mixed" in line
+    assert "2/c.wav; remove their items, or leave them out with --allow-missing" in line
+    report = evaluate(*arguments, "--allow-missing")
+    assert [(data["items"], data["silent"]) for data in report["sets"]] == [
+        (3, []),
+        (3, [str(tmp_path / "distro" / "wavs" / "2" / "c.wav")]),
+    ]
+    assert "wavs/2/c.wav" not in (tmp_path / "lists" / "places.csv").read_text()
+    assert values(report, data="Places", audio="mixed +0 dB")
+
+
 def test_a_checkpoint_of_another_architecture_is_refused(
     model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

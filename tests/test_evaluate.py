@@ -228,12 +228,31 @@ def test_lists_of_pairs_survive_a_file_and_another_seed_draws_others(tmp_path: P
         eval_mixtures.read_pairs(path, items, pool)
 
 
+def mute(root: Path, key: str = "mute") -> Item:
+    eval_trees.sound(root / f"{key}.wav", 100, level=0.0)
+    return Item(key=key, image=Path("i"), audio=root / f"{key}.wav")
+
+
 def test_silence_cannot_be_mixed(tmp_path: Path) -> None:
     items = painted(tmp_path, "sound", 1)
-    eval_trees.sound(tmp_path / "mute.wav", 100, level=0.0)
-    mute = Item(key="mute", image=Path("i"), audio=tmp_path / "mute.wav")
-    with pytest.raises(DataError, match=r"mute\.wav is silent"):
-        eval_mixtures.draw(items, [mute], SECOND)
+    with pytest.raises(DataError, match="all that could be mixed in is silent"):
+        eval_mixtures.draw(items, [mute(tmp_path)], SECOND)
+    with pytest.raises(DataError, match=r"mute\.wav is silent and cannot be mixed"):
+        eval_mixtures.draw([mute(tmp_path)], items, SECOND)
+
+
+def test_a_silent_distractor_is_drawn_again_and_the_list_is_true(tmp_path: Path) -> None:
+    items, pool = painted(tmp_path, "sound", 4), painted(tmp_path, "speech", 2)
+    silent = [mute(tmp_path, f"mute{number}") for number in range(3)]
+    pairs = eval_mixtures.draw(items, [*silent, *pool], 10 * SECOND)
+    assert {pair.distractor for pair in pairs} <= {item.key for item in pool}
+    assert pairs == eval_mixtures.draw(items, [*silent, *pool], 10 * SECOND)
+    for pair in pairs:
+        item, other = (
+            next(i for i in (*items, *pool) if i.key == k) for k in (pair.item, pair.distractor)
+        )
+        levels = [eval_mixtures.loudness(one, 10 * SECOND) for one in (item, other)]
+        assert pair.gain_db == pytest.approx(20 * np.log10(levels[0] / levels[1]), abs=1e-4)
 
 
 def test_a_scene_needs_a_second_object(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from denseav.train.eval_report import Row, tables, write_json
 from denseav.train.eval_session import DEMO
 from denseav.train.eval_shards import shards
 from denseav.train.eval_source import ModelSource
-from denseav.train.evaluate import RETRIEVAL_ITEMS, Plan, evaluate, subset
+from denseav.train.evaluate import RETRIEVAL_ITEMS, Plan, audible, evaluate, subset
 from denseav.train.world_eval import CLIPS
 
 Layout = Callable[[Path], list[EvalSet]]
@@ -97,7 +97,10 @@ def _parser() -> argparse.ArgumentParser:
         help="made by denseav-data: retrieval",
     )
     data.add_argument(
-        "--allow-missing", action="store_true", help="leave items out whose files are not there"
+        "--allow-missing",
+        action="store_true",
+        help="leave items out whose files are not there, or "
+        "which are silent so that nothing can be mixed with them",
     )
     parser.add_argument(
         "--retrieval-items",
@@ -197,11 +200,18 @@ def _evaluate(options: argparse.Namespace, sets: Sequence[EvalSet], console: Con
     plan = Plan(
         mixed=options.mixed, snrs_db=options.snr or (0.0,), negative_audio=options.negative_audio
     )
+    source, track = ModelSource(model), _Tracker(console)
+    sets = [
+        audible(data, source, plan, track, allow_missing=options.allow_missing) for data in sets
+    ]
+    for data in sets:
+        if data.silent:
+            console.print(f"{data.name}: {len(data.silent)} silent sounds were left out")
     about = _about(options, model, sets)
     rows: list[Row] = []
     out = Console()
     try:
-        for found in evaluate(ModelSource(model), sets, plan, _Tracker(console)):
+        for found in evaluate(source, sets, plan, track):
             rows += found
             if options.json is not None:
                 write_json(options.json, about, rows)
@@ -249,6 +259,7 @@ def _about(options: argparse.Namespace, model: DenseAV, sets: Sequence[EvalSet])
                 "task": data.task,
                 "items": len(data.items),
                 "missing": data.missing,
+                "silent": data.silent,
             }
             for data in sets
         ],

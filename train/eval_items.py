@@ -80,6 +80,7 @@ class EvalSet:
     stretch : whether pictures are stretched to the square, else their middle is cut out.
     overlaid_by : the set whose sound from the same scene is always heard too, if any.
     missing : files that are not there; their items were left out.
+    silent : sounds in which nothing is heard, so that nothing can be mixed with them; likewise.
     """
 
     name: str
@@ -89,6 +90,7 @@ class EvalSet:
     stretch: bool = False
     overlaid_by: str = ""
     missing: tuple[Path, ...] = ()
+    silent: tuple[Path, ...] = ()
 
 
 def own_folder(folder: Path) -> list[EvalSet]:

@@ -56,10 +56,18 @@ def mix(wave_S: Wave, other_S: Wave, gain_db: float, window_samples: int) -> tup
 def draw(
     items: Iterable[Item], pool: Sequence[Item], window_samples: int, seed: int = SEED
 ) -> list[Pair]:
-    """Give each item a distractor from the pool, drawn evenly."""
+    """Give each item a distractor from the pool, drawn evenly; where it is silent, another.
+
+    Raises
+    ------
+    DataError
+        When an item is silent, or all of the pool is.
+    """
     random = np.random.default_rng(seed)
+    left = list(pool)
     return [
-        _pair(item, pool[int(random.integers(len(pool)))], window_samples, seed) for item in items
+        _pair(item, _drawn_audible(left, random, window_samples), window_samples, seed)
+        for item in items
     ]
 
 
@@ -136,18 +144,10 @@ def read_pairs(path: Path, items: Iterable[Item], pool: Iterable[Item]) -> list[
     return pairs
 
 
-def loudness(wave_S: Wave, path: Path) -> float:
-    """Return the root mean square of a sound.
-
-    Raises
-    ------
-    DataError
-        When it is silent, so that no gain can make it heard.
-    """
-    level = float(np.sqrt(np.mean(np.square(wave_S, dtype=np.float64))))
-    if level == 0:
-        raise DataError(f"{path} is silent and cannot be mixed; remove its item")
-    return level
+def loudness(item: Item, window_samples: int) -> float:
+    """Return the root mean square of what is heard of an item in a window."""
+    wave_S = read_wave(item.audio)[:window_samples]
+    return float(np.sqrt(np.mean(np.square(wave_S, dtype=np.float64))))
 
 
 def by_item(pairs: Iterable[Pair], pool: Iterable[Item]) -> Mapping[str, tuple[Item, float]]:
@@ -156,9 +156,27 @@ def by_item(pairs: Iterable[Pair], pool: Iterable[Item]) -> Mapping[str, tuple[I
     return {pair.item: (known[pair.distractor], pair.gain_db) for pair in pairs}
 
 
+def _drawn_audible(left: list[Item], random: np.random.Generator, window_samples: int) -> Item:
+    """Draw an item; those that turn out to be silent are left no more."""
+    while left:
+        index = int(random.integers(len(left)))
+        if loudness(left[index], window_samples):
+            return left[index]
+        del left[index]
+    raise DataError("all that could be mixed in is silent; name another set to mix with")
+
+
 def _pair(item: Item, other: Item, window_samples: int, seed: int) -> Pair:
-    levels = [
-        loudness(read_wave(path)[:window_samples], path) for path in (item.audio, other.audio)
-    ]
+    """Make both equally loud.
+
+    Raises
+    ------
+    DataError
+        When one is silent, so that no gain can do it.
+    """
+    levels = [loudness(one, window_samples) for one in (item, other)]
+    for one, level in zip((item, other), levels, strict=True):
+        if not level:
+            raise DataError(f"{one.audio} is silent and cannot be mixed; remove its item")
     gain_db = round(20 * float(np.log10(levels[0] / levels[1])), 4)
     return Pair(item=item.key, distractor=other.key, gain_db=gain_db, seed=seed)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from denseav.train import eval_tasks
 from denseav.train.errors import DataError
-from denseav.train.eval_items import EvalSet, Item
+from denseav.train.eval_items import EvalSet, Item, listed
 from denseav.train.eval_maps import TOTAL, Listen, Track, Truths, maps, similarities
 from denseav.train.eval_media import read_wave
 from denseav.train.eval_mixtures import (
@@ -21,6 +21,7 @@ from denseav.train.eval_mixtures import (
     by_item,
     draw,
     from_scene,
+    loudness,
     mix,
     place,
     read_pairs,
@@ -58,6 +59,36 @@ def subset(data: EvalSet, count: int = RETRIEVAL_ITEMS) -> EvalSet:
         return data
     chosen = np.random.RandomState(SEED).permutation(len(data.items))[:count]
     return replace(data, items=tuple(data.items[index] for index in chosen))
+
+
+def audible(
+    data: EvalSet, source: Source, plan: Plan, track: Track, *, allow_missing: bool
+) -> EvalSet:
+    """Listen whether distractors can be drawn for all items: nothing is as loud as silence.
+
+    Returns
+    -------
+    EvalSet
+        Without its silent items, if it is to be mixed and that is allowed.
+
+    Raises
+    ------
+    DataError
+        When a file cannot be read, items are silent and that is not allowed, or nothing is left.
+    """
+    if plan.mixed is None or data.task == "boxes" or data.overlaid_by:
+        return data
+    heard = track(data.items, f"{data.name}: silent or not")
+    items = tuple(item for item in heard if loudness(item, source.window_samples))
+    silent = sorted({item.audio for item in data.items} - {item.audio for item in items})
+    if silent and not allow_missing:
+        raise DataError(
+            f"{data.name}: {len(silent)} sounds are silent and cannot be mixed: {listed(silent)}; "
+            "remove their items, or leave them out with --allow-missing"
+        )
+    if not items:
+        raise DataError(f"{data.name} is silent, all of it; check its sounds")
+    return replace(data, items=items, silent=tuple(silent))
 
 
 def evaluate(
