@@ -1,6 +1,7 @@
 """How many clips a core loads in a second, with all changes, at full size.
 
-The clips are made: 10 pictures of 340x256 pixels and 10 s of sound, on this machine's disk. Time
+The clips are made: 10 pictures of 340x256 pixels and 10 s of sound, half a megabyte, on this
+machine's disk in several shards, so that splices, quarters and partners come from others too. Time
 is that of the processor, so that other work does not count. The last line is JSON.
 
     python benchmarks/loading.py [--seconds 8] [--wanted 120]
@@ -24,9 +25,9 @@ from PIL import Image
 from denseav.train.loading import make_loader
 from denseav.train.media import RATE_HZ, flac
 from denseav.train.rows import DataSettings, Mixing
-from denseav.train.shards import Clip, save_clips
+from denseav.train.shards import Clip, Shards, save_clips
 
-CLIPS = 96
+CLIPS = 1024
 
 
 def made_clip(number: int, random: Generator) -> Clip:
@@ -66,6 +67,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         save_clips(Path(folder) / "shards", (made_clip(n, random) for n in range(CLIPS)))
         shards = str(Path(folder) / "shards")
+        sizes = Shards(shards).sizes
         runs = {
             "DenseAV": DataSettings(shards=shards, workers=0),
             "mix and separate": DataSettings(
@@ -76,7 +78,11 @@ def main() -> None:
     for name, rate in found.items():
         print(f"{name:18} {rate:6.1f} clips/s per core   {options.wanted / rate:4.1f} cores")
     machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
-    print(json.dumps({"clips_per_second_per_core": found, "machine": machine}))
+    print(
+        json.dumps(
+            {"clips_per_second_per_core": found, "clips_of_each_shard": sizes, "machine": machine}
+        )
+    )
 
 
 if __name__ == "__main__":
