@@ -130,6 +130,31 @@ def test_a_step_that_is_not_finite_is_skipped(
     assert all(value.isfinite().all() for value in weights.values())
 
 
+def test_what_is_measured_in_a_skipped_step_is_not_the_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poison(monkeypatch, range(3, 4))
+    found = iter((50.0, 40.0))
+    monkeypatch.setattr(loop, "recalls", lambda *_: {"recall": next(found)})
+    assert train(SMALL, make(tmp_path), quiet()).best == 40.0
+    best = torch.load(tmp_path / BEST, weights_only=True)
+    assert (best["progress"]["step"], best["progress"]["best"]) == (8, 40.0)
+
+
+def test_a_run_whose_last_step_is_skipped_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poison(monkeypatch, range(7, 8))
+    short = replace(SMALL, rhythm=replace(SMALL.rhythm, validate=100))
+    assert train(short, make(tmp_path), quiet()).skipped_in_row == 1
+    last = torch.load(tmp_path / LAST, weights_only=True)
+    assert last["progress"]["step"] == 8
+    model = load(tmp_path / MODEL)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, last["learner"][f"model.{name}"]), name
+        assert value.isfinite().all(), name
+
+
 def test_ten_such_steps_in_a_row_stop_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

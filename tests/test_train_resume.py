@@ -1,7 +1,6 @@
-"""What a run survives: kills, full disks, other settings; and then goes on as if nothing was."""
+"""What a run survives: kills and other settings; and then goes on as if nothing was."""
 
 import re
-import resource
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,6 @@ from train_runs import SMALL, losses, make, quiet, start
 from denseav.models import CheckpointError
 from denseav.train.checkpointing import LAST
 from denseav.train.cli import parse
-from denseav.train.errors import DiskError
 from denseav.train.loop import train
 from denseav.train.shards import save_clips
 from denseav.train.watch import METRICS
@@ -102,34 +100,6 @@ def test_the_gradient_scaler_goes_on_where_it_was(tmp_path: Path) -> None:
     train(half, make(tmp_path / "again"), quiet())
     assert losses(tmp_path / "again") == losses(tmp_path / "whole")
     assert losses(tmp_path / "again") != losses(tmp_path / "killed")
-
-
-def test_a_disk_that_is_full_leaves_the_old_checkpoint_whole(tmp_path: Path) -> None:
-    train(replace(SMALL, optimization=replace(SMALL.optimization, steps=2)), tmp_path, quiet())
-    before = (tmp_path / LAST).read_bytes()
-    old = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, old[1]))
-    try:
-        with pytest.raises(DiskError, match="the checkpoint before it is whole"):
-            train(SMALL, tmp_path, quiet())
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, old)
-    assert (tmp_path / LAST).read_bytes() == before
-    assert not list(tmp_path.glob(".*.partial"))
-    assert train(SMALL, tmp_path, quiet()).step == 8
-
-
-def test_a_full_disk_stops_all_processes(tmp_path: Path) -> None:
-    def little() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
-
-    two = ("--machine.devices", "2", "--made.batch_size", "4")
-    run = start(tmp_path, *two, preexec_fn=little)
-    _, said = run.communicate(timeout=240)
-    assert run.returncode == 7, said
-    assert "free some space" in said
-    assert "Traceback" not in said
-    assert not list(tmp_path.glob(".*.partial"))
 
 
 def test_other_checkpoints_are_refused(tmp_path: Path) -> None:

@@ -3,8 +3,7 @@
 `last.ckpt` and `best.ckpt` hold weights, optimizer, gradient scaler, progress, and of each
 process its random states and where its loader is; any number of processes reads them. `model/`
 is the best network alone, as `denseav.models.load` reads it; `settings.yaml` is what the run was
-told. Every checkpoint appears whole or not at all:
-a full disk or a kill leaves the old one.
+told. Every file appears whole or not at all: a full disk or a kill leaves the old one.
 
 Errors
 ------
@@ -18,8 +17,6 @@ import os
 import pickle
 import random
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,8 +27,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from denseav.models import CheckpointError, ModelConfig
-from denseav.models.checkpoint import write
-from denseav.train.errors import DiskError
+from denseav.models.checkpoint import CONFIG, write
+from denseav.train.files import on_first, replacing, writing
 from denseav.train.gather import gather_objects, rank
 from denseav.train.settings import Settings
 from denseav.train.sharding import dealt_like, whole
@@ -69,6 +66,12 @@ class Progress:
     skipped_in_row: int = 0
     best: float = -1.0
 
+    def improves(self, recall: float | None) -> bool:
+        """Note a recall, and tell whether it is the best so far; without any, the latest is."""
+        better = recall is None or recall > self.best
+        self.best = max(self.best, -1.0 if recall is None else recall)
+        return better
+
 
 @dataclass(frozen=True)
 class Keeper:
@@ -89,9 +92,15 @@ class Keeper:
         on_first(self._make_folder)
 
     def save(
-        self, learner: nn.Module, optimizer: Optimizer, loader: Resumable, progress: Progress
+        self,
+        learner: nn.Module,
+        optimizer: Optimizer,
+        loader: Resumable,
+        progress: Progress,
+        *,
+        best: bool,
     ) -> None:
-        """Write `last.ckpt`; all processes call it."""
+        """Write `last.ckpt`, and `best.ckpt` and `model/` where it is the best; all call it."""
         own = {"loader": loader.state_dict(), "random": _random_states()}
         state = {
             "network": self.settings.network.to_json(),
@@ -101,50 +110,58 @@ class Keeper:
             "learner": whole(dict(learner.state_dict())),
             "optimizer": whole(optimizer.state_dict()),
         }
-        on_first(lambda: self._write_last(state))
+        on_first(lambda: self._write(state, best=best))
 
-    def keep_best(self) -> None:
-        """Make `last.ckpt` the best one too, and write its network to `model/`; all call it."""
-        on_first(self._copy_best)
+    def resume(self, learner: nn.Module, optimizer: Optimizer, loader: Resumable) -> Progress:
+        """Go on from `last.ckpt`, or begin where there is none; note what the run was told."""
+        path = self.folder / LAST
+        progress = Progress()
+        if path.exists():
+            progress = self._restore(path, learner, optimizer, loader)
+            on_first(self._keep_missing)
+        on_first(self._note_settings)
+        return progress
 
     def _make_folder(self) -> None:
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
 
-    def _write_last(self, state: dict[str, Any]) -> None:
-        partial = self.folder / f".{LAST}.partial"
-        with writing(partial):
+    def _write(self, state: dict[str, Any], *, best: bool) -> None:
+        with replacing(self.folder / LAST) as partial:
             torch.save(state, partial)
             _flush(partial)
-            partial.replace(self.folder / LAST)
+            # Before it counts as done: a run that ends in between does the step again.
+            if best:
+                self._keep_best(partial, state["learner"])
 
-    def _copy_best(self) -> None:
-        partial = self.folder / f".{BEST}.partial"
-        with writing(partial):
-            partial.unlink(missing_ok=True)
+    def _keep_best(self, checkpoint: Path, learner: dict[str, Any]) -> None:
+        with replacing(self.folder / BEST) as partial:
             try:
-                partial.hardlink_to(self.folder / LAST)
+                partial.hardlink_to(checkpoint)
             except OSError:  # not every file system has links
-                shutil.copyfile(self.folder / LAST, partial)
-            partial.replace(self.folder / BEST)
-        learner = torch.load(self.folder / LAST, weights_only=True, mmap=True)["learner"]
+                shutil.copyfile(checkpoint, partial)
         of_model = [name for name in learner if name.startswith("model.")]
         weights = {name.removeprefix("model."): learner[name] for name in of_model}
         trained = dataclasses.replace(self.settings.network, trained=True)
-        with writing(self.folder / MODEL):
-            write(trained, weights, self.folder / MODEL)
+        folder = self.folder / MODEL
+        with writing(folder):
+            try:
+                write(trained, weights, folder)
+            finally:
+                for partial in folder.glob(".*.partial"):
+                    partial.unlink()
 
-    def resume(self, learner: nn.Module, optimizer: Optimizer, loader: Resumable) -> Progress:
-        """Go on from `last.ckpt`, or begin where there is none; note what the run was told."""
-        path = self.folder / LAST
-        progress = self._restore(path, learner, optimizer, loader) if path.exists() else Progress()
-        on_first(self._note_settings)
-        return progress
+    def _keep_missing(self) -> None:
+        """Keep the best, or the last where that is gone too, if somebody removed it."""
+        best = self.folder / BEST
+        checkpoint = best if best.exists() else self.folder / LAST
+        if checkpoint != best or not (self.folder / MODEL / CONFIG).exists():
+            self._keep_best(checkpoint, self._read(checkpoint)["learner"])
 
     def _note_settings(self) -> None:
-        with writing(self.folder / SETTINGS):
-            record = json.dumps(dataclasses.asdict(self.settings), indent=2)  # YAML too
-            (self.folder / SETTINGS).write_text(record + "\n")
+        record = json.dumps(dataclasses.asdict(self.settings), indent=2)  # YAML too
+        with replacing(self.folder / SETTINGS) as partial:
+            partial.write_text(record + "\n")
 
     def _restore(
         self, path: Path, learner: nn.Module, optimizer: Optimizer, loader: Resumable
@@ -179,45 +196,6 @@ class Keeper:
                 "made with, or another --out"
             )
         return state
-
-
-def on_first(write: Callable[[], None]) -> None:
-    """Let the first process write; where it cannot, all stop, for none would wait in vain.
-
-    Raises
-    ------
-    DiskError
-        On every process.
-    """
-    failure = None
-    if rank() == 0:
-        try:
-            write()
-        except DiskError as error:
-            failure = error
-    failure = gather_objects(failure)[0]
-    if failure is not None:
-        raise failure
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn a failure to write into one line, and leave nothing half-written behind.
-
-    Raises
-    ------
-    DiskError
-        When the disk is full or cannot be written.
-    """
-    try:
-        yield
-    except (OSError, RuntimeError) as error:
-        path.unlink(missing_ok=True) if path.is_file() else None
-        reason = str(error).strip().splitlines()[0]
-        raise DiskError(
-            f"{path} cannot be written ({reason}); the checkpoint before it is whole: free some "
-            "space and start the same command again"
-        ) from None
 
 
 def _load(learner: nn.Module, optimizer: Optimizer, state: dict[str, Any]) -> None:

@@ -9,11 +9,10 @@ SettingsError        the machine lacks what the settings ask for
 StoppedError         ten steps in a row had no finite gradient
 """
 
-import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,12 +23,10 @@ from torch.optim import Optimizer
 
 from denseav.train.backbones import new_network
 from denseav.train.batches import Batch
-from denseav.train.checkpointing import LAST, Keeper, Progress, Resumable
-from denseav.train.clips import NO_CHANGES
-from denseav.train.debug_data import MadeLoader
+from denseav.train.checkpointing import LAST, Keeper, Progress
 from denseav.train.errors import StoppedError
+from denseav.train.files import on_first, writing
 from denseav.train.gather import rank, total, world
-from denseav.train.loading import make_loader
 from denseav.train.machine import place, start
 from denseav.train.objective import Learner, Weights, denseav_terms
 from denseav.train.pretrain import pretrain
@@ -37,20 +34,13 @@ from denseav.train.pretrain_image import pretrain_image
 from denseav.train.separate import separation_terms
 from denseav.train.settings import Backbones, Optimization, Settings
 from denseav.train.sharding import full
+from denseav.train.sources import clips_of_step, held_out, open_loader
 from denseav.train.stages import Stage, set_learning, stages
 from denseav.train.validation import recalls
 from denseav.train.watch import Watch
-from denseav.train.world_loader import WorldLoader
 
 PATIENCE = 10
 """So many steps in a row without a finite gradient end the run."""
-
-
-class Batches(Resumable, Protocol):
-    """A loader of training batches."""
-
-    def endless(self) -> Iterator[Batch]:
-        """Yield batches without end."""
 
 
 def train(settings: Settings, out: Path, console: Console) -> Progress:
@@ -71,7 +61,7 @@ def train(settings: Settings, out: Path, console: Console) -> Progress:
         How far it came.
     """
     fabric = start(settings)
-    backbones = prepared(settings, fabric, out, console)
+    backbones = prepared(settings, out, console)
     network = new_network(settings.network, backbones, settings.seed, settings.initial)
     learner = place(fabric, Learner(network, settings.pooling))
     optimizer = torch.optim.Adam(learner.parameters(), eps=settings.optimization.epsilon)
@@ -106,17 +96,16 @@ def train(settings: Settings, out: Path, console: Console) -> Progress:
                     watch.step(progress.step, shared(settings, terms), rate, progress.skipped)
                 last = progress.step == settings.optimization.steps
                 due = last or progress.step % settings.rhythm.validate == 0
-                better = due and validate(settings, learner, watch, progress)
-                if (
-                    due or progress.step % settings.rhythm.save == 0
-                ) and not progress.skipped_in_row:
-                    keeper.save(learner, optimizer, loader, progress)
-                    if better:
-                        keeper.keep_best()
+                recall = validate(settings, learner, watch, progress.step) if due else None
+                # Amid steps without effect the checkpoint before them stays, to go back to.
+                kept = last or not progress.skipped_in_row
+                if kept and (due or progress.step % settings.rhythm.save == 0):
+                    best = due and progress.improves(recall)
+                    keeper.save(learner, optimizer, loader, progress, best=best)
     return progress
 
 
-def prepared(settings: Settings, fabric: Fabric, out: Path, console: Console) -> Backbones:
+def prepared(settings: Settings, out: Path, console: Console) -> Backbones:
     """Return where the encoders begin; they are pretrained where that is wanted."""
     wanted, audio, image = settings.pretraining, out / "pretrained_audio", out / "pretrained_image"
     if wanted is None:
@@ -126,8 +115,9 @@ def prepared(settings: Settings, fabric: Fabric, out: Path, console: Console) ->
         if step % settings.rhythm.log == 0:
             console.print(f"pretraining step {step}  loss {loss:.4f}", highlight=False)
 
-    if rank() == 0:
-        out.mkdir(parents=True, exist_ok=True)
+    def work() -> None:
+        with writing(out):
+            out.mkdir(parents=True, exist_ok=True)
         # The other processes wait: what they have of the CPU is free.
         torch.set_num_threads(torch.get_num_threads() * world())
         if not audio.exists():
@@ -145,7 +135,8 @@ def prepared(settings: Settings, fabric: Fabric, out: Path, console: Console) ->
                 told=settings.world is not None and settings.world.told,
             )
         torch.set_num_threads(torch.get_num_threads() // world())
-    fabric.barrier()
+
+    on_first(work)
     return Backbones(image=str(image), audio=str(audio))
 
 
@@ -241,54 +232,17 @@ def shared(settings: Settings, terms: dict[str, Tensor]) -> dict[str, float]:
     return {name: value.item() for name, value in values.items()}
 
 
-def clips_of_step(settings: Settings) -> int:
-    """Return how many clips all processes learn from in a step."""
-    source = settings.data or settings.made or settings.world
-    assert source is not None, "settings have one or the other"
-    return source.batch_size * world() * settings.optimization.accumulate
-
-
-def open_loader(settings: Settings) -> Batches:
-    """Open what this process learns from."""
-    own = {"rank": rank(), "world": world(), "seed": settings.seed}
-    if settings.made is not None:
-        return MadeLoader(settings.made, mixtures=settings.separation is not None, **own)
-    if settings.world is not None:
-        return WorldLoader(settings.world, mixtures=settings.separation is not None, **own)
-    assert settings.data is not None, "settings have one or the other"
-    loader: Batches = make_loader(settings.data, **own)
-    return loader
-
-
-def held_out(settings: Settings) -> Iterable[Batch]:
-    """Return this process's validation batches, unchanged by chance; none where none are set."""
-    own = {"rank": rank(), "world": world(), "seed": settings.seed}
-    if settings.made is not None:
-        return [MadeLoader(settings.made, mixtures=False, **own).each_thing()]
-    if settings.world is not None:
-        return WorldLoader(settings.world, mixtures=False, **own).held_out()
-    if settings.validation is None:
-        return []
-    plain = dataclasses.replace(
-        settings.validation, others="", mixing=None, changes=NO_CHANGES, shuffle=False
-    )
-    loader: Iterable[Batch] = make_loader(plain, **own)
-    return loader
-
-
-def validate(settings: Settings, learner: Learner, watch: Watch, progress: Progress) -> bool:
-    """Measure retrieval, draw heatmaps, and tell whether the network is the best so far."""
+def validate(settings: Settings, learner: Learner, watch: Watch, step: int) -> float | None:
+    """Measure retrieval, draw heatmaps, and return the mean recall."""
     batches = iter(held_out(settings))
     first = next(batches, None)
     if first is None:
-        return True
+        return None
     device = learner.model.calibrator.scale.device
     learner.eval()
     limit = -(-settings.rhythm.validation_clips // world())
     found = recalls(learner, chain([first], batches), device, limit)
-    watch.found(progress.step, found)
-    watch.heatmaps(progress.step, learner, first.to(device))
+    watch.found(step, found)
+    watch.heatmaps(step, learner, first.to(device))
     learner.train()
-    better = found["recall"] > progress.best
-    progress.best = max(progress.best, found["recall"])
-    return better
+    return found["recall"]

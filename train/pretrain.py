@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 from denseav.models import DenseAV, ModelConfig
 from denseav.models.audio_encoder import normalize_wave
 from denseav.models.config import STEM_HOP_SAMPLES, STEM_SPAN_SAMPLES
-from denseav.train.checkpointing import writing
+from denseav.train.files import replacing
 from denseav.train.machine import suit_cpu
 from denseav.train.settings import Pretraining
 from denseav.train.world_classes import CLASSES
@@ -110,10 +110,8 @@ def keep(encoder: PreTrainedModel, out: Path) -> None:
     DiskError
         When it cannot be written.
     """
-    partial = out.with_name(f".{out.name}.partial")
-    with writing(partial):
+    with replacing(out) as partial:
         encoder.save_pretrained(partial)
-        partial.replace(out)
 
 
 class Spectrogram:

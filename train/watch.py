@@ -1,10 +1,16 @@
 """What can be seen of a run: console lines, TensorBoard, and `metrics.jsonl`.
 
-Only the first process shows anything. Nothing here changes what is learned.
+Only the first process shows anything; where it cannot record, all stop. Nothing here changes what
+is learned.
 
 B clips, K heads, T tokens, H W grid.
+
+Errors
+------
+DiskError            a figure cannot be written
 """
 
+import contextlib
 import json
 import os
 import time
@@ -17,12 +23,13 @@ import torch
 from rich.console import Console
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.tensorboard import SummaryWriter
 
 from denseav.models.image_encoder import IMAGE_MEAN, IMAGE_STD
 from denseav.models.similarity import volume
 from denseav.train.batches import Batch
-from denseav.train.checkpointing import on_first, writing
+from denseav.train.board import Board
+from denseav.train.errors import DiskError
+from denseav.train.files import on_first, replacing, writing
 from denseav.train.gather import rank
 from denseav.train.objective import Learner
 
@@ -49,18 +56,19 @@ class Watch:
         self._began, self._first = time.monotonic(), start
         self._since, self._clips = self._began, 0
         self._path = folder / METRICS
-        if self._first_process:
-            _forget_after(self._path, start)
-            self._board = SummaryWriter(str(folder), purge_step=start + 1)
+        on_first(lambda: self._open(start))
 
     def __enter__(self) -> "Watch":
         """Begin."""
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Write what is left."""
-        if self._first_process:
-            self._board.close()
+    def __exit__(self, failure: type[BaseException] | None, *_: object) -> None:
+        """Write what is left; what went wrong before is what is told."""
+        if failure is None:
+            on_first(self._close)
+        elif self._first_process:
+            with contextlib.suppress(DiskError):
+                self._close()
 
     def say(self, text: str) -> None:
         """Show a line."""
@@ -98,19 +106,29 @@ class Watch:
         """Write figures to `metrics.jsonl` and TensorBoard; all processes call it."""
         on_first(lambda: self._write(step, figures))
 
-    def _write(self, step: int, figures: Mapping[str, float]) -> None:
-        with writing(self._path), self._path.open("a") as file:
-            file.write(json.dumps({"step": step, **figures}) + "\n")
-        for name, value in figures.items():
-            self._board.add_scalar(name, value, step)
-
     def heatmaps(self, step: int, learner: Learner, batch: Batch) -> None:
         """Draw the first clips of a batch and, of each head, where it hears them; all call it."""
         pictures = draw_heatmaps(learner, batch)
-        if not self._first_process:
-            return
-        self._board.add_images("heatmaps", pictures, step)
-        self._board.flush()
+        on_first(lambda: self._draw(step, pictures))
+
+    def _open(self, start: int) -> None:
+        _forget_after(self._path, start)
+        with writing(self._path.parent):
+            self._board = Board(self._path.parent, start)
+
+    def _write(self, step: int, figures: Mapping[str, float]) -> None:
+        with writing(self._path), self._path.open("a") as file:
+            file.write(json.dumps({"step": step, **figures}) + "\n")
+        with writing(self._path.parent):
+            self._board.figures(step, figures)
+
+    def _draw(self, step: int, picture_B3HW: Tensor) -> None:
+        with writing(self._path.parent):
+            self._board.pictures(step, "heatmaps", picture_B3HW)
+
+    def _close(self) -> None:
+        with writing(self._path.parent):
+            self._board.close()
 
 
 @torch.no_grad()
@@ -143,10 +161,8 @@ def _memory_bytes() -> int:
 def _forget_after(path: Path, step: int) -> None:
     if path.exists():
         kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
-        partial = path.with_name(f".{path.name}.partial")
-        with writing(partial):
+        with replacing(path) as partial:
             partial.write_text("".join(f"{line}\n" for line in kept))
-            partial.replace(path)
 
 
 def _step_of(line: str) -> float:

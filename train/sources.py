@@ -1,0 +1,62 @@
+"""Where clips come from: settings enter, a loader to learn from and sets to be measured on leave.
+
+Errors
+------
+DataError            shards cannot be used
+SettingsError        there are too few made things for a batch
+"""
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+from denseav.train.batches import Batch
+from denseav.train.checkpointing import Resumable
+from denseav.train.clips import NO_CHANGES
+from denseav.train.debug_data import MadeLoader
+from denseav.train.gather import rank, world
+from denseav.train.loading import make_loader
+from denseav.train.settings import Settings
+from denseav.train.world_loader import WorldLoader
+
+
+class Batches(Resumable, Protocol):
+    """A loader of training batches."""
+
+    def endless(self) -> Iterator[Batch]:
+        """Yield batches without end."""
+
+
+def clips_of_step(settings: Settings) -> int:
+    """Return how many clips all processes learn from in a step."""
+    source = settings.data or settings.made or settings.world
+    assert source is not None, "settings have one or the other"
+    return source.batch_size * world() * settings.optimization.accumulate
+
+
+def open_loader(settings: Settings) -> Batches:
+    """Open what this process learns from."""
+    own = {"rank": rank(), "world": world(), "seed": settings.seed}
+    if settings.made is not None:
+        return MadeLoader(settings.made, mixtures=settings.separation is not None, **own)
+    if settings.world is not None:
+        return WorldLoader(settings.world, mixtures=settings.separation is not None, **own)
+    assert settings.data is not None, "settings have one or the other"
+    loader: Batches = make_loader(settings.data, **own)
+    return loader
+
+
+def held_out(settings: Settings) -> Iterable[Batch]:
+    """Return this process's validation batches, unchanged by chance; none where none are set."""
+    own = {"rank": rank(), "world": world(), "seed": settings.seed}
+    if settings.made is not None:
+        return [MadeLoader(settings.made, mixtures=False, **own).each_thing()]
+    if settings.world is not None:
+        return WorldLoader(settings.world, mixtures=False, **own).held_out()
+    if settings.validation is None:
+        return []
+    plain = dataclasses.replace(
+        settings.validation, others="", mixing=None, changes=NO_CHANGES, shuffle=False
+    )
+    loader: Iterable[Batch] = make_loader(plain, **own)
+    return loader
