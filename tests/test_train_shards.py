@@ -12,9 +12,10 @@ from made_clips import made_clip
 from rich.console import Console
 from train_parts import NETWORK
 
-from denseav.models import load
+from denseav.models import CheckpointError, load
 from denseav.models.config import LoraConfig
 from denseav.train.checkpointing import LAST, MODEL
+from denseav.train.debug_data import MadeSettings
 from denseav.train.errors import DataError
 from denseav.train.loop import train
 from denseav.train.rows import DataSettings, Mixing
@@ -102,3 +103,6 @@ def test_other_shards_than_the_checkpoints_are_refused(settings: Settings, tmp_p
         run(replace(settings, data=other, optimization=longer), tmp_path / "run")
     state = torch.load(tmp_path / "run" / LAST, weights_only=True)
     assert state["progress"]["step"] == 7
+    made = MadeSettings(things=4, batch_size=2, image_size=16, samples=2960 + 2880)
+    with pytest.raises(CheckpointError, match="another kind of data"):
+        run(replace(settings, data=None, made=made), tmp_path / "run")

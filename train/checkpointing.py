@@ -115,8 +115,14 @@ class Keeper:
     def resume(self, learner: nn.Module, optimizer: Optimizer, loader: Resumable) -> Progress:
         """Go on from `last.ckpt`, or begin where there is none; note what the run was told."""
         path = self.folder / LAST
+        here = gather_objects(path.exists())
+        if here[0] and not all(here):
+            raise CheckpointError(
+                f"{path} is not on every node; give an --out that all nodes share, or copy it to "
+                "each of them"
+            )
         progress = Progress()
-        if path.exists():
+        if here[0]:
             progress = self._restore(path, learner, optimizer, loader)
             on_first(self._keep_missing)
         on_first(self._note_settings)
@@ -176,6 +182,11 @@ class Keeper:
                 "it was made with, or another --out"
             ) from None
         own = state["processes"][rank() % len(state["processes"])]
+        if own["loader"].keys() != loader.state_dict().keys():
+            raise CheckpointError(
+                f"{path} is of a run on another kind of data; give the data it was made with, or "
+                "another --out"
+            )
         loader.load_state_dict(own["loader"])
         _restore_random(own["random"])
         return Progress(**state["progress"])

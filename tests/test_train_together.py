@@ -1,0 +1,81 @@
+"""Two processes stop together: what ends the first ends the other, which would wait in vain."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import distributed, multiprocessing
+from train_runs import SMALL
+
+from denseav.models import CheckpointError
+from denseav.train.checkpointing import LAST, Keeper
+from denseav.train.errors import DiskError
+from denseav.train.files import on_first
+
+TWO = 2
+
+
+class Unsendable(Exception):  # noqa: N818
+    """An error that cannot be sent to another process, as some libraries have."""
+
+    def __init__(self, one: str, other: str) -> None:
+        super().__init__(f"{one} {other}")
+
+
+def ending(work: Any) -> str:
+    try:
+        work()
+    except Exception as error:  # noqa: BLE001
+        return f"{type(error).__name__}: {error}"
+    return "no end"
+
+
+def first_fails(error: Exception) -> str:
+    def fail() -> None:
+        raise error
+
+    return ending(lambda: on_first(fail))
+
+
+def without_the_checkpoint(folder: Path) -> str:
+    keeper = Keeper(folder, SMALL, None)  # type: ignore[arg-type]
+    return ending(lambda: keeper.resume(None, None, None))  # type: ignore[arg-type]
+
+
+def work(process: int, top: str) -> None:
+    """Be one of two processes, each with a disk of its own."""
+    torch.set_num_threads(1)
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{top}/meeting", rank=process, world_size=TWO
+    )
+    endings = [
+        first_fails(DiskError("full")),
+        first_fails(CheckpointError("other")),
+        first_fails(Unsendable("a", "b")),
+        without_the_checkpoint(Path(top) / f"disk{process}"),
+    ]
+    Path(f"{top}/{process}").write_text("\n".join(endings))
+    distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def endings(tmp_path_factory: pytest.TempPathFactory) -> list[list[str]]:
+    top = tmp_path_factory.mktemp("together")
+    (top / "disk0").mkdir()
+    (top / "disk0" / LAST).touch()
+    multiprocessing.spawn(work, (str(top),), nprocs=TWO)
+    return [(top / str(process)).read_text().splitlines() for process in range(TWO)]
+
+
+def test_what_ends_the_first_process_ends_both(endings: list[list[str]]) -> None:
+    first, other = endings
+    assert first[:2] == other[:2] == ["DiskError: full", "CheckpointError: other"]
+    assert first[2] == "Unsendable: a b"
+    assert "the first process stopped: Unsendable" in other[2]
+
+
+def test_a_checkpoint_that_not_every_node_has_is_refused_on_all(endings: list[list[str]]) -> None:
+    for process in endings:
+        assert process[3].startswith("CheckpointError: ")
+        assert "is not on every node; give an --out that all nodes share" in process[3]
