@@ -128,6 +128,9 @@ def test_a_step_that_is_not_finite_is_skipped(
     assert (progress.step, progress.skipped, progress.skipped_in_row) == (8, 3, 0)
     weights = torch.load(tmp_path / LAST, weights_only=True)["learner"]
     assert all(value.isfinite().all() for value in weights.values())
+    text = (tmp_path / METRICS).read_text()
+    assert "NaN" not in text  # which is no JSON
+    assert [step for step, loss in losses(tmp_path).items() if loss is None] == [3, 4, 5]
 
 
 def test_what_is_measured_in_a_skipped_step_is_not_the_best(

@@ -12,6 +12,7 @@ DiskError            a figure cannot be written
 
 import contextlib
 import json
+import math
 import os
 import time
 from collections.abc import Mapping
@@ -117,8 +118,9 @@ class Watch:
             self._board = Board(self._path.parent, start)
 
     def _write(self, step: int, figures: Mapping[str, float]) -> None:
+        numbers = {name: value if math.isfinite(value) else None for name, value in figures.items()}
         with writing(self._path), self._path.open("a") as file:
-            file.write(json.dumps({"step": step, **figures}) + "\n")
+            file.write(json.dumps({"step": step, **numbers}) + "\n")
         with writing(self._path.parent):
             self._board.figures(step, figures)
 
