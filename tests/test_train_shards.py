@@ -10,11 +10,12 @@ import pytest
 import torch
 from made_clips import made_clip
 from rich.console import Console
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from train_parts import NETWORK
 
 from denseav.models import CheckpointError, load
 from denseav.models.config import LoraConfig
-from denseav.train.checkpointing import LAST, MODEL
+from denseav.train.checkpointing import BEST, LAST, MODEL
 from denseav.train.debug_data import MadeSettings
 from denseav.train.errors import DataError
 from denseav.train.loop import train
@@ -106,3 +107,18 @@ def test_other_shards_than_the_checkpoints_are_refused(settings: Settings, tmp_p
     made = MadeSettings(things=4, batch_size=2, image_size=16, samples=2960 + 2880)
     with pytest.raises(CheckpointError, match="another kind of data"):
         run(replace(settings, data=None, made=made), tmp_path / "run")
+
+
+def test_the_best_is_by_the_mean_of_both_validation_sets(
+    settings: Settings, tmp_path: Path
+) -> None:
+    assert settings.data is not None
+    both = replace(settings, validation=settings.data)
+    run(replace(both, optimization=replace(both.optimization, steps=1)), tmp_path)
+    last = json.loads((tmp_path / METRICS).read_text().splitlines()[-1])
+    of_each = [last["recall/shards/recall"], last["recall/others/recall"]]
+    assert last["recall/recall"] == pytest.approx(sum(of_each) / 2)
+    best = torch.load(tmp_path / BEST, weights_only=True)["progress"]["best"]
+    assert best == last["recall/recall"]
+    drawn = EventAccumulator(str(tmp_path)).Reload().Tags()["images"]
+    assert {name.split("/")[0] for name in drawn} == {"shards", "others"}

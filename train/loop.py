@@ -233,16 +233,25 @@ def shared(settings: Settings, terms: dict[str, Tensor]) -> dict[str, float]:
 
 
 def validate(settings: Settings, learner: Learner, watch: Watch, step: int) -> float | None:
-    """Measure retrieval, draw heatmaps, and return the mean recall."""
-    batches = iter(held_out(settings))
-    first = next(batches, None)
-    if first is None:
-        return None
+    """Measure retrieval in each validation set, draw heatmaps, and return the mean recall."""
+    found: dict[str, float] = {}
+    means: list[float] = []
     device = learner.model.calibrator.scale.device
-    learner.eval()
     limit = -(-settings.rhythm.validation_clips // world())
-    found = recalls(learner, chain([first], batches), device, limit)
-    watch.found(step, found)
-    watch.heatmaps(step, learner, first.to(device))
+    learner.eval()
+    for name, batches in held_out(settings).items():
+        left = iter(batches)
+        first = next(left, None)
+        if first is None:
+            continue
+        path = f"{name}/" if name else ""
+        of_set = recalls(learner, chain([first], left), device, limit)
+        means.append(of_set["recall"])
+        found |= {path + figure: value for figure, value in of_set.items()}
+        watch.heatmaps(step, f"{path}heatmaps", learner, first.to(device))
     learner.train()
+    if not means:
+        return None
+    found["recall"] = sum(means) / len(means)
+    watch.found(step, found)
     return found["recall"]

@@ -46,17 +46,23 @@ def open_loader(settings: Settings) -> Batches:
     return loader
 
 
-def held_out(settings: Settings) -> Iterable[Batch]:
-    """Return this process's validation batches, unchanged by chance; none where none are set."""
+def held_out(settings: Settings) -> dict[str, Iterable[Batch]]:
+    """Return this process's validation batches, unchanged by chance, of each set there is.
+
+    One set has the name ""; of two, each has the name of its setting.
+    """
     own = {"rank": rank(), "world": world(), "seed": settings.seed}
     if settings.made is not None:
-        return [MadeLoader(settings.made, mixtures=False, **own).each_thing()]
+        return {"": [MadeLoader(settings.made, mixtures=False, **own).each_thing()]}
     if settings.world is not None:
-        return WorldLoader(settings.world, mixtures=False, **own).held_out()
+        return {"": WorldLoader(settings.world, mixtures=False, **own).held_out()}
     if settings.validation is None:
-        return []
+        return {}
     plain = dataclasses.replace(
         settings.validation, others="", mixing=None, changes=NO_CHANGES, shuffle=False
     )
-    loader: Iterable[Batch] = make_loader(plain, **own)
-    return loader
+    shards = make_loader(plain, **own)
+    if not settings.validation.others:
+        return {"": shards}
+    others = make_loader(dataclasses.replace(plain, shards=settings.validation.others), **own)
+    return {"shards": shards, "others": others}

@@ -107,10 +107,10 @@ class Watch:
         """Write figures to `metrics.jsonl` and TensorBoard; all processes call it."""
         on_first(lambda: self._write(step, figures))
 
-    def heatmaps(self, step: int, learner: Learner, batch: Batch) -> None:
+    def heatmaps(self, step: int, name: str, learner: Learner, batch: Batch) -> None:
         """Draw the first clips of a batch and, of each head, where it hears them; all call it."""
         pictures = draw_heatmaps(learner, batch)
-        on_first(lambda: self._draw(step, pictures))
+        on_first(lambda: self._draw(step, name, pictures))
 
     def _open(self, start: int) -> None:
         _forget_after(self._path, start)
@@ -124,9 +124,9 @@ class Watch:
         with writing(self._path.parent):
             self._board.figures(step, figures)
 
-    def _draw(self, step: int, picture_B3HW: Tensor) -> None:
+    def _draw(self, step: int, name: str, picture_B3HW: Tensor) -> None:
         with writing(self._path.parent):
-            self._board.pictures(step, "heatmaps", picture_B3HW)
+            self._board.pictures(step, name, picture_B3HW)
 
     def _close(self) -> None:
         with writing(self._path.parent):
