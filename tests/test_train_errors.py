@@ -25,6 +25,7 @@ BAD = {
     "--pooling cls": "cls_similarity",
     "--network.aggregation.clips mima": "--pooling",
     "--machine.accelerator cuda --machine.devices 99": "99 GPUs",
+    "--machine.accelerator auto --machine.devices 99": "accelerator cpu",
     "--config nowhere.yaml": "nowhere.yaml",
     "--made null": "--data.shards",
     "--data.batchsize 3": "--data.help",

@@ -173,6 +173,7 @@ def test_ten_such_steps_in_a_row_stop_the_run(
 def test_figures_can_be_watched(tmp_path: Path) -> None:
     shown = StringIO()
     train(SMALL, make(tmp_path), Console(file=shown, width=400))
+    assert shown.getvalue().startswith("1 process on the CPU, 32-true\n")
     line = next(line for line in shown.getvalue().splitlines() if line.startswith("step 5/8"))
     for part in ("contrast", "total_variation", "lr 1.00e-03", "clips/s", "GB", "ETA"):
         assert part in line

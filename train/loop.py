@@ -27,7 +27,7 @@ from denseav.train.checkpointing import LAST, Keeper, Progress
 from denseav.train.errors import StoppedError
 from denseav.train.files import on_first, writing
 from denseav.train.gather import rank, total, world
-from denseav.train.machine import place, start
+from denseav.train.machine import described, place, start
 from denseav.train.objective import Learner, Weights, denseav_terms
 from denseav.train.pretrain import pretrain
 from denseav.train.pretrain_image import pretrain_image
@@ -75,6 +75,7 @@ def train(settings: Settings, out: Path, console: Console) -> Progress:
     progress = keeper.resume(learner, optimizer, loader)
     batches = loader.endless()
     with Watch(out, settings.optimization.steps, progress.step, console) as watch:
+        watch.say(described(fabric))
         for stage in stages(settings.optimization):
             if progress.step >= stage.end:
                 continue

@@ -56,6 +56,14 @@ def place(fabric: Fabric, learner: Learner) -> Learner:
     return learner
 
 
+def described(fabric: Fabric) -> str:
+    """Return on what it runs, in words."""
+    device = fabric.device
+    name = "the CPU" if device.type == "cpu" else torch.cuda.get_device_name(device)
+    processes = "1 process" if fabric.world_size == 1 else f"{fabric.world_size} processes"
+    return f"{processes} on {name}, {fabric.strategy.precision.precision}"
+
+
 def suit_cpu(model: DenseAV) -> None:
     """Let both encoders attend in plain matrix products; PyTorch's fused ones take twice as long.
 
@@ -67,7 +75,9 @@ def suit_cpu(model: DenseAV) -> None:
 
 def _kind(machine: Machine) -> str:
     gpus = torch.cuda.device_count()
-    if machine.accelerator == "cpu" or (machine.accelerator == "auto" and not gpus):
+    alone = machine.devices * machine.nodes == 1
+    # Many processes of a large network would take a CPU's memory, where a driver is broken.
+    if machine.accelerator == "cpu" or (machine.accelerator == "auto" and alone and not gpus):
         return "cpu"
     if gpus < machine.devices:
         raise SettingsError(
