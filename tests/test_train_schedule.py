@@ -72,3 +72,14 @@ def test_only_the_contrast_keeps_its_weight() -> None:
 def test_no_number_of_steps_is_negative() -> None:
     with pytest.raises(SettingsError, match="below 0"):
         Optimization(cooldown_steps=-1)
+
+
+def test_mix_and_separate_has_its_papers_loss() -> None:
+    recipe = next(path for path in RECIPES if path.stem == "mix_and_separate")
+    settings, _ = parse(["--config", str(recipe), "--out", "run"])
+    optimization, loss = settings.optimization, settings.loss
+    # Correspondence alone in the warm-up of the aligners, then with mixtures; equation 11.
+    assert optimization.contrast_steps == optimization.aligner_steps == 3_000
+    assert set(vars(loss.ramped(ramp(optimization, 2_999))).values()) == {0.0, loss.contrast}
+    assert loss.ramped(ramp(optimization, 3_000)) == loss
+    assert loss.disentanglement == loss.wrong_head == 0
