@@ -12,6 +12,7 @@ from denseav.models import CheckpointError
 from denseav.train.checkpointing import LAST, Keeper
 from denseav.train.errors import DiskError
 from denseav.train.files import on_first
+from denseav.train.gather import first_to_say
 
 TWO = 2
 
@@ -55,7 +56,8 @@ def work(process: int, top: str) -> None:
         first_fails(Unsendable("a", "b")),
         without_the_checkpoint(Path(top) / f"disk{process}"),
     ]
-    Path(f"{top}/{process}").write_text("\n".join(endings))
+    said = [str(first_to_say(text)) for text in ("what all say", f"what {process} says")]
+    Path(f"{top}/{process}").write_text("\n".join(endings + said))
     distributed.destroy_process_group()
 
 
@@ -79,3 +81,9 @@ def test_a_checkpoint_that_not_every_node_has_is_refused_on_all(endings: list[li
     for process in endings:
         assert process[3].startswith("CheckpointError: ")
         assert "is not on every node; give an --out that all nodes share" in process[3]
+
+
+def test_what_all_say_is_said_once_and_what_one_says_too(endings: list[list[str]]) -> None:
+    first, other = endings
+    assert {first[4], other[4]} == {"True", "False"}
+    assert first[5] == other[5] == "True"

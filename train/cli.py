@@ -76,10 +76,15 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Settings, Path]:
 
 def _run(settings: Settings, out: Path, console: Console) -> None:
     # Imported late: the loop takes seconds to import, and a wrong key should not.
-    from denseav.train.gather import leave, rank
+    from denseav.train.gather import first_to_say, leave, rank
     from denseav.train.loop import train
 
-    progress = train(settings, out, console)
+    try:
+        progress = train(settings, out, console)
+    except (DataError, CheckpointError) as error:
+        if first_to_say(str(error)):
+            raise
+        sys.exit(error.exit_code)
     if rank() == 0:
         console.print(
             f"{progress.step} steps, {progress.skipped} skipped; best mean recall "

@@ -6,10 +6,12 @@ is the sum of all processes' gradients of it. Alone, everything here is the iden
 Batches are of one size on all processes. b items of one process, A of all.
 """
 
+from datetime import timedelta
 from typing import Any
 
 import torch
 from torch import Tensor, distributed
+from torch.distributed.distributed_c10d import _get_default_store
 
 
 def rank() -> int:
@@ -45,6 +47,18 @@ def gather_objects(item: Any) -> list[Any]:
     items: list[Any] = [None] * world()
     distributed.all_gather_object(items, item)
     return items
+
+
+def first_to_say(text: str) -> bool:
+    """Tell whether no other process has said it; nobody is waited for."""
+    if not _together():
+        return True
+    store = _get_default_store()
+    store.set_timeout(timedelta(seconds=10))
+    try:
+        return store.add(text, 1) == 1
+    except RuntimeError:  # whoever kept count is gone: better said twice than never
+        return True
 
 
 def leave() -> None:
