@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from litdata.streaming import item_loader
 from made_clips import made_clip, made_shards
 
 from denseav.train.errors import DataError
@@ -31,6 +32,18 @@ def test_a_clip_comes_back_as_it_was(whole: Path) -> None:
     assert shards.clips == CLIPS
     for number in (0, 3, 4, 21):
         assert shards.clip(number) == made_clip(number, frames=1 + number % 3)
+
+
+@pytest.mark.parametrize("writes", [True, False])
+def test_shards_are_the_same_with_pyarrow_and_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: bool
+) -> None:
+    monkeypatch.setattr(item_loader, "_PYARROW_AVAILABLE", writes)
+    save_clips(tmp_path / "new", map(made_clip, range(3)))
+    monkeypatch.setattr(item_loader, "_PYARROW_AVAILABLE", not writes)
+    assert [Shards(tmp_path / "new").clip(number) for number in range(3)] == [
+        *map(made_clip, range(3))
+    ]
 
 
 def test_save_clips_makes_a_set_at_once(tmp_path: Path) -> None:
@@ -109,8 +122,9 @@ def test_unfinished_shards_are_no_shards(copied: Path) -> None:
         Shards(copied)
 
 
-def test_shards_of_a_newer_program_are_refused(copied: Path) -> None:
-    record = json.loads((copied / "shards.json").read_text()) | {"schema": 9}
+@pytest.mark.parametrize("schema", [1, 9])
+def test_shards_of_another_version_are_refused(copied: Path, schema: int) -> None:
+    record = json.loads((copied / "shards.json").read_text()) | {"schema": schema}
     (copied / "shards.json").write_text(json.dumps(record))
     with pytest.raises(DataError, match="upgrade"):
         Shards(copied)

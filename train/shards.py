@@ -25,6 +25,7 @@ DamagedClip          one clip's bytes are not what was written
 
 import json
 import os
+import struct
 from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -42,7 +43,7 @@ from litdata.streaming.writer import BinaryWriter
 from denseav.train.errors import DataError
 
 FORMAT = "denseav-shards"
-SCHEMA = 1
+SCHEMA = 2
 KINDS = {"speech": 0, "sound": 1, "unknown": -1}
 MAX_SHARD_BYTES = 64 * 2**20
 
@@ -73,7 +74,7 @@ class Clip:
     audio: bytes
     notes: dict[str, Any] = field(default_factory=dict)
 
-    def pack(self) -> dict[str, Any]:
+    def pack(self) -> list[str | bytes]:
         """Return the record that a shard holds."""
         head: dict[str, Any] = {
             "key": self.key,
@@ -83,7 +84,9 @@ class Clip:
         }
         frames = b"".join(self.frames)
         head["crc"] = crc32(frames, crc32(self.audio))
-        return {"head": json.dumps(head), "audio": self.audio, "frames": frames}
+        # No dictionary: LitData stores those as Arrow where it finds pyarrow, which only pyarrow
+        # can read, and hundreds of clips at a time.
+        return [json.dumps(head), self.audio, frames]
 
     @classmethod
     def unpack(cls, record: Any) -> Self:
@@ -94,18 +97,17 @@ class Clip:
         ValueError, KeyError or TypeError
             When the record is not what `pack` makes.
         """
-        head = json.loads(record["head"])
+        packed, audio, frames = record
+        head = json.loads(packed)
         ends = list(accumulate(head["sizes"]))
-        if head["crc"] != crc32(record["frames"], crc32(record["audio"])):
+        if head["crc"] != crc32(frames, crc32(audio)):
             raise ValueError("the files are not those that were written")
         starts = [0, *ends[:-1]]
         return cls(
             key=head["key"],
             kind=head["kind"],
-            frames=tuple(
-                record["frames"][start:end] for start, end in zip(starts, ends, strict=True)
-            ),
-            audio=record["audio"],
+            frames=tuple(frames[start:end] for start, end in zip(starts, ends, strict=True)),
+            audio=audio,
             notes=head["notes"],
         )
 
@@ -225,13 +227,13 @@ class Shards:
         if name in self._damaged:
             raise DamagedClip(name)
         if self._reader is None:
-            self._reader = StreamingDataset(str(self.folder))
+            self._reader = StreamingDataset(str(self.folder), batch_decode=0)
         try:
             return Clip.unpack(self._reader[number])
         except (ChunkWaitTimeoutError, RuntimeError):
             self._damaged.add(name)
             raise DamagedClip(name) from None
-        except (ValueError, KeyError, TypeError, IndexError, OSError):
+        except (ValueError, KeyError, TypeError, IndexError, OSError, struct.error):
             raise DamagedClip(name) from None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -248,8 +250,11 @@ def _inspect(folder: Path) -> list[dict[str, Any]]:
             f"{folder} holds no finished shards; make them with: denseav-data prepare SOURCE "
             f"--out {folder}"
         ) from None
-    if passport.get("format") != FORMAT or not 1 <= passport.get("schema", 0) <= SCHEMA:
-        raise DataError(f"the shards in {folder} are of a newer denseav; upgrade denseav")
+    if (passport.get("format"), passport.get("schema")) != (FORMAT, SCHEMA):
+        raise DataError(
+            f"the shards in {folder} are of another version of denseav; upgrade the older one, or "
+            "make them again with: denseav-data prepare"
+        )
     missing = [c["filename"] for c in chunks if not (folder / c["filename"]).is_file()]
     if missing:
         raise DataError(

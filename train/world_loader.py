@@ -115,6 +115,7 @@ class WorldLoader:
         during: Sequence[Heard] | None = None,
     ) -> list[Clip]:
         settings = self.settings
+        at_once: Sequence[Heard | None] = during or [None] * settings.batch_size
         most = 1 if single else settings.most_things
         side = settings.single_image_size if single else settings.image_size
         return [
@@ -128,7 +129,7 @@ class WorldLoader:
                 plain=single,
                 during=meanwhile,
             )
-            for meanwhile in during or [None] * settings.batch_size
+            for meanwhile in at_once
         ]
 
     def _stack(self, clips: list[Clip]) -> Batch:
