@@ -47,12 +47,12 @@ def greys(count: int) -> Image:
 class MjpegServer:
     """Serves a picture each `PICTURE_S`; frozen it serves none, and keeps its connections.
 
-    Hurried it serves one after the other.
+    Those that are held up come all at once afterwards.
     """
 
     def __init__(self, picture: Callable[[int], Image] = greys) -> None:
         self.frozen = threading.Event()
-        self.hurried = threading.Event()
+        self.held_up = threading.Event()
         self.picture = picture
         self._port = free_port()
         self.start()
@@ -96,14 +96,17 @@ class MjpegServer:
         return Handler
 
     def serve(self, connection: Any) -> None:
-        count, killed = 0, self._killed
-        while not killed.wait(0 if self.hurried.is_set() else PICTURE_S):
+        count, waiting, killed = 0, b"", self._killed
+        while not killed.wait(PICTURE_S):
             if self.frozen.is_set():
                 continue
             jpeg = cv2.imencode(".jpg", self.picture(count))[1].tobytes()
             header = f"--next\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
-            connection.write(header.encode() + jpeg + b"\r\n")
+            waiting += header.encode() + jpeg + b"\r\n"
             count += 1
+            if not self.held_up.is_set():
+                connection.write(waiting)
+                waiting = b""
 
 
 class RtspServer:

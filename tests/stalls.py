@@ -1,7 +1,9 @@
 """For tests that need a machine that keeps up, on machines that do not always."""
 
 import functools
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import ParamSpec
 
@@ -19,3 +21,16 @@ def thrice(test: Callable[P, None]) -> Callable[P, None]:
         return test(*arguments, **options)
 
     return tried
+
+
+def until(done: Callable[[], object], timeout_s: float = 20.0) -> None:
+    """Wait until it is `done`."""
+    end_s = time.monotonic() + timeout_s
+    while not done():
+        assert time.monotonic() < end_s, "it never comes to that"
+        time.sleep(0.002)
+
+
+def until_threads(allowed: Iterable[threading.Thread]) -> None:
+    """Wait until none but these are alive."""
+    until(lambda: set(threading.enumerate()) <= set(allowed))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from fake_session import FakeSession, fake_manifest
 from fakes import FakeCamera, FakeMicrophone
-from stalls import thrice
+from stalls import thrice, until, until_threads
 
 from denseav.export.bundle import TOKEN_HOP_SAMPLES, TOKEN_SPAN_SAMPLES, BundleError
 from denseav.stream.errors import SourceError
@@ -21,13 +21,6 @@ from denseav.stream.stats import Stats
 from denseav.stream.throttle import Throttle
 
 PICTURE = np.zeros((48, 64, 3), dtype=np.uint8)
-
-
-def until(done: Callable[[], bool]) -> None:
-    end_s = time.monotonic() + 20
-    while not done():
-        assert time.monotonic() < end_s, "it never comes to that"
-        time.sleep(0.001)
 
 
 class Shown:
@@ -209,7 +202,7 @@ def test_a_model_that_fails_ends_the_run_with_its_error() -> None:
 
 
 def test_stop_ends_the_run_at_once_and_leaves_no_thread() -> None:
-    before = set(threading.enumerate())
+    before = threading.enumerate()
     rig = Rig(FakeSession())
 
     def act() -> None:
@@ -217,7 +210,7 @@ def test_stop_ends_the_run_at_once_and_leaves_no_thread() -> None:
         rig.stop.set()
 
     rig.go(act)
-    until(lambda: set(threading.enumerate()) <= before)
+    until_threads(before)
 
 
 def test_a_person_can_quit() -> None:
