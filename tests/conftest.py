@@ -2,8 +2,11 @@
 
 import os
 import signal
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 # Tiny networks are many times slower on several threads that wait for one another. Read by torch
 # when it is loaded, here and in the programs that tests start.
@@ -11,6 +14,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from desktop import XServer
+from hypothesis import settings
 from live_command import LiveProcess
 from media import LEVELS, ffmpeg, grey, tone, write_clip
 from servers import MjpegServer, PulseServer, RtspServer
@@ -18,11 +22,28 @@ from servers import MjpegServer, PulseServer, RtspServer
 # A shell's background jobs ignore Ctrl-C, and so would each program that a test interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# An example that the machine stalls in is not a slow one.
+settings.register_profile("tests", deadline=None, derandomize=True)
+settings.load_profile("tests")
+
 
 @pytest.fixture(autouse=True)
 def _no_live_run_is_left() -> Iterator[None]:
     yield
     LiveProcess.kill_all()
+
+
+@pytest.fixture
+def begin() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start processes that do not outlive the test."""
+    with ExitStack() as stack:
+
+        def begin(command: list[str], **options: Any) -> subprocess.Popen[str]:
+            process = stack.enter_context(subprocess.Popen(command, text=True, **options))
+            stack.callback(process.kill)
+            return process
+
+        yield begin
 
 
 @pytest.fixture(scope="session")

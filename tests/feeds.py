@@ -79,13 +79,13 @@ def publishing(
 
 
 def publish_until(publisher: Publisher, done: Callable[[], object], fps: float = 50.0) -> int:
-    """Publish until `done`, for ten seconds at most; return how many heatmaps were given."""
-    for index in range(round(10 * fps)):
+    """Publish until `done`, for twenty seconds at most; return how many heatmaps were given."""
+    for index in range(round(20 * fps)):
         if done():
             return index
         publisher.heatmap(heatmap(index))
         time.sleep(1 / fps)
-    raise AssertionError("it did not come to that in ten seconds")
+    raise AssertionError("it did not come to that in twenty seconds")
 
 
 def make_keys(folder: Path, *names: str) -> dict[str, Path]:

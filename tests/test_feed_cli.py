@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from feeds import (
     publishing,
     status_of,
 )
+from stalls import thrice, until
 
 from denseav.stream.feed_check import Check, check_heat, check_pair, check_status
 from denseav.stream.feed_cli import main
@@ -33,11 +34,19 @@ from denseav.stream.feed_publisher import Publisher
 from denseav.stream.feed_record import messages
 from denseav.stream.feed_status import StatusSubscriber, decode_status
 
+Begin = Callable[..., subprocess.Popen[str]]
 FEED = [
     sys.executable,
     "-c",
     "import sys; from denseav.stream.feed_cli import main; sys.exit(main())",
 ]
+
+
+@pytest.fixture(autouse=True)
+def _signals_as_before() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 def feed(*arguments: object, **keywords: object) -> subprocess.CompletedProcess[str]:
@@ -73,55 +82,71 @@ def live(endpoint: str, keys: Path | None = None) -> Iterator[Publisher]:
         thread.join()
 
 
-def test_record_keeps_the_very_bytes_and_replay_sends_them_again(tmp_path: Path) -> None:
+def replaying(begin: Begin, file: Path, endpoint: str) -> subprocess.Popen[str]:
+    """Begin a replay and return when it can be subscribed to."""
+    process = begin([*FEED, "replay", str(file), endpoint], stderr=subprocess.PIPE)
+    assert process.stderr is not None
+    assert "waiting for a subscriber" in process.stderr.readline()
+    return process
+
+
+def test_record_keeps_the_very_bytes_and_replay_sends_them_again(
+    tmp_path: Path, begin: Begin
+) -> None:
     endpoint, again = free_endpoint(), free_endpoint()
     file, came = tmp_path / "run.feed", []
     with live(endpoint), HeatmapSubscriber(endpoint, tap=lambda each: came.append(each.data)):
-        done = feed("record", file, endpoint, "--seconds", 1)
-    assert done.returncode == 0, done.stderr
-    kept = [data for _, data in messages(file)]
-    assert len(kept) > 20
-    assert set(kept) <= set(came)
+        done = feed("record", file, endpoint, "--seconds", 2)
+        assert done.returncode == 0, done.stderr
+        kept = [data for _, data in messages(file)]
+        assert len(kept) > 5
+        until(lambda: set(kept) <= set(came), timeout_s=5)
     sent: list[bytes] = []
-    replaying = subprocess.Popen([*FEED, "replay", str(file), again], stderr=subprocess.DEVNULL)
+    process = replaying(begin, file, again)
     with StatusSubscriber(status_of(again)) as status:
         assert next(status).state == "replay"
         with HeatmapSubscriber(again, tap=lambda each: sent.append(each.data)) as heat:
-            assert replaying.wait(20) == 0
+            assert process.wait(20) == 0
+            until(lambda: len(sent) >= len(kept), timeout_s=5)
             assert sent == kept
             assert status._newest.replay
             assert status._newest.run == heat._newest.run
 
 
-def test_a_replay_is_never_fresh_on_the_machine_it_was_recorded_on(tmp_path: Path) -> None:
+def test_a_replay_is_never_fresh_on_the_machine_it_was_recorded_on(
+    tmp_path: Path, begin: Begin
+) -> None:
     make_recording(tmp_path / "run.feed", 50)
     time.sleep(0.5)
     endpoint = free_endpoint()
-    command = [*FEED, "replay", str(tmp_path / "run.feed"), endpoint]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as replaying:
-        with HeatmapSubscriber(endpoint) as heat:
-            assert heat.age_ms(next(heat)) > 500
-        assert replaying.wait(20) == 0
+    process = replaying(begin, tmp_path / "run.feed", endpoint)
+    with HeatmapSubscriber(endpoint) as heat:
+        assert heat.age_ms(next(heat)) > 500
+    assert process.wait(20) == 0
 
 
-def test_watch_shows_heads_and_health() -> None:
+def test_watch_shows_heads_and_health(begin: Begin) -> None:
     endpoint = free_endpoint()
     environment = {**os.environ, "COLUMNS": "120", "TERM": "xterm", "FORCE_COLOR": "1"}
     with live(endpoint):
         command = [*FEED, "watch", endpoint]
-        watching = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-        time.sleep(3)
+        watching = begin(command, stdout=subprocess.PIPE, env=environment)
+        due = [
+            r"sound\s+│ yes\s+│ 0\.(750|812) │ 0\.250\s+│ 480 300\s+│ 320 120 533 360",
+            r"live  health",
+            r"cam0 640x480",
+        ]
+        for line in watching.stdout or ():
+            plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line)
+            due = [words for words in due if not re.search(words, plain)]
+            if not due:
+                break
         watching.send_signal(signal.SIGINT)
-        shown, _ = watching.communicate(timeout=60)
-    assert watching.returncode == 0
-    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown)
-    assert re.search(
-        r"sound\s+│ yes\s+│ 0\.(750|812) │ 0\.250\s+│ 480 300\s+│ 320 120 533 360", plain
-    )
-    assert "live" in plain
-    assert "cam0 640x480" in plain
+        assert watching.wait(60) == 0
+    assert due == []
 
 
+@thrice
 def test_check_passes_a_feed_that_is_as_documented() -> None:
     endpoint = free_endpoint()
     with live(endpoint):
@@ -130,13 +155,13 @@ def test_check_passes_a_feed_that_is_as_documented() -> None:
     assert "are as FEED.md says" in done.stderr
 
 
-def test_check_tells_of_a_feed_that_is_not() -> None:
+def test_check_tells_of_a_feed_that_is_not(begin: Begin) -> None:
     endpoint = free_endpoint()
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     with context.socket(zmq.PUB) as heat, context.socket(zmq.PUB) as status:
         heat.bind(endpoint)
         status.bind(status_of(endpoint))
-        checking = subprocess.Popen([*FEED, "check", endpoint], stderr=subprocess.PIPE, text=True)
+        checking = begin([*FEED, "check", endpoint], stderr=subprocess.PIPE)
         while checking.poll() is None:
             heat.send(b"heat/cam0" + bytes(200))
             time.sleep(0.02)
@@ -212,7 +237,8 @@ def test_a_client_with_its_key_file_reads_a_guarded_feed(tmp_path: Path) -> None
     client = make_keys(tmp_path / "keys", "arm")["arm"]
     endpoint = free_endpoint()
     with live(endpoint, tmp_path / "keys"):
-        assert feed("check", endpoint, "--seconds", 1.2, "--keys", client).returncode == 0
+        check = ("check", endpoint, "--seconds", 1.2, "--keys", client)
+        assert any(feed(*check).returncode == 0 for _ in range(3))  # statuses may come late
         assert "wants keys" in one_line(feed("record", tmp_path / "a", endpoint), 5)
     assert not (tmp_path / "a").exists()
 
@@ -284,15 +310,13 @@ def test_a_recording_of_nothing_is_an_error_and_no_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_stopped_recording_is_whole(tmp_path: Path) -> None:
+def test_a_stopped_recording_is_whole(tmp_path: Path, begin: Begin) -> None:
     endpoint, file = free_endpoint(), tmp_path / "run.feed"
     with live(endpoint):
-        recording = subprocess.Popen(
-            [*FEED, "record", str(file), endpoint], stderr=subprocess.DEVNULL
-        )
-        time.sleep(2)
+        recording = begin([*FEED, "record", str(file), endpoint], stderr=subprocess.DEVNULL)
+        until(lambda: any(part.stat().st_size > 10_000 for part in tmp_path.glob(".*.part")))
         recording.send_signal(signal.SIGTERM)
-        assert recording.wait(10) == 0
+        assert recording.wait(20) == 0
     assert len(list(messages(file))) > 5
 
 

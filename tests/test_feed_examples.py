@@ -7,10 +7,12 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from feeds import free_endpoint, heatmap, make_keys, publishing
+from feeds import free_endpoint, heatmap, make_keys, publish_until, publishing
+from stalls import until
 
 from denseav.stream import feed_client
 
@@ -33,13 +35,15 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("guarded", [False, True])
-def test_the_cpp_reader_finds_the_peak(reader: Path, tmp_path: Path, guarded: bool) -> None:
+def test_the_cpp_reader_finds_the_peak(
+    reader: Path, tmp_path: Path, guarded: bool, begin: Callable[..., subprocess.Popen[str]]
+) -> None:
     endpoint = free_endpoint()
     keys = tmp_path / "keys"
     client = make_keys(keys, "arm")["arm"]
     command = [str(reader), endpoint, "3", *([str(client)] if guarded else [])]
     with publishing(endpoint, keys if guarded else None) as publisher:
-        reading = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        reading = begin(command, stdout=subprocess.PIPE)
         while reading.poll() is None:
             publisher.heatmap(heatmap(0))
             time.sleep(0.02)
@@ -59,31 +63,27 @@ def test_the_cpp_reader_says_when_nothing_comes(reader: Path) -> None:
     assert "nothing came for 2 seconds" in done.stderr
 
 
-def test_the_pan_tilt_turns_to_the_sound_and_stops_when_the_feed_does(tmp_path: Path) -> None:
+def test_the_pan_tilt_turns_to_the_sound_and_stops_when_the_feed_does(
+    tmp_path: Path, begin: Callable[..., subprocess.Popen[str]]
+) -> None:
     shutil.copy(EXAMPLES / "pan_tilt.py", tmp_path)
     endpoint = free_endpoint()
     command = [sys.executable, "pan_tilt.py", endpoint]
-    running = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
     lines: list[str] = []
-    assert running.stdout is not None
-    stdout = running.stdout
-    reading = threading.Thread(target=lambda: lines.extend(stdout))
+    # The peak is at 480, 300 of 640x480: to the right and below the middle.
+    turned = "pan +26.2 tilt +8.1 towards the sound\n"
+    running = begin(command, cwd=tmp_path, stdout=subprocess.PIPE)
+    reading = threading.Thread(target=lambda: lines.extend(running.stdout or ()))
     reading.start()
     with publishing(endpoint) as publisher:
-        for index in range(75):
-            publisher.heatmap(heatmap(index))
-            time.sleep(0.02)
+        publish_until(publisher, lambda: turned in lines)
         turning = len(lines)
-        time.sleep(0.6)
+        until(lambda: any("nothing in time" in line for line in lines[turning:]))
     running.send_signal(signal.SIGINT)
     assert running.wait(60) == 0
     reading.join()
-    stdout.close()
-    # The peak is at 480, 300 of 640x480: to the right and below the middle.
-    assert "pan +26.2 tilt +8.1 towards the sound\n" in lines[:turning]
     last_turn = max(index for index, line in enumerate(lines) if "towards" in line)
     assert last_turn - turning <= 6  # 200 ms of ticks, and one for the machine
-    assert any("stopped: nothing in time" in line for line in lines[last_turn:])
     assert all(line.startswith("pan +0.0 tilt +0.0") for line in lines[last_turn + 1 :])
     assert lines[-1] == "pan +0.0 tilt +0.0 stopped: ended\n"
 
