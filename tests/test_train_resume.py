@@ -5,6 +5,7 @@ import signal
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from made_clips import made_clip
@@ -38,12 +39,16 @@ def test_kill_and_the_same_command_again_give_the_same_run(
     running = start(whole, *own)
     victim = start(killed, *own)
     assert victim.stderr is not None
+    loading: list[psutil.Process] = []
     for line in victim.stderr:
         if line.startswith("step 14/"):
+            loading = psutil.Process(victim.pid).children(recursive=True)
             victim.send_signal(signal.SIGKILL)
             break
     victim.wait()
     victim.stderr.close()
+    assert bool(loading) == (source == "shards")
+    assert not psutil.wait_procs(loading, timeout=20)[1]
     assert max(losses(killed)) < 26
     again = start(killed, *own)
     _, said = again.communicate(timeout=240)

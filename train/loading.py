@@ -12,6 +12,7 @@ import dataclasses
 import multiprocessing
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from threading import Thread
 from typing import Any
 
 import torch
@@ -67,6 +68,7 @@ class Loader:
             num_workers=self._workers,
             collate_fn=_stack_rows,
             multiprocessing_context=context,
+            worker_init_fn=_end_with_run,
             pin_memory=torch.cuda.is_available(),
             # Of its own: PyTorch's would be one number further on after a restart in mid-epoch.
             generator=torch.Generator(),
@@ -113,6 +115,18 @@ def make_loader(settings: DataSettings, *, rank: int, world: int, seed: int) -> 
         shuffle=settings.shuffle,
     )
     return Loader(rows, order, settings.workers)
+
+
+def _end_with_run(_: int) -> None:
+    """End this worker with its run, even a killed one: it and its server keep each other alive."""
+    run = multiprocessing.parent_process()
+    assert run is not None
+
+    def wait() -> None:
+        run.join()
+        os._exit(0)
+
+    Thread(target=wait, daemon=True).start()
 
 
 def _stack_rows(rows: Sequence[Row]) -> Batch:
