@@ -12,6 +12,7 @@ from fake_session import FakeSession, fake_manifest
 from live_command import LiveProcess, live
 from media import ffmpeg, grey, write_clip
 from servers import MjpegServer, PulseServer
+from stalls import thrice
 
 from denseav.export.bundle import TOKEN_HOP_SAMPLES
 from denseav.stream.calibrate_av import click_times, flash_times, match
@@ -100,6 +101,7 @@ def test_without_calibration_the_heatmaps_tell_the_offset_to_a_token(
     assert np.abs(errors_s).max() < TOKEN_S
 
 
+@thrice
 def test_a_camera_and_a_microphone_are_calibrated_live(
     pulse_server: PulseServer, tmp_path: Path
 ) -> None:
