@@ -10,8 +10,9 @@ import cv2
 import numpy as np
 import pytest
 from fakes import Collector
-from media import grey
-from servers import PICTURE_S, MjpegServer, RtspServer
+from media import Image, grey
+from servers import PICTURE_S, MjpegServer, RtspServer, greys
+from stalls import thrice, until, until_threads
 
 from denseav.stream import camera as camera_module
 from denseav.stream import devices
@@ -32,12 +33,13 @@ def test_a_network_camera_gives_frames_stamped_when_they_came(mjpeg_server: Mjpe
     assert frames[0].image_HW3.shape == (120, 160, 3)
     steps_s = np.diff([frame.capture_s for frame in frames])
     assert steps_s.min() >= 0
-    assert np.median(steps_s) == pytest.approx(PICTURE_S, rel=0.5)
+    assert PICTURE_S / 2 <= np.median(steps_s) <= 4 * PICTURE_S
     delays_s = [came - f.capture_s for f, came in zip(frames, collector.came_s, strict=True)]
     assert min(delays_s) >= 0
     assert collector.errors == []
 
 
+@thrice
 def test_each_picture_comes_once_and_in_order(mjpeg_server: MjpegServer) -> None:
     collector = Collector()
     camera = Camera(mjpeg_server.url)
@@ -49,9 +51,16 @@ def test_each_picture_comes_once_and_in_order(mjpeg_server: MjpegServer) -> None
 
 
 def test_pictures_from_before_the_start_are_not_kept(mjpeg_server: MjpegServer) -> None:
+    made: list[int] = []
+
+    def picture(count: int) -> Image:
+        made.append(count)
+        return greys(min(count, 23))
+
+    mjpeg_server.picture = picture
     collector = Collector()
     camera = Camera(mjpeg_server.url)
-    time.sleep(0.5)
+    until(lambda: len(made) > 16)
     begun_s = time.monotonic()
     camera.start(collector)
     collector.wait_frames(10)
@@ -81,7 +90,7 @@ def test_a_camera_that_freezes_ends_within_seconds(mjpeg_server: MjpegServer) ->
     camera.start(collector)
     collector.wait_frames(3)
     mjpeg_server.frozen.set()
-    assert isinstance(collector.wait_end(8), SourceError)
+    assert isinstance(collector.wait_end(20), SourceError)
     camera.stop()
 
 
@@ -108,11 +117,11 @@ def test_an_rtsp_camera_gives_frames_and_its_loss_is_told(rtsp_server: RtspServe
 
 
 def test_stop_without_start_releases_the_camera(mjpeg_server: MjpegServer) -> None:
-    before = threading.active_count()
+    before = threading.enumerate()
     camera = Camera(mjpeg_server.url)
     camera.stop()
     mjpeg_server.kill()
-    assert threading.active_count() < before
+    until_threads(before)
 
 
 @pytest.mark.parametrize("spec", ["0", "97", "/dev/video97", "nonsense"])
@@ -268,14 +277,14 @@ def test_a_device_without_pictures_is_refused_and_released(
 
 
 def test_single_broken_pictures_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(camera_module, "FROZEN_S", 0.1)
+    monkeypatch.setattr(camera_module, "FROZEN_S", 1.0)
     plug(monkeypatch, [True, *[True, True, False] * 500])
     collector = Collector()
     camera = Camera("0")
     camera.start(collector)
-    collector.wait_frames(100)
+    collector.wait_frames(500)
     camera.stop()
-    assert [frame.index for frame in collector.frames[:100]] == list(range(100))
+    assert [frame.index for frame in collector.frames[:500]] == list(range(500))
     assert collector.errors == []
 
 
@@ -289,8 +298,8 @@ def test_the_drivers_stamp_is_a_frames_time_where_it_makes_sense(
     camera.start(collector)
     collector.wait_frames(5)
     camera.stop()
-    for frame, came_s in zip(collector.frames, collector.came_s, strict=True):
-        assert came_s - frame.capture_s == pytest.approx(age_s if used else 0.0, abs=0.04)
+    ages_s = [c - f.capture_s for f, c in zip(collector.frames, collector.came_s, strict=True)]
+    assert np.median(ages_s) == pytest.approx(age_s if used else 0.0, abs=0.04)
 
 
 def test_a_device_that_gives_only_broken_pictures_ends(monkeypatch: pytest.MonkeyPatch) -> None:

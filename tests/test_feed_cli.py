@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import mkdtemp
 
 import pytest
 import zmq
@@ -90,11 +91,12 @@ def replaying(begin: Begin, file: Path, endpoint: str) -> subprocess.Popen[str]:
     return process
 
 
+@thrice  # who stalls misses messages
 def test_record_keeps_the_very_bytes_and_replay_sends_them_again(
     tmp_path: Path, begin: Begin
 ) -> None:
     endpoint, again = free_endpoint(), free_endpoint()
-    file, came = tmp_path / "run.feed", []
+    file, came = Path(mkdtemp(dir=tmp_path)) / "run.feed", []
     with live(endpoint), HeatmapSubscriber(endpoint, tap=lambda each: came.append(each.data)):
         done = feed("record", file, endpoint, "--seconds", 2)
         assert done.returncode == 0, done.stderr

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import soxr
 from numpy.typing import NDArray
+from stalls import until
 
 from denseav.export.bundle import SAMPLE_RATE_HZ, TOKEN_HOP_SAMPLES, TOKEN_SPAN_SAMPLES
 from denseav.stream.flow import AudioBlock
@@ -226,16 +227,17 @@ def test_time_follows_the_blocks_clock_even_when_it_is_shifted() -> None:
 def test_wait_returns_each_token_once_and_none_when_nothing_comes() -> None:
     rolling = RollingWindow(16_000)
     assert rolling.wait(None, 0.01) is None
+    ends: list[int] = []
 
     def speak() -> None:
         for block in blocks(noise(48_000, 1.5), 48_000, 480):
             rolling.push(block)
-            time.sleep(0.0005)
+            newest = rolling.wait(None, 0)
+            until(lambda end=newest: end is None or end in ends)
 
     speaker = threading.Thread(target=speak)
     speaker.start()
-    ends: list[int] = []
-    while (end := rolling.wait(ends[-1] if ends else None, 1.0)) is not None:
+    while (end := rolling.wait(ends[-1] if ends else None, 3.0)) is not None:
         ends.append(end)
         assert len(rolling.window(end)) == 16_000
         assert speaker.is_alive() or end == rolling.wait(None, 0)
