@@ -23,7 +23,7 @@ DEMO = ("--demo", "--headless", "--device", "cpu")
 def test_every_combination_is_measured(tmp_path: Path) -> None:
     over = ("--bench-over", "threads=1,2", "device=cpu")
     outputs = ("--cdf", "cdf.csv", "--stats-json", "s.jsonl")
-    done = live(tmp_path, *DEMO, "--bench", "1.5", *over, *outputs)
+    done = live(tmp_path, *DEMO, "--bench", "3", *over, *outputs)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("READY") == 2
     names = ["threads=1 device=cpu", "threads=2 device=cpu"]
@@ -38,7 +38,7 @@ def test_every_combination_is_measured(tmp_path: Path) -> None:
 
 
 def test_the_cdf_holds_every_latency(tmp_path: Path) -> None:
-    arguments = ("--bench", "1.5", "--cdf", "cdf.csv", "--stats-json", "-")
+    arguments = ("--bench", "3", "--cdf", "cdf.csv", "--stats-json", "-")
     done = live(tmp_path, *DEMO, *arguments)
     assert done.returncode == 0, done.stderr
     record = json.loads(done.stdout)
@@ -69,7 +69,7 @@ def test_warming_up_is_no_part_of_it(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         return real(*arguments)
 
     monkeypatch.setattr(bench, "run", cold)
-    given = [*DEMO, "--bench", "1", "--stats-json", str(tmp_path / "s.jsonl")]
+    given = [*DEMO, "--bench", "3", "--stats-json", str(tmp_path / "s.jsonl")]
     bench.bench(given, parse(given), threading.Event(), threading.Event())
     record = json.loads((tmp_path / "s.jsonl").read_text())
     assert record["frames_out"] >= 1
@@ -78,7 +78,7 @@ def test_warming_up_is_no_part_of_it(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 @pytest.mark.parametrize(("slo_ms", "code"), [("60000", 0), ("0.001", 6)])
 def test_slower_than_asked_for_is_an_exit_code(tmp_path: Path, slo_ms: str, code: int) -> None:
-    done = live(tmp_path, *DEMO, "--bench", "1", "--slo-ms", slo_ms)
+    done = live(tmp_path, *DEMO, "--bench", "3", "--slo-ms", slo_ms)
     assert done.returncode == code, done.stderr
     assert "capture to heatmap" in done.stdout
     if code:
@@ -89,7 +89,7 @@ def test_slower_than_asked_for_is_an_exit_code(tmp_path: Path, slo_ms: str, code
 
 
 def test_a_setting_that_cannot_run_does_not_keep_the_others_from_it(tmp_path: Path) -> None:
-    arguments = ("--bench", "1", "--bench-over", "device=cuda,cpu")
+    arguments = ("--bench", "3", "--bench-over", "device=cuda,cpu")
     done = live(tmp_path, "--demo", "--headless", *arguments, env={"CUDA_VISIBLE_DEVICES": "-1"})
     assert done.returncode == 4
     assert re.search(r"device=cuda +│ not measured", done.stdout)
@@ -160,7 +160,7 @@ def test_a_place_that_takes_no_file_is_known_before(tmp_path: Path, option: str)
 
 
 def test_a_full_disk_is_told_after_the_table(tmp_path: Path) -> None:
-    done = live(tmp_path, *DEMO, "--bench", "1", "--cdf", "/dev/full")
+    done = live(tmp_path, *DEMO, "--bench", "3", "--cdf", "/dev/full")
     assert done.returncode == 7
     assert "capture to heatmap" in done.stdout
     assert "No space left on device" in done.stderr.splitlines()[-1]

@@ -61,7 +61,7 @@ def recorded(path: Path) -> tuple[int, float, float]:
 
 
 def test_the_demo_runs_where_there_is_nothing_and_says_so(tmp_path: Path) -> None:
-    done = live(tmp_path, "--demo", "--seconds", "2", "--stats-json", "-")
+    done = live(tmp_path, "--demo", "--seconds", "5", "--stats-json", "-")
     assert done.returncode == 0, done.stderr
     assert "no display here, so running headless" in done.stderr
     assert "model demo on onnxruntime-cpu, fp32" in done.stderr
@@ -179,7 +179,7 @@ def test_rtsp_without_sound_shows_no_heat_and_ends_in_time(
     rtsp_server: RtspServer, tmp_path: Path
 ) -> None:
     url = f"rtsp://me:secret@{rtsp_server.address}/cam"
-    arguments = ("--camera", url, "--mic", "none", "--headless", "--seconds", "1")
+    arguments = ("--camera", url, "--mic", "none", "--headless", "--seconds", "4")
     done = live(tmp_path, *arguments, "--stats-json", "-")
     assert done.returncode == 0, done.stderr
     assert f"looking at and listening to rtsp://{rtsp_server.address}/cam\n" in done.stderr

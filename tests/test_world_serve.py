@@ -94,7 +94,7 @@ def test_the_truth_is_told_of_each_thing_as_it_ends(shot):
     expected = box(masks_NHW[shot.scene.names.index(heard.name)])
     assert tuple(first["boxes"][0][1:]) == tuple(second["boxes"][0][1:]) == expected
     assert second["boxes"][0][0] == pytest.approx(second["start_s"], abs=0.02)
-    assert begun_s + 0.5 < first["start_unix_s"] < second["start_unix_s"] - 1.2 < time.time()
+    assert begun_s + 0.5 < first["start_unix_s"] < second["start_unix_s"] - 0.8 < time.time()
 
 
 def test_shots_follow_from_the_seed_and_differ_from_each_other():
@@ -117,10 +117,12 @@ def test_who_leaves_or_is_too_slow_is_left_out_and_the_rest_stay():
     gone.close()
     good.settimeout(20)
     received = 0
-    for turn in range(40):
-        crowd.write(bytes(1_000_000))
-        while received < (turn + 1) * 1_000_000:
-            received += len(good.recv(1 << 20))
+    for turn in range(800):
+        crowd.write(bytes(50_000))
+        while received < (turn + 1) * 50_000:
+            part = good.recv(1 << 20)
+            assert part, "left out"
+            received += len(part)
     assert len(crowd) == 1
     crowd.close()
     slow.close()
