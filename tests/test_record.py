@@ -236,5 +236,5 @@ def test_a_long_recording_does_not_grow_in_memory(tmp_path: Path):
     tracemalloc.stop()
     recorder.close()
     assert peak < 12e6  # ten minutes of silence in one piece are 230 MB
-    assert resident[1] - resident[0] < 4e6
+    assert resident[1] - resident[0] < 7e6
     assert (tmp_path / "run.mp4").stat().st_size > 8e6  # which is less than a muxer that waits
