@@ -27,7 +27,8 @@ def test_every_combination_is_measured(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("READY") == 2
     names = ["threads=1 device=cpu", "threads=2 device=cpu"]
-    assert [name in done.stdout for name in names] == [True, True]
+    rows = re.findall(r"│ (threads=\d) .*│ +[\d.]+ of +[\d.]+ │", done.stdout)
+    assert rows == ["threads=1", "threads=2"]  # what follows may wrap
     for kind in ("capture to heatmap", "capture to sink", "image", "audio", "similarity"):
         assert re.search(rf"│ {kind} +│ +[\d.]+ │ +[\d.]+ │ +[\d.]+ │", done.stdout), kind
     records = [json.loads(line) for line in (tmp_path / "s.jsonl").read_text().splitlines()]
@@ -93,7 +94,7 @@ def test_a_setting_that_cannot_run_does_not_keep_the_others_from_it(tmp_path: Pa
     done = live(tmp_path, "--demo", "--headless", *arguments, env={"CUDA_VISIBLE_DEVICES": "-1"})
     assert done.returncode == 4
     assert re.search(r"device=cuda +│ not measured", done.stdout)
-    assert re.search(r"device=cpu +│ onnxruntime-cpu, fp32 ", done.stdout)
+    assert re.search(r"device=cpu +│ onnxruntime-cpu,", done.stdout)
     assert "use --device cpu" in done.stderr.splitlines()[-1]
 
 
