@@ -33,14 +33,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     try:
         settings, out = parse(arguments)
-        _run(settings, out, console)
+        return _run(settings, out, console)
     except (DataError, CheckpointError) as error:
-        console.print(f"denseav-train: error: {error}", style="red", soft_wrap=True, markup=False)
+        _tell(console, error)
         return error.exit_code
     except KeyboardInterrupt:
         console.print("denseav-train: interrupted; the same command goes on from last.ckpt")
         return 130
-    return 0
 
 
 def parse(arguments: Sequence[str] | None = None) -> tuple[Settings, Path]:
@@ -74,17 +73,18 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Settings, Path]:
     return settings, values["out"]
 
 
-def _run(settings: Settings, out: Path, console: Console) -> None:
+def _run(settings: Settings, out: Path, console: Console) -> int:
     # Imported late: the loop takes seconds to import, and a wrong key should not.
-    from denseav.train.gather import first_to_say, leave, rank
+    from denseav.train.gather import first_to_say, give_way, leave, rank
     from denseav.train.loop import train
 
     try:
         progress = train(settings, out, console)
     except (DataError, CheckpointError) as error:
         if first_to_say(str(error)):
-            raise
-        sys.exit(error.exit_code)
+            _tell(console, error)
+        give_way()
+        return error.exit_code
     if rank() == 0:
         console.print(
             f"{progress.step} steps, {progress.skipped} skipped; best mean recall "
@@ -93,6 +93,11 @@ def _run(settings: Settings, out: Path, console: Console) -> None:
             highlight=False,
         )
     leave()
+    return 0
+
+
+def _tell(console: Console, error: Exception) -> None:
+    console.print(f"denseav-train: error: {error}", style="red", soft_wrap=True, markup=False)
 
 
 def _one_line(text: str) -> str:

@@ -6,12 +6,17 @@ is the sum of all processes' gradients of it. Alone, everything here is the iden
 Batches are of one size on all processes. b items of one process, A of all.
 """
 
+import os
 from datetime import timedelta
+from time import monotonic, sleep
 from typing import Any
 
 import torch
 from torch import Tensor, distributed
 from torch.distributed.distributed_c10d import _get_default_store
+
+GRACE_S = 10.0
+"""So long other processes let the first one end before them, where an error ends them all."""
 
 
 def rank() -> int:
@@ -66,6 +71,21 @@ def leave() -> None:
     if _together():
         distributed.barrier()
         distributed.destroy_process_group()
+
+
+def give_way() -> None:
+    """End this process's share where an error ends it, and let the first process end before it.
+
+    Fabric kills a first process that still runs when it sees another one fail: its exit code, and
+    perhaps its last words, would be lost.
+    """
+    if not _together():
+        return
+    others, parent = rank() > 0, os.getppid()
+    distributed.destroy_process_group()
+    end_s = monotonic() + GRACE_S
+    while others and os.getppid() == parent and monotonic() < end_s:
+        sleep(0.1)
 
 
 def _together() -> bool:
