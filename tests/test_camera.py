@@ -277,6 +277,7 @@ def test_a_device_without_pictures_is_refused_and_released(
     assert capture.released
 
 
+@thrice
 def test_single_broken_pictures_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(camera_module, "FROZEN_S", 1.0)
     plug(monkeypatch, [True, *[True, True, False] * 500])
