@@ -170,7 +170,8 @@ class PulseServer:
         Path(self._folder, "pulse.sock").unlink(missing_ok=True)
         script = str(self._script)
         daemon = ("pulseaudio", "-n", "-F", script, "--daemonize=no", "--use-pid-file=no")
-        self._daemon = self._begin(*daemon, "--exit-idle-time=-1")
+        # Killed while it shares memory with ALSA's plugin, it can leave that one locked for ever.
+        self._daemon = self._begin(*daemon, "--exit-idle-time=-1", "--disable-shm=yes")
         self._wait()
         # Without a steady stream of silence the loudspeaker sleeps, and swallows a first second.
         pacat = ("pacat", "--playback", "--raw", "--format=s16le", "--rate=48000", "--channels=2")
