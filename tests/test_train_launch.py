@@ -4,18 +4,13 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from ports import free_port
-from train_runs import SMALL
 
 from denseav.models import load
-from denseav.train import machine
 from denseav.train.checkpointing import LAST, MODEL
 from denseav.train.cli import main
 
@@ -100,20 +95,3 @@ def test_another_number_of_tasks_is_one_line(
     assert remedy in said
     assert said.count("\n") == 1, said
     assert not out.exists()
-
-
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_processes_wait_while_the_first_pretrains(
-    monkeypatch: pytest.MonkeyPatch, strategy: Any
-) -> None:
-    given: dict[str, Any] = {}
-
-    def refuse(**options: Any) -> None:
-        given.update(options)
-        raise InterruptedError
-
-    monkeypatch.setattr(machine, "Fabric", refuse)
-    two = replace(SMALL.machine, devices=2, strategy=strategy)
-    with pytest.raises(InterruptedError):
-        machine.start(replace(SMALL, machine=two))
-    assert given["strategy"]._timeout >= timedelta(hours=12)

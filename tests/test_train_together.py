@@ -1,6 +1,8 @@
 """Two processes stop together: what ends the first ends the other, which would wait in vain."""
 
+from datetime import timedelta
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import pytest
@@ -57,8 +59,19 @@ def work(process: int, top: str) -> None:
         without_the_checkpoint(Path(top) / f"disk{process}"),
     ]
     said = [str(first_to_say(text)) for text in ("what all say", f"what {process} says")]
-    Path(f"{top}/{process}").write_text("\n".join(endings + said))
     distributed.destroy_process_group()
+
+    # Less patient than what the first one does takes, as every group is with pretraining.
+    distributed.init_process_group(
+        "gloo",
+        init_method=f"file://{top}/later",
+        rank=process,
+        world_size=TWO,
+        timeout=timedelta(seconds=4),
+    )
+    waited = ending(lambda: on_first(lambda: sleep(6)))
+    distributed.destroy_process_group()
+    Path(f"{top}/{process}").write_text("\n".join([*endings, *said, waited]))
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +100,7 @@ def test_what_all_say_is_said_once_and_what_one_says_too(endings: list[list[str]
     first, other = endings
     assert {first[4], other[4]} == {"True", "False"}
     assert first[5] == other[5] == "True"
+
+
+def test_processes_wait_for_what_the_first_does_alone(endings: list[list[str]]) -> None:
+    assert [process[6] for process in endings] == ["no end"] * TWO

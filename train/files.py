@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 
 from denseav.models import CheckpointError
 from denseav.train.errors import DataError, DiskError
-from denseav.train.gather import gather_objects, rank
+from denseav.train.gather import gather_objects, rank, wait_for_first
 
 
 def on_first(work: Callable[[], None]) -> None:
@@ -34,6 +34,7 @@ def on_first(work: Callable[[], None]) -> None:
     told = failure
     if not isinstance(failure, DataError | CheckpointError | None):  # may not travel
         told = RuntimeError(f"the first process stopped: {failure!r}")
+    wait_for_first()
     told = gather_objects(told)[0]
     if told is not None:
         raise failure or told

@@ -8,6 +8,7 @@ Batches are of one size on all processes. b items of one process, A of all.
 
 import os
 from datetime import timedelta
+from itertools import count
 from time import monotonic, sleep
 from typing import Any
 
@@ -15,8 +16,12 @@ import torch
 from torch import Tensor, distributed
 from torch.distributed.distributed_c10d import _get_default_store
 
+PATIENCE = timedelta(days=1)
+"""So long other processes wait for what the first one does alone, such as pretraining."""
 GRACE_S = 10.0
 """So long other processes let the first one end before them, where an error ends them all."""
+
+_meetings = count()
 
 
 def rank() -> int:
@@ -52,6 +57,21 @@ def gather_objects(item: Any) -> list[Any]:
     items: list[Any] = [None] * world()
     distributed.all_gather_object(items, item)
     return items
+
+
+def wait_for_first() -> None:
+    """Wait until the first process comes here too.
+
+    By its store: a collective gives up after some minutes, and where it were told to be patient it
+    would not see that the first one is gone.
+    """
+    if not _together():
+        return
+    store, key = _get_default_store(), f"denseav/{next(_meetings)}"
+    if rank() == 0:
+        store.set(key, "here")
+    else:
+        store.wait([key], PATIENCE)
 
 
 def first_to_say(text: str) -> bool:

@@ -9,7 +9,6 @@ SettingsError        the machine lacks the devices that the settings ask for, or
 
 import logging
 import os
-from datetime import timedelta
 
 import torch
 from lightning_fabric import Fabric
@@ -26,9 +25,6 @@ from denseav.train.errors import SettingsError
 from denseav.train.objective import Learner
 from denseav.train.settings import Machine, Settings
 from denseav.train.sharding import shard
-
-PATIENCE = timedelta(days=1)
-"""Processes wait so long for one another: the first pretrains and writes while the others wait."""
 
 
 def start(settings: Settings) -> Fabric:
@@ -123,13 +119,12 @@ def _strategy(machine: Machine) -> Strategy | str:
     if processes == 1:
         return "auto"
     if machine.strategy == "ddp":
-        return DDPStrategy(timeout=PATIENCE)
+        return DDPStrategy()
     return ModelParallelStrategy(
         shard,
         data_parallel_size=processes,
         tensor_parallel_size=1,
         save_distributed_checkpoint=False,
-        timeout=PATIENCE,
     )
 
 
