@@ -139,7 +139,8 @@ class Machine:
 
     Attributes
     ----------
-    accelerator : what kind of device; auto takes a GPU where there is one.
+    accelerator : what kind of device; auto takes a GPU where there is one, and the CPU for one
+        process alone.
     devices : processes on each node, one device each.
     nodes : how many machines.
     strategy : of many processes: ddp keeps the whole network on each, fsdp a part of it.
@@ -193,7 +194,8 @@ class Settings:
     backbones : where its encoders begin.
     pretraining : prepare both encoders on the world first; None for not.
     data : the shards to learn from.
-    validation : the shards to be measured on; None for no validation.
+    validation : the shards to be measured on, its `others` too, by themselves; None for no
+        validation.
     made : clips made in memory, in place of shards, to see that learning works.
     world : clips of the synthetic world, in place of shards.
     pooling : how a pair gets its similarity: the paper's, or one of its ablations.
