@@ -67,7 +67,7 @@ def measure(way: str, batch: int, device: str, threads: int) -> dict[str, float 
 
     from denseav.models.config import Aggregation
     from denseav.models.similarity import aggregate, all_volumes
-    from denseav.train.aggregate import dense_similarity
+    from denseav.train.loss.chunked_similarity import dense_similarity
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)

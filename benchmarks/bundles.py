@@ -20,10 +20,10 @@ from common import export, say
 from numpy.typing import NDArray
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from denseav.export import probe
-from denseav.export.bundle import Bundle, Manifest, file_sha256, open_bundle, write_manifest
-from denseav.export.parity import Heats
-from denseav.export.session import Session
+from denseav.export.builder import probe_inputs
+from denseav.export.builder.parity import Heats
+from denseav.export.runtime.bundle import Bundle, Manifest, file_sha256, open_bundle, write_manifest
+from denseav.export.runtime.session import Session
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,8 +94,8 @@ class Probe:
     @classmethod
     def of(cls, manifest: Manifest) -> Self:
         """Make what a bundle takes: four pictures and four sounds."""
-        pictures_NHW3 = probe.frames(4, manifest.image.height, manifest.image.width)
-        sounds_NS = probe.sounds(4, manifest.audio.window_samples)
+        pictures_NHW3 = probe_inputs.frames(4, manifest.image.height, manifest.image.width)
+        sounds_NS = probe_inputs.sounds(4, manifest.audio.window_samples)
         return cls(pictures_NHW3, sounds_NS, manifest.audio.tokens - 1)
 
     def heatmaps(self, session: Session) -> Heats:

@@ -19,9 +19,10 @@ from bundles import Case, Probe, full_size, workplace
 from common import FULL_SIZE, finish, say
 from rich.table import Table
 
-from denseav.export.graphs import make_graphs
-from denseav.export.parity import TOLERANCES, measure
-from denseav.export.session import Session, open_session
+from denseav.export.builder.graphs import make_graphs
+from denseav.export.builder.parity import TOLERANCES, measure
+from denseav.export.runtime.open_session import open_session
+from denseav.export.runtime.session import Session
 from denseav.models import load
 
 # Together they have every frame size and window that is asked about.

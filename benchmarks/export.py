@@ -13,8 +13,8 @@ from bundles import workplace
 from common import Check, at_least, at_most, export, final_record, finish, program, run_measured
 from rich.table import Table
 
-from denseav.export.bundle import open_bundle
-from denseav.stream.sources import DEMO_CLIP
+from denseav.export.runtime.bundle import open_bundle
+from denseav.stream.sources.open import DEMO_CLIP
 
 PRECISIONS = ("fp32", "fp16")
 FRAME_SIZE = (224, 296)

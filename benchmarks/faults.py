@@ -16,7 +16,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(ROOT / "tests"))  # the servers are the tests' own
 
-from faults import break_and_mend
+from support.faults import break_and_mend
 
 BACK_S = 3.0
 

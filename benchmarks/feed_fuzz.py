@@ -21,11 +21,11 @@ from typing import Any
 
 import numpy as np
 
-from denseav.export.bundle import Head
-from denseav.stream.feed_client import PREFIX, FeedFormatError, decode
-from denseav.stream.feed_message import Envelope, Origin, heat_fields
-from denseav.stream.feed_status import decode_status
-from denseav.stream.flow import Frame, Heatmap
+from denseav.export.runtime.bundle import Head
+from denseav.stream.feed.client import PREFIX, FeedFormatError, decode
+from denseav.stream.feed.message import Envelope, Origin, heat_fields
+from denseav.stream.feed.status import decode_status
+from denseav.stream.types import Frame, Heatmap
 
 _NUMBERS = (0, 1, 2, 255, 256, 65535, 65536, 2**31 - 1, 2**31, 2**32 - 1)
 _VALUES = (None, True, [], {}, "", "x" * 200, "\x1b[2J", -1, 0, 1e308, 10**400, [[]] * 9, "\ud800")

@@ -24,18 +24,18 @@ import numpy as np
 import psutil
 import zmq
 
-from denseav.export.bundle import Head
-from denseav.stream import feed_keys
-from denseav.stream.feed_client import (
+from denseav.export.runtime.bundle import Head
+from denseav.stream.feed import keys as feed_keys
+from denseav.stream.feed.client import (
     FeedRefusedError,
     FeedStaleError,
     HeatmapSubscriber,
     read_keys,
 )
-from denseav.stream.feed_message import Origin
-from denseav.stream.feed_publisher import Publisher
-from denseav.stream.flow import Frame, Heatmap
-from denseav.stream.stats import Stats
+from denseav.stream.feed.message import Origin
+from denseav.stream.feed.publisher import Publisher
+from denseav.stream.stats.stats import Stats
+from denseav.stream.types import Frame, Heatmap
 
 PORT = 25_557
 SPAWN = multiprocessing.get_context("spawn")

@@ -31,20 +31,21 @@ from common import finish, say
 from numpy.typing import NDArray
 from rich.table import Table
 
-from denseav.export.bundle import (
+from denseav.export.runtime.bundle import (
     SAMPLE_RATE_HZ,
     TOKEN_HOP_SAMPLES,
     TOKEN_SPAN_SAMPLES,
     Bundle,
     open_bundle,
 )
-from denseav.export.session import Features, Session, open_session
-from denseav.stream.loudness import Loudness
-from denseav.stream.pipeline import loudness_dbfs
-from denseav.train.score_segmentation import to_pixels
-from denseav.train.world_clips import LEVEL_DB, Head, Heard, room
-from denseav.train.world_listener import HEADS, points
-from denseav.train.world_split import Case, Split
+from denseav.export.runtime.open_session import open_session
+from denseav.export.runtime.session import Features, Session
+from denseav.stream.audio.level_normalizer import Loudness
+from denseav.stream.inference.pipeline import loudness_dbfs
+from denseav.train.eval.world.listener import HEADS, points
+from denseav.train.eval.world.split import Case, Split
+from denseav.train.metrics.segmentation import to_pixels
+from denseav.train.world.clips import LEVEL_DB, Head, Heard, room
 
 CLIP_SAMPLES = 2 * SAMPLE_RATE_HZ
 PAUSE_S = (0.5, 6.0)

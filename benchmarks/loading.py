@@ -22,10 +22,10 @@ import torch
 from numpy.random import Generator
 from PIL import Image
 
-from denseav.train.loading import make_loader
-from denseav.train.media import RATE_HZ, flac
-from denseav.train.rows import DataSettings, Mixing
-from denseav.train.shards import Clip, Shards, save_clips
+from denseav.train.data.dataset import DataSettings, Mixing
+from denseav.train.data.decode import RATE_HZ, flac
+from denseav.train.data.loader import make_loader
+from denseav.train.data.shards import Clip, Shards, save_clips
 
 CLIPS = 1024
 

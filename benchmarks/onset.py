@@ -25,7 +25,7 @@ from common import ROOT, finish, program, say
 from numpy.typing import NDArray
 from rich.table import Table
 
-from denseav.stream.feed_client import HeatmapSubscriber, HeatMessage
+from denseav.stream.feed.client import HeatmapSubscriber, HeatMessage
 
 DEMO = ROOT / "stream" / "demo" / "clip.mp4"
 BEFORE_S = 0.5

@@ -17,20 +17,21 @@ from bundles import Case, full_size, workplace
 from common import FULL_SIZE, ROOT, at_least, finish, say
 from rich.table import Table
 
-from denseav.export.bundle import Bundle, Manifest, demo_folder, open_bundle
-from denseav.export.graphs import make_graphs
-from denseav.export.session import Session, open_session
+from denseav.export.builder.graphs import make_graphs
+from denseav.export.runtime.bundle import Bundle, Manifest, demo_folder, open_bundle
+from denseav.export.runtime.open_session import open_session
+from denseav.export.runtime.session import Session
 from denseav.models import load
-from denseav.stream.clip import Clip
-from denseav.stream.flow import Frame, Heatmap
-from denseav.stream.hud import Hud
-from denseav.stream.overlay import Overlay
-from denseav.stream.paced import PacedClip
-from denseav.stream.pipeline import Pipeline
-from denseav.stream.runtime import LiveRun
-from denseav.stream.sources import DEMO_CLIP
-from denseav.stream.stats import Stats
-from denseav.stream.view import View
+from denseav.stream.app.live_loop import LiveRun
+from denseav.stream.app.sinks import View
+from denseav.stream.display.hud import Hud
+from denseav.stream.display.overlay import Overlay
+from denseav.stream.inference.pipeline import Pipeline
+from denseav.stream.sources.media_file import Clip
+from denseav.stream.sources.open import DEMO_CLIP
+from denseav.stream.sources.paced_file import PacedClip
+from denseav.stream.stats.stats import Stats
+from denseav.stream.types import Frame, Heatmap
 
 CASE = Case(frame_size=(224, 224), window_s=10)  # what the released code looks at
 DEMO_SIZE = ROOT / "configs" / "models" / "demo.json"

@@ -19,18 +19,24 @@ from common import Check, MemoryWatch, at_least, at_most, finish, say
 from numpy.typing import NDArray
 from rich.table import Table
 
-from denseav.export.bundle import SAMPLE_RATE_HZ, TOKEN_HOP_SAMPLES, demo_folder, open_bundle
-from denseav.export.session import Features, Session, open_session
-from denseav.stream.clip import Clip
-from denseav.stream.flow import Heatmap
-from denseav.stream.hud import Hud
-from denseav.stream.overlay import Overlay
-from denseav.stream.paced import PacedClip
-from denseav.stream.pipeline import Pipeline
-from denseav.stream.runtime import LiveRun
-from denseav.stream.sources import DEMO_CLIP
-from denseav.stream.stats import Stats
-from denseav.stream.view import View
+from denseav.export.runtime.bundle import (
+    SAMPLE_RATE_HZ,
+    TOKEN_HOP_SAMPLES,
+    demo_folder,
+    open_bundle,
+)
+from denseav.export.runtime.open_session import open_session
+from denseav.export.runtime.session import Features, Session
+from denseav.stream.app.live_loop import LiveRun
+from denseav.stream.app.sinks import View
+from denseav.stream.display.hud import Hud
+from denseav.stream.display.overlay import Overlay
+from denseav.stream.inference.pipeline import Pipeline
+from denseav.stream.sources.media_file import Clip
+from denseav.stream.sources.open import DEMO_CLIP
+from denseav.stream.sources.paced_file import PacedClip
+from denseav.stream.stats.stats import Stats
+from denseav.stream.types import Heatmap
 
 FRAME_MS = 1000 / 30
 HOP_MS = 1000 * TOKEN_HOP_SAMPLES / SAMPLE_RATE_HZ

@@ -24,11 +24,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from denseav.export.build import make_plan
-from denseav.export.bundle import window_samples
-from denseav.export.engine import SETTINGS, contiguous
-from denseav.export.graphs import Graph, make_graphs
-from denseav.export.precision import half, spell_out_attention
+from denseav.export.builder.build import make_plan
+from denseav.export.builder.graphs import Graph, make_graphs
+from denseav.export.builder.half_precision import half, spell_out_attention
+from denseav.export.builder.trt_engine import SETTINGS, contiguous
+from denseav.export.runtime.bundle import window_samples
 from denseav.models import load
 
 _COUNT = re.compile(r"consists of (\d+) Total Operators, of which (\d+) operators are supported")

@@ -12,8 +12,11 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from denseav.export.build import Plan, build, make_plan, remake_plan, require_same_model
-from denseav.export.bundle import (
+from denseav.export.builder.atomic_folder import rewritten, written_beside
+from denseav.export.builder.build import Plan, build, make_plan, remake_plan, require_same_model
+from denseav.export.builder.threshold_calibration import find_pairs
+from denseav.export.builder.trt_engine import require_tools
+from denseav.export.runtime.bundle import (
     SAMPLE_RATE_HZ,
     BundleError,
     Manifest,
@@ -22,9 +25,6 @@ from denseav.export.bundle import (
     window_samples,
     write_manifest,
 )
-from denseav.export.calibration import find_pairs
-from denseav.export.engine import require_tools
-from denseav.export.workshop import rewritten, written_beside
 from denseav.models import CheckpointError, DenseAV, load
 
 _SOURCES = """\

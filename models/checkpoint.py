@@ -16,10 +16,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from denseav.models import released
+from denseav.models import released_checkpoint
+from denseav.models.checkpoint_keys import check_keys, expected_shapes
 from denseav.models.config import FORMAT, CheckpointError, ModelConfig
 from denseav.models.denseav import DenseAV
-from denseav.models.keys import check_keys, expected_shapes
 from denseav.models.lora import merge
 
 CONFIG = "config.json"
@@ -106,7 +106,7 @@ def _read(source: str) -> tuple[ModelConfig, Weights | None]:
     if path.suffix == ".json":
         return replace(_config(path), trained=False), None
     if path.suffix == ".ckpt":
-        return released.adopt(*_read_lightning(path), source=source)
+        return released_checkpoint.adopt(*_read_lightning(path), source=source)
     raise CheckpointError(
         f"{source} is no model; give the folder that holds {CONFIG} and {WEIGHTS}, or a .ckpt"
     )
@@ -118,8 +118,8 @@ def _read_folder(folder: Path, source: str) -> tuple[ModelConfig, Weights]:
             raise CheckpointError(f"{source} is no model's folder: it holds no {name}")
     record = _json(folder / CONFIG)
     weights = _tensors(folder / WEIGHTS)
-    if released.is_released(record):
-        return released.adopt(record, weights, source=source)
+    if released_checkpoint.is_released(record):
+        return released_checkpoint.adopt(record, weights, source=source)
     config = _config(folder / CONFIG)
     shapes = {key: tuple(tensor.shape) for key, tensor in weights.items()}
     check_keys(expected_shapes(config), shapes, source)

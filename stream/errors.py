@@ -7,7 +7,7 @@ StreamError        1  itself: a library of the system is missing
 ├── SloError       6  what was measured is slower than was asked for
 └── OutputError    7  a recording or report cannot be written
 
-A bundle that cannot be used is `denseav.export.bundle.BundleError`, exit code 4.
+A bundle that cannot be used is `denseav.export.runtime.bundle.BundleError`, exit code 4.
 """
 
 import re

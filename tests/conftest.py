@@ -13,11 +13,11 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
-from desktop import XServer
 from hypothesis import settings
-from live_command import LiveProcess
-from media import LEVELS, ffmpeg, grey, tone, write_clip
-from servers import MjpegServer, PulseServer, RtspServer
+from support.desktop import XServer
+from support.live_command import LiveProcess
+from support.media import LEVELS, ffmpeg, grey, tone, write_clip
+from support.servers import MjpegServer, PulseServer, RtspServer
 
 # A shell's background jobs ignore Ctrl-C, and so would each program that a test interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from live_command import environment
+from support.live_command import environment
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("models", "train", "export", "stream")
@@ -45,15 +45,16 @@ def test_the_wheel_is_small_and_names_its_commands(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         commands = archive.read(next(n for n in names if n.endswith("entry_points.txt"))).decode()
-    assert "denseav-live = denseav.stream.live:main" in commands
+    assert "denseav-live = denseav.stream.cli.live:main" in commands
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
 LOADED = """
 import sys
-from denseav.stream import live
+from denseav.stream.cli import live
 light = [name for name in ("cv2", "onnxruntime", "av") if name in sys.modules]
-from denseav.stream import assembly, devices
+from denseav.stream.app import build
+from denseav.stream.cli import list_devices
 heavy = [name for name in ("torch", "transformers", "denseav.models") if name in sys.modules]
 print(light, heavy)
 """
@@ -75,7 +76,7 @@ def test_nothing_is_noted_down_about_who_runs_it(tmp_path: Path) -> None:
     env = environment(tmp_path)
     told = ("CI", "GITHUB_ACTIONS", "ORT_DISABLE_TELEMETRY", "PYTEST_CURRENT_TEST")
     subprocess.run(
-        [sys.executable, "-c", "import denseav.export.session_onnx"],
+        [sys.executable, "-c", "import denseav.export.runtime.onnx_session"],
         env={name: value for name, value in env.items() if name not in told},
         timeout=60,
         check=True,

@@ -13,7 +13,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from denseav.stream.feed_client import FeedError, HeatmapSubscriber, HeatMessage
+from denseav.stream.feed.client import FeedError, HeatmapSubscriber, HeatMessage
 
 TICK_S = 0.05
 MAX_AGE_MS = 200.0

@@ -1,0 +1,1 @@
+"""A checkpoint becomes a bundle: graphs, precision, parity, engines. Needs torch."""

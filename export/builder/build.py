@@ -1,0 +1,244 @@
+"""Checkpoint to bundle: graphs made, calibrated, compared with PyTorch, and only then kept.
+
+A model enters, a folder that `open_bundle` accepts leaves. Whether that folder then takes its
+final name is the caller's affair (`written_beside`).
+"""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from denseav.export.builder import probe_inputs
+from denseav.export.builder.graphs import Graph, make_graphs
+from denseav.export.builder.half_precision import half, spell_out_attention
+from denseav.export.builder.int8 import quantize_products
+from denseav.export.builder.parity import TOLERANCES, Heats, calibrate, failures, measure
+from denseav.export.builder.threshold_calibration import Pair, calibrate_on, provenance
+from denseav.export.builder.trt_engine import write_engines
+from denseav.export.runtime.bundle import (
+    SAMPLE_RATE_HZ,
+    TOKEN_HOP_SAMPLES,
+    TOKEN_SPAN_SAMPLES,
+    AudioInput,
+    Bundle,
+    BundleError,
+    ImageInput,
+    Manifest,
+    file_sha256,
+    window_samples,
+    write_manifest,
+)
+from denseav.export.runtime.open_session import open_session
+from denseav.export.runtime.session import Session
+from denseav.models import DenseAV, ModelConfig
+
+Precision = Literal["fp32", "fp16", "int8"]
+Step = Callable[[str], None]
+
+OPSET = 20
+ENERGY_FLOOR_DBFS = -60.0  # quieter than this is silence, whatever the model would say
+PICTURES = 4
+SOUNDS = 4
+
+_ONE_FILE_BYTES = 1_900_000_000  # protobuf ends at 2 GB; beyond, weights go beside the graph
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is to be built.
+
+    `frame_size` is (height, width), multiples of the patch; `tokens` how many a window holds;
+    `engines` whether TensorRT's are built beside the ONNX graphs; `calibration` what the heads'
+    scale is set with, nothing for the inputs that come with the program.
+    """
+
+    source: str
+    precision: Precision
+    frame_size: tuple[int, int]
+    tokens: int
+    engines: bool = False
+    calibration: tuple[Pair, ...] = ()
+
+
+def make_plan(
+    config: ModelConfig,
+    source: str,
+    precision: Precision,
+    frame_size: tuple[int, int] | None,
+    window_s: float,
+) -> Plan:
+    """Decide what to build for a model: the frame's size if none is asked for, whole tokens.
+
+    Raises
+    ------
+    BundleError
+        When the model has another token rate than live windows, or a side of the frame is no
+        multiple of the patch.
+    """
+    if config.audio.token_hop_samples != TOKEN_HOP_SAMPLES:
+        raise BundleError(
+            f"{source} gives a token every {config.audio.token_hop_samples} samples, and a live "
+            f"window moves by {TOKEN_HOP_SAMPLES}; export a model whose aligner pools by nine"
+        )
+    patch, (height, width) = config.image.patch, frame_size or config.frame_size
+    if height % patch or width % patch:
+        raise BundleError(f"--frame-size {height}x{width}: both must be multiples of {patch}")
+    beyond = window_s * SAMPLE_RATE_HZ - TOKEN_SPAN_SAMPLES
+    tokens = max(1, round(beyond / TOKEN_HOP_SAMPLES) + 1)
+    return Plan(source=source, precision=precision, frame_size=(height, width), tokens=tokens)
+
+
+def remake_plan(manifest: Manifest) -> Plan:
+    """Return the plan of a bundle that is there already, with TensorRT engines."""
+    if manifest.precision not in ("fp32", "fp16"):
+        raise BundleError(f"there are no TensorRT engines in {manifest.precision}")
+    return Plan(
+        source=manifest.source,
+        precision=cast(Precision, manifest.precision),
+        frame_size=(manifest.image.height, manifest.image.width),
+        tokens=manifest.audio.tokens,
+        engines=True,
+    )
+
+
+def require_same_model(old: Manifest, new: Manifest) -> None:
+    """Raise `BundleError` when a bundle's source no longer gives the model it was made from.
+
+    The scale of each head is measured anew, so it is as good as a fingerprint of the weights.
+    """
+    names = [head.name for head in old.heads] == [head.name for head in new.heads]
+    before, after = _probed_scale(old), _probed_scale(new)
+    if not names or not np.allclose(before, after, rtol=1e-3):
+        raise BundleError(
+            f"{old.source} is no longer the model that this bundle was made from; "
+            "nothing was changed; export it into another folder"
+        )
+
+
+def _probed_scale(manifest: Manifest) -> list[tuple[float, float]]:
+    if manifest.calibration:
+        return [(head["threshold"], head["ceiling"]) for head in manifest.calibration["probed"]]
+    return [(head.threshold, head.ceiling) for head in manifest.heads]
+
+
+def build(model: DenseAV, plan: Plan, folder: Path, step: Step) -> Manifest:
+    """Export `model` as planned into the empty `folder`; the model itself is changed.
+
+    Parameters
+    ----------
+    step : called with the name of each step as it begins.
+
+    Raises
+    ------
+    BundleError
+        When the exported graphs differ from PyTorch by more than the precision's tolerance.
+    """
+    step("reference heatmaps from PyTorch")
+    model.prepare_export(*plan.frame_size)
+    reference = _probe_heatmaps(make_graphs(model), plan)
+    spell_out_attention(model)
+    graphs = make_graphs(half(model) if plan.precision == "fp16" else model)
+    examples = graphs.examples(*plan.frame_size, window_samples(plan.tokens))
+    for name, graph in graphs.named().items():
+        step(f"the {name} graph")
+        _export(graph, examples[name], folder / f"{name}.onnx")
+    if plan.precision == "int8":
+        # The image graph alone: it sets the frame rate, and the audio graph's loss is too large.
+        quantize_products(folder / "image.onnx")
+    step("parity through the session that runs live")
+    manifest = _manifest(model.config, plan, reference, folder)
+    session = open_session(Bundle(folder=folder, manifest=manifest), "cpu", threads=2)
+    parity = _parity(session, plan, model.config.heads, reference)
+    manifest = dataclasses.replace(manifest, parity=parity)
+    if plan.calibration:
+        step(f"the heads' scale, on {len(plan.calibration)} pairs of picture and sound")
+        heads = calibrate_on(session, manifest, plan.calibration)
+        origin = provenance(plan.calibration, manifest.heads)
+        manifest = dataclasses.replace(manifest, heads=heads, calibration=origin)
+    if plan.engines:
+        manifest = write_engines(graphs.named(), examples, manifest, folder, step)
+        step("parity of the engines")
+        session = open_session(Bundle(folder=folder, manifest=manifest), "trt")
+        parity = _parity(session, plan, model.config.heads, reference)
+        manifest = dataclasses.replace(manifest, engine_parity=parity)
+    write_manifest(folder, manifest)
+    return manifest
+
+
+@dataclass(frozen=True, eq=False)
+class _Reference:
+    """PyTorch's heatmaps `[N, K, H, W]` in float32: of sounds, and of silence and noise."""
+
+    sounding: Heats
+    negative: Heats
+
+
+def _probe_heatmaps(session: Session, plan: Plan) -> _Reference:
+    pictures = [session.image(p) for p in probe_inputs.frames(PICTURES, *plan.frame_size)]
+    samples = window_samples(plan.tokens)
+
+    def heatmaps(waves_NS: NDArray[np.float32]) -> Heats:
+        sounds = [session.audio(wave_S) for wave_S in waves_NS]
+        newest = plan.tokens - 1
+        return np.stack([session.heatmap(p, s, newest) for p in pictures for s in sounds])
+
+    return _Reference(
+        heatmaps(probe_inputs.sounds(SOUNDS, samples)), heatmaps(probe_inputs.negatives(samples))
+    )
+
+
+def _export(graph: Graph, example: tuple[Tensor, ...], path: Path) -> None:
+    weights_bytes = sum(tensor.nbytes for tensor in graph.state_dict().values())
+    torch.onnx.export(
+        graph,
+        example,
+        path,
+        input_names=list(graph.inputs),
+        output_names=[graph.output],
+        opset_version=OPSET,
+        dynamo=True,
+        external_data=weights_bytes > _ONE_FILE_BYTES,
+        verbose=False,
+    )
+
+
+def _manifest(config: ModelConfig, plan: Plan, reference: _Reference, folder: Path) -> Manifest:
+    (height, width), (grid_height, grid_width) = plan.frame_size, reference.sounding.shape[2:]
+    return Manifest(
+        model=config.name,
+        trained=config.trained,
+        source=plan.source,
+        precision=plan.precision,
+        opset=OPSET,
+        heads=calibrate(config.heads, reference.sounding, reference.negative),
+        image=ImageInput(
+            height=height, width=width, grid_height=grid_height, grid_width=grid_width
+        ),
+        audio=AudioInput(
+            window_samples=window_samples(plan.tokens),
+            tokens=plan.tokens,
+            energy_floor_dbfs=ENERGY_FLOOR_DBFS,
+            takes_normalized=True,
+        ),
+        parity={},
+        files={path.name: file_sha256(path) for path in sorted(folder.iterdir())},
+    )
+
+
+def _parity(
+    session: Session, plan: Plan, heads: tuple[str, ...], reference: _Reference
+) -> dict[str, dict[str, float]]:
+    parity = measure(reference.sounding, _probe_heatmaps(session, plan).sounding, heads)
+    if failed := failures(parity, TOLERANCES[plan.precision]):
+        raise BundleError(
+            f"the {plan.precision} graphs on {session.backend} differ too much from PyTorch "
+            f"({'; '.join(failed)}); nothing was written"
+        )
+    return {name: asdict(figures) for name, figures in parity.items()}

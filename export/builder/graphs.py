@@ -1,0 +1,131 @@
+"""The three graphs of a bundle as torch modules: preprocessing, network and similarity.
+
+A trained `DenseAV` enters; modules that take what sensors give leave. ONNX and TensorRT are
+both made from these, so that one precision means the same numbers in both.
+Axes: K heads, C channels, H W pixels or grid, T tokens, S samples.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from denseav.export.runtime.session import normalized
+from denseav.models import DenseAV
+from denseav.models.image_encoder import IMAGE_MEAN, IMAGE_STD
+from denseav.models.similarity import similarity_slice
+
+
+class Graph(nn.Module):
+    """A module with the names that its inputs and its output have in a bundle."""
+
+    inputs: ClassVar[tuple[str, ...]]
+    output: ClassVar[str]
+
+
+class ImageGraph(Graph):
+    """The picture's way: scaled, normalised as in training, encoded."""
+
+    inputs = ("image",)
+    output = "image_features"
+
+    def __init__(self, model: DenseAV) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image_HW3: Tensor) -> Tensor:
+        """Encode a uint8 RGB picture into features [K, C, H, W] over the grid."""
+        mean_311 = torch.tensor(IMAGE_MEAN)[:, None, None]
+        std_311 = torch.tensor(IMAGE_STD)[:, None, None]
+        pixels_3HW = (image_HW3.float().permute(2, 0, 1) / 255 - mean_311) / std_311
+        return self.model.encode_image(pixels_3HW[None].to(_dtype(self.model)))[0]
+
+
+class AudioGraph(Graph):
+    """The sound's way: a window that the session has normalised, encoded."""
+
+    inputs = ("wave",)
+    output = "audio_features"
+
+    def __init__(self, model: DenseAV) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, normed_S: Tensor) -> Tensor:
+        """Encode a float32 waveform at 16 kHz, zero mean and unit deviation, into [K, C, T]."""
+        return self.model.encode_audio(normed_S[None].to(_dtype(self.model)))[0]
+
+
+class HeatmapGraph(Graph):
+    """Both features and the token in question: the similarity slice, in float32."""
+
+    inputs = ("image_features", "audio_features", "token")
+    output = "heat"
+
+    def forward(self, image_KCHW: Tensor, audio_KCT: Tensor, token_1: Tensor) -> Tensor:
+        """Return the heat [K, H, W] of audio token `token_1`, int64 [1]."""
+        return similarity_slice(image_KCHW, audio_KCT.index_select(2, token_1).squeeze(2))
+
+
+@dataclass(frozen=True, eq=False)
+class Graphs:
+    """The three modules, run by PyTorch: the slow session that every other is compared with."""
+
+    image_graph: ImageGraph
+    audio_graph: AudioGraph
+    heatmap_graph: HeatmapGraph
+    backend: str = "torch-cpu"
+    precision: str = "fp32"
+
+    def image(self, image_HW3: NDArray[np.uint8]) -> Tensor:
+        """As `Session.image`."""
+        return _run(self.image_graph, torch.from_numpy(image_HW3))
+
+    def audio(self, wave_S: NDArray[np.float32], least_deviation: float = 0.0) -> Tensor:
+        """As `Session.audio`."""
+        return _run(self.audio_graph, torch.from_numpy(normalized(wave_S, least_deviation)))
+
+    def heatmap(self, image: Tensor, audio: Tensor, token: int) -> NDArray[np.float32]:
+        """As `Session.heatmap`."""
+        heat_KHW = _run(self.heatmap_graph, image, audio, torch.tensor([token]))
+        return np.asarray(heat_KHW.numpy(), dtype=np.float32)
+
+    def dense(self, image: Tensor) -> NDArray[np.float32]:
+        """As `Session.dense`."""
+        return np.array(image.numpy(), np.float32)
+
+    def named(self) -> dict[str, Graph]:
+        """Return the modules by their names in a bundle."""
+        return {"image": self.image_graph, "audio": self.audio_graph, "heatmap": self.heatmap_graph}
+
+    def examples(self, height: int, width: int, samples: int) -> dict[str, tuple[Tensor, ...]]:
+        """Return inputs for each module by name, for an exporter to trace with."""
+        image_HW3 = torch.zeros(height, width, 3, dtype=torch.uint8)
+        wave_S = torch.zeros(samples)
+        features = _run(self.image_graph, image_HW3), _run(self.audio_graph, wave_S)
+        return {
+            "image": (image_HW3,),
+            "audio": (wave_S,),
+            "heatmap": (*features, torch.tensor([0])),
+        }
+
+
+def make_graphs(model: DenseAV) -> Graphs:
+    """Wrap a model that `prepare_export` has made ready."""
+    graphs = Graphs(ImageGraph(model), AudioGraph(model), HeatmapGraph())
+    for graph in graphs.named().values():
+        graph.eval()
+    return graphs
+
+
+@torch.no_grad()
+def _run(graph: Graph, *inputs: Tensor) -> Tensor:
+    output: Tensor = graph(*inputs)
+    return output
+
+
+def _dtype(model: nn.Module) -> torch.dtype:
+    return next(model.parameters()).dtype

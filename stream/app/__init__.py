@@ -1,0 +1,1 @@
+"""A run: put together from options, its loops and its sinks."""

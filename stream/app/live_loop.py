@@ -1,0 +1,174 @@
+"""The threads of a live run.
+
+The sources call in on their own threads, one thread hears, one sees, and the caller's thread draws
+(windows belong to it). Between them are one-slot mailboxes: the newest wins, what it replaced is
+counted. Only a frame that is to meet the sound of its own moment waits until that was heard.
+"""
+
+import dataclasses
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
+from time import monotonic
+
+from denseav.export.runtime.onnx_session import Interrupted
+from denseav.stream.app.sinks import View
+from denseav.stream.errors import SourceError
+from denseav.stream.inference.latest_slot import Came, Mailbox, WaitingLine
+from denseav.stream.inference.pipeline import Pipeline
+from denseav.stream.sources.health import Board
+from denseav.stream.stats.stats import Stats
+from denseav.stream.types import AudioBlock, Frame, Heatmap, Source
+
+_POLL_S = 0.05  # how long a thread sleeps at most before it looks whether the run is over
+
+
+class LiveRun:
+    """One live run: a `Receiver` for its sources, and the loop that shows what they give.
+
+    Parameters
+    ----------
+    sources : opened, not yet started.
+    pipeline, view, stats : as their modules say.
+    stop : set from anywhere to end the run.
+    seconds : how long to run; None until the source ends or a person quits.
+    ready : called with each heatmap until it returns True: the first that is worth announcing.
+    publish : called with every heatmap on the seeing thread; must not wait.
+    av_offset_s : how much later the sound arrives than the picture; taken off the sound's times.
+    board : the states of sources that may fail and come back; None when they cannot.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        pipeline: Pipeline,
+        view: View,
+        stats: Stats,
+        stop: threading.Event,
+        seconds: float | None = None,
+        ready: Callable[[Heatmap], bool] | None = None,
+        publish: Callable[[Heatmap], None] | None = None,
+        av_offset_s: float = 0.0,
+        board: Board | None = None,
+    ) -> None:
+        self._sources = sources
+        self._pipeline = pipeline
+        self._view = view
+        self._stats = stats
+        self._seconds = seconds
+        self._ready = ready
+        self._publish = publish
+        self._av_offset_s = av_offset_s
+        self._board = board or Board(lambda _: None)
+        self._frames: Mailbox[Came] | WaitingLine = Mailbox()
+        if pipeline.exact:
+            self._frames = WaitingLine(pipeline.wait_s, partial(stats.drop, "model_busy"))
+        self._heatmaps: Mailbox[Heatmap] = Mailbox()
+        self._stop = stop
+        self._ended = threading.Event()
+        self._all_seen = threading.Event()
+        self._failure: BaseException | None = None
+
+    def frame(self, frame: Frame) -> None:
+        """Take one picture from a source."""
+        came_s = monotonic()
+        self._stats.frame_in()
+        self._stats.stage("capture", came_s - frame.capture_s)
+        if self._frames.put((frame, came_s)):
+            self._stats.drop("model_busy")
+
+    def audio(self, block: AudioBlock) -> None:
+        """Take some sound from a source."""
+        block = dataclasses.replace(block, capture_s=block.capture_s - self._av_offset_s)
+        self._pipeline.listen(block)
+        self._view.audio(block)
+
+    def ended(self, error: SourceError | None) -> None:
+        """Hear that a source gives no more: one that failed ends the run for the others too."""
+        if error is not None:
+            self._failure = error
+            self._stop.set()
+        self._ended.set()
+
+    def run(self) -> None:
+        """Run until stopped, ended, or failed.
+
+        Raises
+        ------
+        StreamError
+            What a source, the model or a sink failed with, after everything has been closed.
+        """
+        workers = [
+            threading.Thread(target=self._guarded, args=(step,), name=step.__name__)
+            for step in (self._hear, self._see)
+        ]
+        for worker in workers:
+            worker.start()
+        try:
+            for source in self._sources:
+                source.start(self)
+            self._show()
+        finally:
+            self._stop.set()
+            for source in self._sources:
+                source.stop()
+            for worker in workers:
+                worker.join()
+        if self._failure is not None:
+            raise self._failure
+
+    def _show(self) -> None:
+        end_s = None if self._seconds is None else monotonic() + self._seconds
+        while not self._stop.is_set():
+            heatmap = self._heatmaps.get(_POLL_S)
+            if heatmap is not None:
+                with self._stats.timed("show"):
+                    self._view.show(heatmap)
+                self._stats.sink(heatmap.frame.capture_s, monotonic())
+            elif self._all_seen.is_set():
+                return
+            else:
+                self._view.poll(self._board.camera_fault())
+            if self._view.quit_asked or (end_s is not None and monotonic() >= end_s):
+                return
+
+    def _hear(self) -> None:
+        while not self._stop.is_set():
+            skipped = self._pipeline.hops_skipped
+            if self._pipeline.hear(_POLL_S):
+                self._stats.audio_hop()
+                self._stats.gauge("hop_ms", 1000 * self._pipeline.hop_s)
+                self._stats.drop("hop_skipped", self._pipeline.hops_skipped - skipped)
+
+    def _see(self) -> None:
+        while not self._stop.is_set():
+            taken = self._frames.get(_POLL_S)
+            if taken is None:
+                if self._ended.is_set() and self._frames.empty:
+                    self._all_seen.set()
+                continue
+            frame, came_s = taken
+            self._stats.stage("queue", monotonic() - came_s)
+            answer = self._pipeline.see(frame, self._view.wants_features)
+            heatmap = self._board.honest(answer, self._av_offset_s)
+            if heatmap is None:
+                self._stats.drop("camera_lost")
+                continue
+            self._stats.heatmap(frame.capture_s, heatmap.ready_s, heatmap.audio_end_s)
+            self._stats.skew(heatmap.skew_s)
+            if self._ready is not None and self._ready(heatmap):
+                self._ready = None
+            if self._publish is not None:
+                self._publish(heatmap)
+            if self._heatmaps.put(heatmap):
+                self._stats.drop("sink_busy")
+
+    def _guarded(self, step: Callable[[], None]) -> None:
+        """Let a failure on a worker end the run and be raised by it."""
+        try:
+            step()
+        except Interrupted:
+            self._stop.set()
+        except BaseException as error:  # noqa: BLE001
+            self._failure = error
+            self._stop.set()

@@ -1,0 +1,42 @@
+"""How loud it lately was: windows enter, the least deviation to normalise them by leaves.
+
+A network is trained on clips in which something sounds. A live window of a quiet room, normalised
+by itself, would be that room's noise, as loud as a voice. So a window is divided by no less than
+what was lately loud, which fades slowly, nor than a level so far above the energy floor that noise
+at the floor stays as faint as under the sounds of training.
+
+From the past alone, and one number is all that is kept.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from denseav.export.runtime.bundle import SAMPLE_RATE_HZ
+
+FADE_DB_PER_S = 2.0
+ABOVE_FLOOR_DB = 20.0
+
+
+class Loudness:
+    """The loudness of one stream.
+
+    Parameters
+    ----------
+    energy_floor_dbfs : at which no head is active any more.
+    """
+
+    def __init__(self, energy_floor_dbfs: float) -> None:
+        self._floor = 10 ** ((energy_floor_dbfs + ABOVE_FLOOR_DB) / 20)
+        self._recent = 0.0
+        self._end_sample = 0
+
+    def least_deviation(self, wave_S: NDArray[np.float32], end_sample: int) -> float:
+        """Take the newest window, float32 [S], and return what it is divided by at least.
+
+        `end_sample` counts at 16 kHz and never goes back; the window itself is heard in full.
+        """
+        passed_s = (end_sample - self._end_sample) / SAMPLE_RATE_HZ
+        faded = self._recent * 10 ** (-FADE_DB_PER_S * passed_s / 20)
+        self._recent = max(faded, float(np.std(wave_S, dtype=np.float64)))
+        self._end_sample = end_sample
+        return max(self._recent, self._floor)

@@ -1,0 +1,213 @@
+"""`denseav-feed`: watch, record, replay and check a feed, and keep its keys."""
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import closing, suppress
+from pathlib import Path
+from time import monotonic, sleep
+from types import FrameType
+from typing import NoReturn
+
+from rich.live import Live
+
+from denseav.stream.errors import OutputError, SourceError, StreamError
+from denseav.stream.feed import keys as feed_keys
+from denseav.stream.feed.client import (
+    FeedError,
+    FeedRefusedError,
+    FeedStaleError,
+    HeatmapSubscriber,
+    HeatMessage,
+)
+from denseav.stream.feed.conformance import Check
+from denseav.stream.feed.errors import FeedAuthError
+from denseav.stream.feed.recording import Recording, replay
+from denseav.stream.feed.sockets import Endpoint, FeedSockets, resolve
+from denseav.stream.feed.status import StatusSubscriber
+from denseav.stream.feed.watch_table import Watch
+
+DEFAULT_ENDPOINT = "tcp://127.0.0.1:5557"
+_CODES = """\
+exit codes: 0 ended as asked (also by Ctrl-C), 2 usage, 3 the feed or the recording cannot be
+            read or is not as FEED.md says, 5 keys or authorisation, 7 an output cannot be made"""
+_STEP_S = 0.1
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    options = _parser().parse_args(arguments)
+    try:
+        options.act(options)
+    except KeyboardInterrupt:
+        return 0
+    except StreamError as error:
+        return _failed(error, error.exit_code)
+    except FeedRefusedError as error:
+        return _failed(error, FeedAuthError.exit_code)
+    except FeedError as error:
+        return _failed(error, SourceError.exit_code)
+    return 0
+
+
+def _failed(error: Exception, code: int) -> int:
+    _say(f"error: {error}")
+    return code
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="denseav-feed",
+        description="Watch, record, replay and check the feed of denseav-live, and keep its keys.",
+        epilog=_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    watch = verbs.add_parser("watch", help="show a live table")
+    _reads(watch, _watch)
+    record = verbs.add_parser("record", help="keep the very bytes")
+    record.add_argument("file", type=Path, metavar="FILE", help="to make")
+    record.add_argument("--seconds", type=_positive, metavar="N", help="end after N seconds")
+    _reads(record, _record)
+    again = verbs.add_parser("replay", help="send the very bytes again, once somebody subscribes")
+    again.add_argument("file", type=Path, metavar="FILE", help="made by record")
+    again.add_argument("endpoint", nargs="?", default=DEFAULT_ENDPOINT, help="to publish at")
+    again.add_argument("--publish-keys", type=Path, metavar="DIR", help="made by keys init")
+    again.add_argument("--insecure", action="store_true", help="let other machines read, unchecked")
+    again.set_defaults(act=_replay)
+    check = verbs.add_parser("check", help="hold a feed against FEED.md")
+    check.add_argument("--seconds", type=_positive, default=3.0, metavar="N", help="default: 3")
+    _reads(check, _check)
+    _add_keys(verbs.add_parser("keys", help="who may read").add_subparsers(required=True))
+    return parser
+
+
+def _reads(parser: argparse.ArgumentParser, act: object) -> None:
+    parser.add_argument("endpoint", nargs="?", default=DEFAULT_ENDPOINT, help="of the heatmaps")
+    parser.add_argument("--keys", type=Path, metavar="FILE.client", help="from keys add-client")
+    parser.set_defaults(act=act)
+
+
+def _add_keys(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    init = verbs.add_parser("init", help="make the publisher's keys")
+    add = verbs.add_parser("add-client", help="authorise a client and write its key file")
+    shown = verbs.add_parser("list", help="name who is authorised")
+    revoke = verbs.add_parser("revoke", help="take a client's authorisation away")
+    add.add_argument("--out", type=Path, metavar="FILE", help="default: NAME.client")
+    for parser in (add, revoke):
+        parser.add_argument("name", metavar="NAME")
+    for parser, act in ((init, _init), (add, _add_client), (shown, _list), (revoke, _revoke)):
+        folder = feed_keys.default_folder()
+        parser.add_argument(
+            "--folder", type=Path, default=folder, metavar="DIR", help=f"default: {folder}"
+        )
+        parser.set_defaults(act=act)
+
+
+def _positive(text: str) -> float:
+    with suppress(ValueError):
+        if 0 < float(text) < float("inf"):
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+
+
+def _endpoint(text: str) -> Endpoint:
+    try:
+        return resolve(text)
+    except OutputError as error:
+        raise SourceError(str(error)) from None
+
+
+def _watch(options: argparse.Namespace) -> None:
+    endpoint, watch = _endpoint(options.endpoint), Watch()
+    with (
+        HeatmapSubscriber(endpoint.heat, options.keys, tap=watch.came) as heat,
+        StatusSubscriber(endpoint.status, options.keys) as status,
+        Live(auto_refresh=False) as live,
+    ):
+        while True:
+            live.update(watch.table(heat, status), refresh=True)
+            sleep(_STEP_S)
+
+
+def _record(options: argparse.Namespace) -> None:
+    endpoint = _endpoint(options.endpoint)
+    failures: list[OutputError] = []
+    end_s = monotonic() + (options.seconds or float("inf"))
+    with closing(Recording(options.file)) as recording:
+
+        def came(message: HeatMessage) -> None:
+            """Keep it; the receiving thread must go on, so the reading one hears of a failure."""
+            try:
+                if not failures:
+                    recording.add(message.data)
+            except OutputError as error:
+                failures.append(error)
+
+        with (
+            suppress(KeyboardInterrupt),
+            HeatmapSubscriber(endpoint.heat, options.keys, tap=came) as heat,
+        ):
+            while monotonic() < end_s and not failures:
+                with suppress(FeedStaleError):
+                    heat.read_latest(max_age_ms=200)
+                sleep(_STEP_S)
+    for failure in failures:
+        raise failure
+    if not recording.count:
+        raise SourceError(f"nothing came from {options.endpoint}, so there is no recording")
+    _say(f"{recording.count} messages kept in {options.file}; gaps: {heat.gaps}")
+
+
+def _replay(options: argparse.Namespace) -> None:
+    with closing(FeedSockets(options.endpoint, options.publish_keys, options.insecure)) as sockets:
+        _say(f"waiting for a subscriber at {sockets.endpoint.heat}")
+        _say(f"{replay(options.file, sockets)} messages sent")
+
+
+def _check(options: argparse.Namespace) -> None:
+    endpoint, check = _endpoint(options.endpoint), Check()
+    with (
+        HeatmapSubscriber(endpoint.heat, options.keys, tap=check.heat) as heat,
+        StatusSubscriber(endpoint.status, options.keys, tap=check.status) as status,
+    ):
+        next(heat)
+        next(status)
+        sleep(options.seconds)
+        heat.read_latest(max_age_ms=1000)
+    check.end(options.seconds)
+    if check.found:
+        raise SourceError("not as FEED.md says: " + "; ".join(sorted(check.found)))
+    _say(f"{check.heats} heat and {check.statuses} status messages are as FEED.md says")
+
+
+def _init(options: argparse.Namespace) -> None:
+    feed_keys.init(options.folder)
+    _say(f"keys made; publish with: denseav-live --publish … --publish-keys {options.folder}")
+
+
+def _add_client(options: argparse.Namespace) -> None:
+    out = options.out or Path(f"{options.name}.client")
+    feed_keys.add_client(options.folder, options.name, out)
+    _say(f"{options.name} is authorised; move {out} to that machine, and keep no copy")
+
+
+def _list(options: argparse.Namespace) -> None:
+    for key, name in sorted(feed_keys.clients(options.folder).items(), key=lambda item: item[1]):
+        print(f"{name}\t{key.decode()}")  # noqa: T201
+
+
+def _revoke(options: argparse.Namespace) -> None:
+    feed_keys.revoke(options.folder, options.name)
+    _say(f"{options.name} is no longer authorised")
+
+
+def _say(line: str) -> None:
+    print(f"denseav-feed: {line}", file=sys.stderr, flush=True)  # noqa: T201

@@ -1,0 +1,1 @@
+"""Heatmaps become pictures: on screen, in a file, in Rerun."""

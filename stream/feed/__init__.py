@@ -1,0 +1,1 @@
+"""The ZeroMQ feed: messages, publisher, client, keys, recordings."""

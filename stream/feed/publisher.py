@@ -1,0 +1,194 @@
+"""Heatmaps enter on the pipeline's thread, messages leave on a thread of its own.
+
+The pipeline never waits for the feed: between them is one slot, the newest wins, and while nobody
+has subscribed not even that is filled. Twice a second the status goes out on its own endpoint.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+from denseav.stream.feed.message import Envelope, Origin, heat_fields, new_run, preview_jpeg
+from denseav.stream.feed.sockets import FeedSockets
+from denseav.stream.inference.latest_slot import Mailbox
+from denseav.stream.sources.health import Kind, SourceState
+from denseav.stream.stats.stats import Snapshot, Stats
+from denseav.stream.types import Heatmap
+
+STATUS_S = 0.5
+STALLED_S = 1.0  # without a heatmap
+_POLL_S = 0.02  # how long a new subscriber may wait to be noticed
+_FAREWELL_S = 0.05  # what the last status may take to leave
+_GRADES = (("excellent", 0.9, 150.0), ("fair", 0.5, 400.0))  # least share of frames, most p95 ms
+
+
+class Publisher:
+    """One run's feed.
+
+    Parameters
+    ----------
+    endpoint : `tcp://ADDRESS:PORT` of the heatmaps; the status has the next port.
+    origin : what is the same in all messages.
+    snapshot : gives the run's figures; called on the publisher's thread.
+    keys : the key folder, or None for no keys.
+    insecure : whether other machines may connect without keys.
+    preview : whether pictures are sent.
+    sources : gives the states of those sources that may fail.
+    stats : takes the stage `publish` and the latency of what was sent; None for nothing.
+
+    Raises
+    ------
+    StreamError
+        When the endpoint cannot be bound, or would be open to others.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        origin: Origin,
+        snapshot: Callable[[], Snapshot],
+        *,
+        keys: Path | None = None,
+        insecure: bool = False,
+        preview: bool = False,
+        stats: Stats | None = None,
+        sources: Callable[[], Sequence[SourceState]] = tuple,
+    ) -> None:
+        self._stats = stats
+        self._sources = sources
+        self._origin = origin
+        self._snapshot = snapshot
+        self._preview = preview
+        self._sockets = FeedSockets(endpoint, keys, insecure)
+        run = new_run()
+        self._heat = Envelope("heat", origin.camera_id, run)
+        self._status = Envelope("status", origin.camera_id, run)
+        self._slot: Mailbox[Heatmap] = Mailbox()
+        self._replaced = 0
+        self._drops: Mapping[str, int] = {}  # counting anew for each message would cost too much
+        self._newest: Heatmap | None = None
+        self._sent_s: deque[float] = deque(maxlen=600)
+        self._failure: BaseException | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._guarded, name="feed", daemon=True)
+        self._thread.start()
+
+    @property
+    def endpoint(self) -> str:
+        """Where the heatmaps are, with the address resolved."""
+        return self._sockets.endpoint.heat
+
+    def heatmap(self, heatmap: Heatmap) -> None:
+        """Publish one answer if anybody wants it. Never waits; answers to no sound are no news.
+
+        Raises
+        ------
+        StreamError
+            When publishing has stopped: keys could no longer be checked, or the port was lost.
+        """
+        if self._failure is not None:
+            raise self._failure
+        if heatmap.audio_end_s is None:
+            return
+        self._newest = heatmap
+        if self._sockets.subscribers and self._slot.put(heatmap):
+            self._replaced += 1
+
+    def close(self) -> None:
+        """Say that the run has ended and unbind. May be called twice."""
+        self._stop.set()
+        self._slot.close()
+        self._thread.join()
+        self._sockets.close()
+
+    def _guarded(self) -> None:
+        """Keep what stops the publisher for the next call, and drop all connections at once."""
+        try:
+            self._run()
+        except BaseException as error:  # noqa: BLE001
+            self._failure = error
+            self._sockets.close()
+
+    def _run(self) -> None:
+        status_s = monotonic()
+        while not self._stop.is_set():
+            heatmap = self._slot.get(_POLL_S)
+            self._sockets.look()
+            if heatmap is not None:
+                self._publish(heatmap)
+            if monotonic() >= status_s:
+                status_s = max(status_s + STATUS_S, monotonic())
+                self._sockets.send_status(self._status.seal(self._status_fields(), None))
+        self._sockets.send_status(self._status.seal(self._status_fields(ended=True), None))
+        sleep(_FAREWELL_S)
+
+    def _publish(self, heatmap: Heatmap) -> None:
+        started_s = monotonic()
+        fields, maps_KHW = heat_fields(self._origin, heatmap, self._drops)
+        preview = preview_jpeg(heatmap.frame.image_HW3) if self._preview else b""
+        self._sockets.send_heat(self._heat.seal(fields, maps_KHW, preview))
+        sent_s = monotonic()
+        self._sent_s.append(sent_s)
+        if self._stats is not None:
+            self._stats.stage("publish", sent_s - started_s)
+            self._stats.sent(heatmap.frame.capture_s, sent_s)
+
+    def _status_fields(self, ended: bool = False) -> Mapping[str, Any]:
+        snapshot, newest, now_s = self._snapshot(), self._newest, monotonic()
+        self._drops = {**snapshot.drops, "feed_busy": self._replaced}
+        sources = self._sources()
+        state = "ended" if ended else _state(newest, sources, now_s)
+        recent_s = [sent_s for sent_s in self._sent_s if sent_s > now_s - 2]
+        return {
+            "state": state,
+            "health": health(snapshot, live=state == "live", hears=_well("microphone", sources)),
+            "replay": False,
+            "audio_dbfs": None if newest is None else round(newest.rms_dbfs, 1),
+            "fps_in": round(snapshot.fps_in, 2),
+            "fps_out": round(snapshot.fps_out, 2),
+            "fps_published": len(recent_s) / 2,
+            "latency_p50_ms": snapshot.latency_p50_ms,
+            "latency_p95_ms": snapshot.latency_p95_ms,
+            "published": self._heat.sequence,
+            "subscribers": self._sockets.subscribers,
+            "drops": self._drops,
+            "sources": [_source(source, now_s) for source in sources],
+        }
+
+
+def _source(source: SourceState, now_s: float) -> Mapping[str, Any]:
+    return {
+        "kind": source.kind,
+        "state": source.state.value,
+        "for_ms": round(1000 * max(0.0, now_s - source.since_s)),
+        "losses": source.losses,
+    }
+
+
+def _well(kind: Kind, sources: Sequence[SourceState]) -> bool:
+    return all(source.is_well for source in sources if source.kind == kind)
+
+
+def _state(newest: Heatmap | None, sources: Sequence[SourceState], now_s: float) -> str:
+    if not _well("camera", sources):
+        return "camera_lost"
+    if newest is None:
+        return "starting"
+    return "live" if now_s - newest.ready_s < STALLED_S else "stalled"
+
+
+def health(snapshot: Snapshot, live: bool, hears: bool = True) -> str:
+    """Return `excellent`, `fair` or `poor` by the last 10 seconds; `unusable` when not live.
+
+    Without sound it is `poor` at best.
+    """
+    if not live:
+        return "unusable"
+    share = snapshot.fps_out / snapshot.fps_in if snapshot.fps_in else 0.0
+    for grade, least, most_ms in _GRADES:
+        if hears and share >= least and (snapshot.latency_p95_ms or 0.0) <= most_ms:
+            return grade
+    return "poor"

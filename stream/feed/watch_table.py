@@ -1,0 +1,96 @@
+"""A feed enters, a table for people leaves: a few times a second, in the terminal."""
+
+from collections import deque
+from time import monotonic
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from denseav.stream.feed.client import FeedStaleError, HeatmapSubscriber, HeatMessage
+from denseav.stream.feed.status import StatusMessage, StatusSubscriber
+
+_RATE_S = 2.0
+_COLOURS = {"live": "green", "replay": "magenta", "excellent": "green", "fair": "yellow"}
+
+
+class Watch:
+    """What the table shows."""
+
+    def __init__(self) -> None:
+        self._came_s: deque[float] = deque(maxlen=1000)
+        self._last: HeatMessage | None = None
+
+    def came(self, message: HeatMessage) -> None:
+        """Hear of a heat message; on the receiving thread."""
+        self._last = message
+        self._came_s.append(monotonic())
+
+    def table(self, heat: HeatmapSubscriber, status: StatusSubscriber) -> RenderableType:
+        """Return what to show now.
+
+        Parameters
+        ----------
+        heat, status : the subscribers of the feed's two endpoints.
+
+        Raises
+        ------
+        FeedError
+            When the connection is refused or what comes is no feed.
+        """
+        parts: list[RenderableType] = []
+        try:
+            parts.append(_state(status.read_latest(max_age_ms=1500)))
+            heat.read_latest(max_age_ms=500)
+        except FeedStaleError as error:
+            parts.append(Text(str(error), style="red"))
+        if self._last is not None:
+            parts += [_heads(self._last), self._line(self._last, heat)]
+        return Group(*parts)
+
+    def _line(self, message: HeatMessage, heat: HeatmapSubscriber) -> Text:
+        now_s = monotonic()
+        rate = sum(came_s > now_s - _RATE_S for came_s in self._came_s) / _RATE_S
+        width, height = message.frame_size
+        return Text(
+            f"{message.header['camera']} {width}x{height}  {rate:.0f}/s  "
+            f"age {heat.age_ms(message):.0f} ms  gaps {heat.gaps}  "
+            f"restarts {heat.restarts}  run {message.run[:8]}  #{message.sequence}"
+        )
+
+
+def _state(status: StatusMessage) -> Text:
+    sound = status.header.get("audio_dbfs")
+    line = Text.assemble(
+        (status.state, _COLOURS.get(status.state, "red")),
+        "  health ",
+        (status.health, _COLOURS.get(status.health, "red")),
+    )
+    line.append(f"  sound {sound:.0f} dBFS" if isinstance(sound, float) else "")
+    for name in ("fps_in", "fps_out", "fps_published", "subscribers"):
+        value = status.header.get(name)
+        if isinstance(value, int | float):
+            line.append(f"  {name} {value:g}")
+    for source in status.sources:
+        if source.state != "running":
+            line.append(f"  {source.kind} {source.state} for {source.for_ms / 1000:.0f} s", "red")
+    return line
+
+
+def _heads(message: HeatMessage) -> Table:
+    table = Table("head", "valid", "score", "threshold", "peak x y", "box left top right bottom")
+    for head in message.heads.values():
+        table.add_row(
+            head.name,
+            "yes" if head.valid else "no",
+            f"{head.score:.3f}",
+            f"{head.threshold:.3f}",
+            _places(head.peak),
+            _places(head.box),
+            style="bold" if head.box else None,
+        )
+    return table
+
+
+def _places(values: tuple[float, ...] | None) -> str:
+    return "-" if values is None else " ".join(f"{value:.0f}" for value in values)

@@ -1,0 +1,1 @@
+"""Frames and audio become heatmaps: slots between threads, passes, hops."""

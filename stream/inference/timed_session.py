@@ -1,0 +1,43 @@
+"""A session whose every pass is timed as a stage of the run."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from denseav.export.runtime.session import Features, Session
+from denseav.stream.stats.stats import Stats
+
+
+class TimedSession:
+    """A `Session` around another.
+
+    Parameters
+    ----------
+    session : what computes.
+    stats : takes the stages `image`, `audio` and `similarity`.
+    """
+
+    def __init__(self, session: Session, stats: Stats) -> None:
+        self.backend = session.backend
+        self.precision = session.precision
+        self._session = session
+        self._stats = stats
+
+    def image(self, image_HW3: NDArray[np.uint8]) -> Features:
+        """As `Session.image`."""
+        with self._stats.timed("image"):
+            return self._session.image(image_HW3)
+
+    def audio(self, wave_S: NDArray[np.float32], least_deviation: float = 0.0) -> Features:
+        """As `Session.audio`."""
+        with self._stats.timed("audio"):
+            return self._session.audio(wave_S, least_deviation)
+
+    def heatmap(self, image: Features, audio: Features, token: int) -> NDArray[np.float32]:
+        """As `Session.heatmap`."""
+        with self._stats.timed("similarity"):
+            return self._session.heatmap(image, audio, token)
+
+    def dense(self, image: Features) -> NDArray[np.float32]:
+        """As `Session.dense`."""
+        with self._stats.timed("features"):
+            return self._session.dense(image)

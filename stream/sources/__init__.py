@@ -1,0 +1,1 @@
+"""Cameras, microphones and files, supervised, on one clock."""

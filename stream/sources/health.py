@@ -1,0 +1,142 @@
+"""The sources' own threads say how they do; the HUD, the log, the feed and the report read it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from threading import Lock
+from time import monotonic
+from typing import Any, Literal
+
+from denseav.stream.types import Heatmap
+
+Kind = Literal["camera", "microphone"]
+
+
+class State(StrEnum):
+    """How a source does.
+
+    Attributes
+    ----------
+    OPENING : opened for the first time, and nothing has come yet.
+    RUNNING : pictures or sound come.
+    STALLED : it is open, and nothing comes.
+    LOST : it failed, or stalled for too long; it is opened again and again until something comes.
+    MUTED : a microphone gives sound, and all of it is zeros.
+    """
+
+    OPENING = "opening"
+    RUNNING = "running"
+    STALLED = "stalled"
+    LOST = "lost"
+    MUTED = "muted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceState:
+    """One source's state.
+
+    Attributes
+    ----------
+    name : what people read: the device or address, never a password.
+    since_s : when it began, on the monotonic clock; RUNNING begins with the capture of what came.
+    reason : one line for people; empty while all is well.
+    losses : how often it was lost in this run.
+    """
+
+    kind: Kind
+    name: str
+    state: State
+    since_s: float
+    reason: str = ""
+    losses: int = 0
+
+    @property
+    def is_well(self) -> bool:
+        """Whether there is nothing to tell people."""
+        return self.state in (State.OPENING, State.RUNNING)
+
+    def words(self, now_s: float) -> str:
+        """Return the state as a few words for the HUD."""
+        if self.state is State.RUNNING:
+            return self.name
+        return f"{self.name}: {self.state.value} for {max(0.0, now_s - self.since_s):.0f} s"
+
+
+class Board:
+    """The newest state of each source. Every method may be called from any thread.
+
+    Parameters
+    ----------
+    say : called with one line for people at each change, except that a source begins.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._lock = Lock()
+        self._states: dict[Kind, SourceState] = {}
+
+    def enter(self, new: SourceState) -> None:
+        """Take a source's new state."""
+        with self._lock:
+            old = self._states.get(new.kind)
+            self._states[new.kind] = new
+            if old is None or (old.state in (State.OPENING, new.state) and new.is_well):
+                return
+            self._say(_line(old, new))
+
+    def states(self) -> Sequence[SourceState]:
+        """Return all states, the camera's first."""
+        with self._lock:
+            return [self._states[kind] for kind in sorted(self._states)]
+
+    def running_since_s(self, kind: Kind) -> float | None:
+        """Return when what such a source gives began to be good; None while it gives nothing good.
+
+        Without such a source, as when a file is played, all is good.
+        """
+        with self._lock:
+            source = self._states.get(kind)
+        if source is None:
+            return float("-inf")
+        return source.since_s if source.state is State.RUNNING else None
+
+    def camera_fault(self) -> str | None:
+        """Return what is wrong with the camera as a few words, or None."""
+        with self._lock:
+            camera = self._states.get("camera")
+        return None if camera is None or camera.is_well else camera.words(monotonic())
+
+    def honest(self, heatmap: Heatmap, av_offset_s: float = 0.0) -> Heatmap | None:
+        """Return what may be shown of a heatmap now.
+
+        None when its frame is from before the camera's last fault, or the camera is at fault now.
+        Without a head that is valid when its sound is from before the microphone's last fault, or
+        the microphone is at fault now. `av_offset_s` was taken off the sound's times.
+        """
+        seen_s = self.running_since_s("camera")
+        if seen_s is None or heatmap.frame.capture_s < seen_s:
+            return None
+        heard_s = self.running_since_s("microphone")
+        start_s = heatmap.audio_start_s
+        if start_s is None or (heard_s is not None and start_s >= heard_s - av_offset_s):
+            return heatmap
+        return replace(heatmap, valid_K=(False,) * len(heatmap.valid_K))
+
+    def report(self) -> list[dict[str, Any]]:
+        """Return the states as JSON takes them."""
+        now_s = monotonic()
+        return [
+            {
+                "source": source.kind,
+                "state": source.state.value,
+                "for_s": round(now_s - source.since_s, 3),
+                "losses": source.losses,
+            }
+            for source in self.states()
+        ]
+
+
+def _line(old: SourceState, new: SourceState) -> str:
+    if new.state is State.RUNNING:
+        return f"{new.kind} {new.name} is back after {new.since_s - old.since_s:.1f} s"
+    return new.reason

@@ -1,0 +1,80 @@
+"""Options enter, the cameras, microphones and files that they name leave, opened."""
+
+import argparse
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from denseav.stream.errors import StreamError
+from denseav.stream.sources.camera import Camera
+from denseav.stream.sources.health import Board
+from denseav.stream.sources.media_file import Clip
+from denseav.stream.sources.microphone import Microphone
+from denseav.stream.sources.paced_file import PacedClip
+from denseav.stream.sources.supervisor import Supervised
+from denseav.stream.stats.stats import Stats
+from denseav.stream.types import Source
+
+DEMO_CLIP = Path(__file__).parents[1] / "demo" / "clip.mp4"
+
+
+def open_sources(options: argparse.Namespace) -> list[Source]:
+    """Return what the options name.
+
+    Raises
+    ------
+    SourceError
+        When it cannot be opened; then nothing stays open.
+    """
+    if options.demo:
+        return [PacedClip(Clip(DEMO_CLIP), loop=True)]
+    if options.source is not None:
+        return [PacedClip(Clip(options.source))]
+    camera = Camera(options.camera, size=options.camera_size, fps=options.camera_fps)
+    if options.mic == "none":
+        return [camera]
+    try:
+        return [camera, Microphone(options.mic or "default")]
+    except StreamError:
+        camera.stop()
+        raise
+
+
+def supervised(sources: Sequence[Source], board: Board, stats: Stats) -> list[Source]:
+    """Return the sources with each camera and microphone kept going; files just end.
+
+    Parameters
+    ----------
+    board : is told how they do.
+    stats : takes what each microphone lost.
+    """
+    kept: list[Source] = []
+    for source in sources:
+        match source:
+            case Camera():
+                kept.append(Supervised("camera", source, board, partial(count_losses, stats)))
+            case Microphone():
+                kept.append(Supervised("microphone", source, board, partial(count_losses, stats)))
+            case _:
+                kept.append(source)
+    return kept
+
+
+def count_losses(stats: Stats, source: Source) -> None:
+    """Count what an opening that is done with has lost."""
+    if isinstance(source, Microphone):
+        stats.drop("microphone_overflow", source.overflows)
+        stats.drop("samples_not_numbers", source.not_finite)
+
+
+def described(source: Source) -> str:
+    """Return a source as the READY line has it."""
+    match source:
+        case Supervised():
+            return described(source.device)
+        case Camera():
+            return f'camera="{source.name}"@{source.width}x{source.height}'
+        case Microphone():
+            return f'mic="{source.name}"@{source.rate_hz}'
+        case _:
+            return f'source="{source.name}"'

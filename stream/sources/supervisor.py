@@ -1,0 +1,287 @@
+"""A source that may fail enters, one that does not leaves: it is opened again until it is back.
+
+What the openings give is joined: frames are counted on, and the sound that was missed is as many
+missing samples. Nothing is made up meanwhile: without a camera there are no frames.
+"""
+
+import dataclasses
+import math
+import random
+from collections.abc import Callable
+from threading import Event, Lock, Thread, current_thread
+from time import monotonic
+from typing import Protocol, Self
+
+from denseav.stream.errors import SourceError
+from denseav.stream.sources.health import Board, Kind, SourceState, State
+from denseav.stream.types import AudioBlock, Frame, Receiver, Source
+
+STALLED_S = {"camera": 1.0, "microphone": 0.5}
+GIVEN_UP_S = 1.5  # what stalled for so long is opened anew
+SLOW = 3.0  # a source is given this many times its last pause
+ZEROS_S = 3.0
+FIRST_DELAY_S, LAST_DELAY_S, JITTER = 0.25, 1.0, 0.25  # from attempt to attempt
+LEAST_DELAY_S = 0.1  # after an attempt that took long
+HEALTHY_S = 5.0  # what gave something for so long is opened again without much delay
+POLL_S = 0.05
+STOP_TIMEOUT_S = 1.5
+LEAVE_S = 0.1
+
+
+class Device(Source, Protocol):
+    """A source that can be opened again."""
+
+    def stop(self, timeout_s: float = ...) -> None:
+        """Stop and release the device; one that does not answer releases itself later."""
+
+    def again(self) -> Self:
+        """Open the same device anew; SourceError while that is impossible."""
+
+
+class Pace:
+    """How long to wait before each attempt: longer each time, and never the same for everybody."""
+
+    def __init__(self) -> None:
+        self._delay_s = FIRST_DELAY_S
+
+    def next_s(self) -> float:
+        """Return the seconds to wait now."""
+        delay_s = self._delay_s * random.uniform(1 - JITTER, 1 + JITTER)
+        self._delay_s = min(2 * self._delay_s, LAST_DELAY_S)
+        return delay_s
+
+    def reset(self) -> None:
+        """Begin with short delays again."""
+        self._delay_s = FIRST_DELAY_S
+
+
+class Supervised:
+    """A camera or microphone kept going: a `Source` that ends only when it is stopped.
+
+    Parameters
+    ----------
+    kind : which of the two.
+    device : opened, not started.
+    board : is told every change of state.
+    closed : is given each opening of the device when it is done with.
+    """
+
+    def __init__(
+        self, kind: Kind, device: Device, board: Board, closed: Callable[[Source], None]
+    ) -> None:
+        self.name = device.name
+        self.device = device
+        self._kind = kind
+        self._board = board
+        self._closed = closed
+        self._pace = Pace()
+        self._stopping = Event()
+        self._thread: Thread | None = None
+        self._lock = Lock()  # of the state
+        self._state = State.OPENING
+        self._losses = 0
+        self._seam = Seam()
+        self._opening: Opening | None = None
+
+    def start(self, receiver: Receiver) -> None:
+        """Begin to give what the device gives."""
+        self._enter(State.OPENING, monotonic())
+        self._thread = Thread(
+            target=self._keep, args=(receiver,), name=f"{self._kind} keeper", daemon=True
+        )
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop and release the device. May be called twice."""
+        if self._stopping.is_set():
+            return
+        self._stopping.set()
+        if self._thread is None:
+            self._close()
+        elif self._thread is not current_thread():
+            self._thread.join(STOP_TIMEOUT_S)
+
+    def came(self, opening: "Opening", state: State, since_s: float) -> bool:
+        """Hear from an opening that something has come; return whether that still counts."""
+        with self._lock:
+            if opening is not self._opening:
+                return False
+            opening.note()
+            if self._state is not state:
+                self._enter(state, since_s, self._reason(state))
+            return True
+
+    def _keep(self, receiver: Receiver) -> None:
+        try:
+            while not self._stopping.is_set():
+                self._run_once(receiver)
+        except Exception as error:  # noqa: BLE001
+            receiver.ended(SourceError(f"{self._kind} {self.name} cannot be kept going ({error})"))
+
+    def _run_once(self, receiver: Receiver) -> None:
+        """Give what one opening gives, and open the device again when it gives nothing more."""
+        opening = self._opening = Opening(self, self._seam, receiver)
+        self.device.start(opening)
+        reason = self._watch(opening)
+        with self._lock:
+            self._opening = None
+        self._close()
+        if opening.lasted_s > HEALTHY_S:
+            self._pace.reset()
+        if reason is not None:
+            self._lose(reason)
+            self._reopen()
+
+    def _watch(self, opening: "Opening") -> str | None:
+        """Return why the device has ceased to give anything, or None when told to stop."""
+        while not self._stopping.is_set():
+            if opening.over.wait(POLL_S):
+                return str(opening.error or self._reason(State.LOST))
+            with self._lock:
+                silent_s = opening.silent_s
+                if silent_s > max(GIVEN_UP_S, opening.patience_s):
+                    return self._reason(State.LOST)
+                if silent_s > max(STALLED_S[self._kind], opening.patience_s):
+                    self._stall(silent_s)
+        return None
+
+    def _stall(self, silent_s: float) -> None:
+        if self._state in (State.RUNNING, State.MUTED):
+            self._enter(State.STALLED, monotonic() - silent_s, self._reason(State.STALLED))
+
+    def _lose(self, reason: str) -> None:
+        with self._lock:
+            if self._state is State.LOST:
+                return
+            self._losses += 1
+            self._enter(State.LOST, monotonic(), f"{reason}; it is opened again until it is back")
+
+    def _reopen(self) -> None:
+        took_s = 0.0
+        while not self._stopping.wait(max(LEAST_DELAY_S, self._pace.next_s() - took_s)):
+            begun_s = monotonic()
+            try:
+                self.device = self.device.again()
+            except SourceError:
+                took_s = monotonic() - begun_s
+                continue
+            if self._stopping.is_set():
+                self._close()
+            return
+
+    def _close(self) -> None:
+        self.device.stop(STOP_TIMEOUT_S if self._stopping.is_set() else LEAVE_S)
+        self._closed(self.device)
+
+    def _enter(self, state: State, since_s: float, reason: str = "") -> None:
+        self._state = state
+        self._board.enter(
+            SourceState(
+                kind=self._kind,
+                name=self.name,
+                state=state,
+                since_s=since_s,
+                reason=reason,
+                losses=self._losses,
+            )
+        )
+
+    def _reason(self, state: State) -> str:
+        match state:
+            case State.MUTED:
+                return (
+                    f"{self._kind} {self.name} gives only zeros; unmute it, or allow it for this "
+                    "program in the system's privacy settings"
+                )
+            case State.STALLED:
+                return f"{self._kind} {self.name} has stalled; nothing comes from it"
+            case State.LOST:
+                return f"{self._kind} {self.name} gives nothing any more"
+            case _:
+                return ""
+
+
+class Opening:
+    """One opening of a device: the `Receiver` of what it gives, until it is left."""
+
+    def __init__(self, owner: Supervised, seam: "Seam", receiver: Receiver) -> None:
+        self.over = Event()
+        self.error: SourceError | None = None
+        self._owner = owner
+        self._seam = seam
+        self._receiver = receiver
+        self._missed: int | None = None
+        self._zeros_from_s: float | None = None
+        self._first_s: float | None = None
+        self._last_s = self.patience_s = 0.0
+
+    @property
+    def silent_s(self) -> float:
+        """How long nothing has come; none before the first: the device knows how long it takes."""
+        return 0.0 if self._first_s is None else monotonic() - self._last_s
+
+    @property
+    def lasted_s(self) -> float:
+        """How long something came."""
+        return 0.0 if self._first_s is None else self._last_s - self._first_s
+
+    def note(self) -> None:
+        """Note that something has come now."""
+        now_s = monotonic()
+        if self._first_s is None:
+            self._first_s = self._last_s = now_s
+        self.patience_s = SLOW * (now_s - self._last_s)
+        self._last_s = now_s
+
+    def frame(self, frame: Frame) -> None:
+        """Take one picture."""
+        if self._owner.came(self, State.RUNNING, frame.capture_s):
+            self._receiver.frame(self._seam.frame(frame))
+
+    def audio(self, block: AudioBlock) -> None:
+        """Take some sound."""
+        if block.samples_SC.any():
+            self._zeros_from_s = None
+        elif self._zeros_from_s is None:
+            self._zeros_from_s = block.capture_s
+        zeros_s = 0.0 if self._zeros_from_s is None else block.end_s - self._zeros_from_s
+        state = State.MUTED if zeros_s > ZEROS_S else State.RUNNING
+        if self._owner.came(self, state, block.capture_s):
+            if self._missed is None:
+                self._missed = self._seam.missed(block)
+            self._receiver.audio(self._seam.audio(block, self._missed))
+
+    def ended(self, error: SourceError | None) -> None:
+        """Hear that the device gives no more."""
+        self.error = error
+        self.over.set()
+
+
+class Seam:
+    """Joins what one opening gave to what the next gives, in counts that only grow."""
+
+    def __init__(self) -> None:
+        self._next_frame = 0
+        self._last: AudioBlock | None = None
+
+    def frame(self, frame: Frame) -> Frame:
+        """Return the frame with its index in the whole run."""
+        frame = dataclasses.replace(frame, index=self._next_frame)
+        self._next_frame += 1
+        return frame
+
+    def missed(self, block: AudioBlock) -> int:
+        """Return how much must be added to the counts of an opening that begins with this block.
+
+        The time between the openings' sound is counted as missing samples, at the new one's rate.
+        """
+        if self._last is None:
+            return 0
+        end_s = (self._last.first_sample + len(self._last.samples_SC)) / self._last.rate_hz
+        missed_s = max(0.0, block.capture_s - self._last.end_s)
+        return math.ceil((end_s + missed_s) * block.rate_hz) - block.first_sample
+
+    def audio(self, block: AudioBlock, missed: int) -> AudioBlock:
+        """Return the block with its samples counted from the start of the run."""
+        self._last = dataclasses.replace(block, first_sample=block.first_sample + missed)
+        return self._last

@@ -1,0 +1,102 @@
+"""The run's figures leave as Prometheus text over HTTP, for programs on this machine alone."""
+
+from collections.abc import Iterator, Mapping
+
+from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+)
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from denseav.stream.errors import OutputError
+from denseav.stream.stats.series import EDGES_MS, Histogram
+from denseav.stream.stats.stats import Stats
+
+_ADDRESS = "127.0.0.1"
+
+
+class Metrics:
+    """Answers `GET /metrics` until closed.
+
+    Parameters
+    ----------
+    port : on 127.0.0.1.
+    stats : read anew for every answer.
+    run : what stays the same, as labels.
+
+    Raises
+    ------
+    OutputError
+        When the port cannot be had.
+    """
+
+    def __init__(self, port: int, stats: Stats, run: Mapping[str, str]) -> None:
+        registry = CollectorRegistry()
+        registry.register(_Figures(stats, run))
+        ProcessCollector(registry=registry)
+        try:
+            self._server, self._thread = start_http_server(port, _ADDRESS, registry)
+        except OSError as error:
+            raise OutputError(
+                f"cannot serve metrics at {_ADDRESS}:{port} ({error.strerror}); choose another port"
+            ) from None
+        self.url = f"http://{_ADDRESS}:{self._server.server_port}/metrics"
+
+    def close(self) -> None:
+        """Answer no more and give the port back."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+class _Figures(Collector):
+    def __init__(self, stats: Stats, run: Mapping[str, str]) -> None:
+        self._stats = stats
+        self._run = dict(run)
+
+    def collect(self) -> Iterator[Metric]:
+        totals = self._stats.totals()
+        yield InfoMetricFamily("denseav_run", "What runs.", self._run)
+        yield CounterMetricFamily("denseav_frames", "Pictures that came in.", totals.frames_in)
+        yield CounterMetricFamily("denseav_heatmaps", "Heatmaps made.", totals.frames_out)
+        yield CounterMetricFamily("denseav_audio_passes", "Audio passes.", totals.audio_hops)
+        drops = CounterMetricFamily("denseav_drops", "Thrown away, by cause.", labels=["cause"])
+        for cause, count in totals.drops.items():
+            drops.add_metric([cause], count)
+        yield drops
+        ways = {way.removeprefix("capture_to_"): seen for way, seen in totals.latency.items()}
+        yield _histograms("latency", "From a picture's capture to where it arrived.", "to", ways)
+        yield _histograms("stage", "Time taken by one step.", "stage", totals.stages)
+        age = {"": totals.audio_age}
+        yield _histograms("audio_age", "Age of the sound behind a heatmap.", None, age)
+        for name, value in {**totals.gauges, "av_skew_ms": totals.av_skew_ms}.items():
+            if value is not None:
+                yield _gauge(name, value)
+
+
+def _histograms(
+    name: str, text: str, label: str | None, kinds: Mapping[str, Histogram]
+) -> HistogramMetricFamily:
+    family = HistogramMetricFamily(
+        f"denseav_{name}_seconds", text, labels=[] if label is None else [label]
+    )
+    for kind, histogram in kinds.items():
+        below, buckets = 0, []
+        edges = [str(edge_ms / 1000) for edge_ms in EDGES_MS]
+        for edge, count in zip([*edges, "+Inf"], histogram.count_L, strict=True):
+            below += count
+            buckets.append((edge, float(below)))
+        family.add_metric([] if label is None else [kind], buckets, histogram.sum_ms / 1000)
+    return family
+
+
+def _gauge(name: str, value: float) -> GaugeMetricFamily:
+    """Prometheus counts in seconds."""
+    text = "The newest value; absent while unknown."
+    if name.endswith("_ms"):
+        return GaugeMetricFamily(f"denseav_{name[:-3]}_seconds", text, value / 1000)
+    return GaugeMetricFamily(f"denseav_{name}", text, value)

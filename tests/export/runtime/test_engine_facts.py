@@ -1,0 +1,226 @@
+"""TensorRT where it is not: facts checked before engines are opened, and what is said instead."""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from support.fake_gpu import Gpu, fake_gpu, forget_ours
+from support.fake_session import fake_manifest
+
+from denseav.export.runtime import open_session as opening
+from denseav.export.runtime.bundle import (
+    GRAPHS,
+    Bundle,
+    BundleError,
+    file_sha256,
+    open_bundle,
+    write_manifest,
+)
+from denseav.export.runtime.engine_facts import (
+    Machine,
+    MismatchError,
+    Sidecar,
+    check_engines,
+    engine_path,
+    sidecar_path,
+    write_sidecar,
+)
+from denseav.export.runtime.open_session import open_session, trt_runtime
+
+HERE = Machine(tensorrt="11.1.0.106", gpu="NVIDIA Fake 1", compute_capability="9.0")
+SHAPES = {
+    "image": {"image": [16, 24, 3]},
+    "audio": {"wave": [8720]},
+    "heatmap": {"heat": [2, 2, 3]},
+}
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    """A bundle whose graphs and engines are any bytes, and whose facts fit `HERE`."""
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    for graph in GRAPHS:
+        onnx = folder / f"{graph}.onnx"
+        onnx.write_bytes(graph.encode())
+        engine = engine_path(folder, graph)
+        engine.write_bytes(b"engine of " + graph.encode())
+        facts = dataclasses.asdict(HERE) | {"shapes": SHAPES[graph] | {"features": [2, 10]}}
+        write_sidecar(engine, Sidecar(**facts, precision="fp32", source_sha256=file_sha256(onnx)))
+    return signed(folder)
+
+
+def signed(folder: Path) -> Bundle:
+    files = {p.name: file_sha256(p) for p in folder.iterdir() if p.name != "manifest.json"}
+    write_manifest(folder, replace(fake_manifest(), files=files))
+    return open_bundle(folder)
+
+
+def edit(bundle: Bundle, graph: str, **changes: object) -> Bundle:
+    path = sidecar_path(engine_path(bundle.folder, graph))
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    return signed(bundle.folder)
+
+
+@pytest.fixture
+def no_trt() -> Iterator[None]:
+    forget_ours()
+    yield
+    forget_ours()
+
+
+@pytest.fixture
+def gpu() -> Iterator[Gpu]:
+    with fake_gpu() as gpu:
+        yield gpu
+
+
+def test_facts_that_fit_are_accepted(bundle: Bundle) -> None:
+    check_engines(bundle, HERE)
+
+
+MISMATCHES = [
+    ({"tensorrt": "10.9.0.34"}, r"TensorRT is 11\.1\.0\.106 here, .* built for 10\.9\.0\.34"),
+    ({"gpu": "NVIDIA Other"}, "the GPU is NVIDIA Fake 1 here, .* built for NVIDIA Other"),
+    (
+        {"compute_capability": "8.6"},
+        r"the GPU's compute capability is 9\.0 here, .* built for 8\.6",
+    ),
+    ({"precision": "fp16"}, "the precision is fp32 here, .* built for fp16"),
+    (
+        {"source_sha256": "0" * 64},
+        "the sha256 of the ONNX graph is [0-9a-f]{64} here, .* built for 000",
+    ),
+    ({"shapes": {"wave": [2960]}}, r"the shape of wave is \[8720\] here, .* built for \[2960\]"),
+    ({"shapes": {}}, r"the shape of wave is \[8720\] here, .* built for None"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), MISMATCHES)
+def test_a_mismatch_names_the_field_and_the_remedy(
+    bundle: Bundle, gpu: Gpu, changes: dict[str, object], message: str
+) -> None:
+    bundle = edit(bundle, "audio", **changes)
+    remedy = f"rebuild it with: denseav-export --rebuild-engines {bundle.folder}"
+    with pytest.raises(MismatchError, match=rf"^audio\.engine does not fit: {message}") as caught:
+        open_session(bundle, "trt")
+    assert str(caught.value).endswith(remedy)
+    assert gpu.opened == 0
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"shapes": 3}', "\x00", '{"tensorrt": "11"}'])
+def test_damaged_facts_are_no_facts(bundle: Bundle, gpu: Gpu, text: str) -> None:
+    sidecar_path(engine_path(bundle.folder, "heatmap")).write_text(text)
+    with pytest.raises(MismatchError, match=r"heatmap\.engine is not opened; rebuild"):
+        open_session(signed(bundle.folder), "trt")
+    assert gpu.opened == 0
+
+
+def test_missing_facts_are_no_facts(bundle: Bundle, gpu: Gpu) -> None:
+    sidecar_path(engine_path(bundle.folder, "image")).unlink()
+    with pytest.raises(MismatchError, match=r"image\.engine\.json is missing"):
+        open_session(signed(bundle.folder), "trt")
+    assert gpu.opened == 0
+
+
+def test_a_bundle_without_engines_says_how_to_get_them(bundle: Bundle) -> None:
+    engine_path(bundle.folder, "audio").unlink()
+    with pytest.raises(BundleError, match="no TensorRT engines; export it with --trt fp16"):
+        open_session(signed(bundle.folder), "trt")
+
+
+def test_onnx_is_run_instead_only_when_asked_and_said(
+    bundle: Bundle, gpu: Gpu, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    bundle = edit(bundle, "image", gpu="NVIDIA Other")
+    monkeypatch.setattr("denseav.export.runtime.onnx_session.OnnxSession", lambda *call: call)
+    assert open_session(bundle, "trt", on_mismatch="onnx") == (bundle, "cuda")
+    assert "running the ONNX graphs on CUDA: image.engine does not fit: the GPU" in caplog.text
+
+
+def test_rebuilding_runs_the_exporter_and_opens_what_it_made(
+    bundle: Bundle, gpu: Gpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stale = edit(bundle, "image", gpu="NVIDIA Other")
+
+    def rebuild(command: list[str], check: bool) -> object:
+        assert command[0] == sys.executable
+        assert command[-2:] == ["--rebuild-engines", str(stale.folder)]
+        edit(stale, "image", gpu=HERE.gpu)
+        return type("Done", (), {"returncode": 0})
+
+    monkeypatch.setattr(opening.subprocess, "run", rebuild)
+    with pytest.raises(BundleError, match="magic tag does not match"):  # opened, at last
+        open_session(stale, "trt", on_mismatch="rebuild")
+    assert gpu.opened == 1
+
+
+def test_a_rebuild_that_fails_is_said_and_nothing_is_opened(
+    bundle: Bundle, gpu: Gpu, capfd: pytest.CaptureFixture[str]
+) -> None:
+    stale = edit(bundle, "image", gpu="NVIDIA Other")
+    before = {path.name: path.read_bytes() for path in stale.folder.iterdir()}
+    with pytest.raises(BundleError, match="not rebuilt, for the reason above; use --on-mismatch"):
+        open_session(stale, "trt", on_mismatch="rebuild")
+    assert gpu.opened == 0
+    assert "denseav-export: error:" in capfd.readouterr().err
+    assert {path.name: path.read_bytes() for path in stale.folder.iterdir()} == before
+
+
+def test_no_gpu_is_said_before_tensorrt_is_asked_for(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("denseav.export.runtime.onnx_session.cuda_is_here", lambda: False)
+    with pytest.raises(BundleError, match="no NVIDIA GPU or driver"):
+        open_session(bundle, "trt")
+
+
+@pytest.mark.parametrize("name", ["tensorrt", "cuda.bindings"])
+def test_a_missing_module_is_one_line_with_the_remedy(
+    no_trt: None, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with fake_gpu():
+        monkeypatch.setitem(sys.modules, name, None)
+        with pytest.raises(BundleError, match=rf"{name} is not installed; .*\.\[trt\]"):
+            trt_runtime()
+        monkeypatch.undo()
+
+
+def test_libraries_that_do_not_load_are_one_line_with_the_remedy(
+    no_trt: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tensorrt.abi3.so").write_bytes(b"no library" * 100)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(BundleError, match=r"libraries cannot be loaded \(.*tensorrt\.abi3\.so"):
+        trt_runtime()
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            ModuleNotFoundError("No module", name="torch_tensorrt"),
+            "torch_tensorrt is not installed",
+        ),
+        (
+            OSError("libtorchtrt.so: undefined symbol\nmore"),
+            r"loaded \(libtorchtrt.so: undef.*l\);",
+        ),
+    ],
+)
+def test_torch_tensorrt_that_cannot_be_had_is_one_line(
+    gpu: Gpu, tmp_path: Path, error: Exception, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from denseav.export.builder.trt_engine import require_tools
+
+    named = f", name={error.name!r}" if isinstance(error, ImportError) else ""
+    code = f"raise {type(error).__name__}({error.args[0]!r}{named})"
+    (tmp_path / "torch_tensorrt.py").write_text(code)
+    monkeypatch.delitem(sys.modules, "torch_tensorrt")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(BundleError, match=message):
+        require_tools()

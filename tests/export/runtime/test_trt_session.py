@@ -1,0 +1,309 @@
+"""Engines built and run through the real code, with TensorRT and CUDA faked at their seams.
+
+The fake GPU does nothing before it is waited for, and its engines are the exported programs:
+so the numbers are right only if every buffer, stream and wait is.
+"""
+
+import dataclasses
+import gc
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from support.fake_gpu import Context, Gpu, Stream, fake_gpu
+from support.tiny_model import tiny
+
+from denseav.export import cli
+from denseav.export.builder import probe_inputs, trt_engine
+from denseav.export.builder.graphs import HeatmapGraph
+from denseav.export.runtime.bundle import Bundle, BundleError, open_bundle
+from denseav.export.runtime.open_session import open_session
+from denseav.export.runtime.session import Session
+from denseav.models import save
+
+FRAME_SIZE = (32, 48)
+
+
+@pytest.fixture(scope="module")
+def gpu() -> Iterator[Gpu]:
+    with fake_gpu() as gpu:
+        yield gpu
+
+
+@pytest.fixture(scope="module")
+def bundle(gpu: Gpu, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A tiny model in half precision, exported with engines by the command itself."""
+    folder = tmp_path_factory.mktemp("trt")
+    save(tiny(), folder / "checkpoint")
+    arguments = ["--trt", "fp16", "--frame-size", "32x48", "--window", "0.7"]
+    source, out = str(folder / "checkpoint"), str(folder / "bundle")
+    assert cli.main([source, "--out", out, *arguments]) == 0
+    return open_bundle(folder / "bundle")
+
+
+@pytest.fixture
+def session(gpu: Gpu, bundle: Bundle) -> Session:
+    return open_session(bundle, "trt")
+
+
+@pytest.fixture(scope="module")
+def plain(bundle: Bundle) -> Session:
+    """The slow and obvious one: the same bundle's ONNX graphs on the CPU."""
+    return open_session(bundle, "cpu")
+
+
+@pytest.fixture(scope="module")
+def pictures() -> np.ndarray:
+    return probe_inputs.frames(3, *FRAME_SIZE, seed=5)
+
+
+@pytest.fixture(scope="module")
+def sounds(bundle: Bundle) -> np.ndarray:
+    return probe_inputs.sounds(3, bundle.manifest.audio.window_samples, seed=5)
+
+
+def close(heat: np.ndarray, expected: np.ndarray) -> bool:
+    return bool(np.abs(heat - expected).max() <= 0.01 * np.abs(expected).max())
+
+
+def heat_of(session: Session, picture: np.ndarray, sound: np.ndarray, token: int = 3) -> np.ndarray:
+    return session.heatmap(session.image(picture), session.audio(sound), token)
+
+
+def test_the_command_builds_engines_and_measures_them_as_they_run_live(bundle: Bundle) -> None:
+    manifest = bundle.manifest
+    assert manifest.precision == "fp16"
+    names = {
+        f"{graph}.{ending}"
+        for graph in ("image", "audio", "heatmap")
+        for ending in ("onnx", "engine", "engine.json")
+    }
+    assert set(manifest.files) == names
+    assert set(manifest.engine_parity) == set(manifest.parity) == {"speech", "sound"}
+    assert all(f["rank_correlation"] >= 0.999 for f in manifest.engine_parity.values())
+
+
+@pytest.mark.parametrize("token", [0, 3])
+def test_engines_give_the_heatmaps_that_the_onnx_graphs_give(
+    session: Session, plain: Session, pictures: np.ndarray, sounds: np.ndarray, token: int
+) -> None:
+    heat = heat_of(session, pictures[0], sounds[0], token)
+    assert (heat.shape, heat.dtype) == ((2, 4, 6), np.float32)
+    assert close(heat, heat_of(plain, pictures[0], sounds[0], token))
+    assert not close(heat, heat_of(plain, pictures[0], sounds[0], 1))
+    assert (session.backend, session.precision) == ("tensorrt", "fp16")
+
+
+def test_features_that_are_held_are_never_overwritten(
+    session: Session, plain: Session, pictures: np.ndarray, sounds: np.ndarray
+) -> None:
+    images = [session.image(picture) for picture in pictures]
+    audios = [session.audio(sound) for sound in sounds]
+    for i, image in enumerate(images):
+        for k, audio in enumerate(audios):
+            expected = heat_of(plain, pictures[i], sounds[k])
+            assert close(session.heatmap(image, audio, 3), expected)
+
+
+def test_a_heatmap_stays_as_it_was_given(
+    session: Session, pictures: np.ndarray, sounds: np.ndarray
+) -> None:
+    first = heat_of(session, pictures[0], sounds[0])
+    before = first.copy()
+    heat_of(session, pictures[1], sounds[1])
+    np.testing.assert_array_equal(first, before)
+
+
+def test_features_can_be_looked_at_and_stay_what_they_were(
+    session: Session, plain: Session, pictures: np.ndarray
+) -> None:
+    held = [session.image(picture) for picture in pictures]
+    looked_at = [session.dense(image) for image in held]
+    for picture, features in zip(pictures, looked_at, strict=True):
+        expected = plain.dense(plain.image(picture))
+        assert (features.shape, features.dtype) == (expected.shape, np.float32)
+        assert close(features, expected)
+    np.testing.assert_array_equal(session.dense(held[0]), looked_at[0])
+
+
+def test_memory_is_used_again_and_does_not_grow(
+    gpu: Gpu, session: Session, pictures: np.ndarray, sounds: np.ndarray
+) -> None:
+    heat_of(session, pictures[0], sounds[0])
+    held = len(gpu.cuda.memory)
+    for turn in range(10):
+        heat_of(session, pictures[turn % 3], sounds[turn % 3])
+    assert len(gpu.cuda.memory) == held
+
+
+def replays() -> int:
+    return sum(stream.replayed for stream in Stream.all.values())
+
+
+@pytest.mark.parametrize("how", ["recorded", "off", "refused"])
+def test_passes_are_recorded_once_for_each_place_and_give_what_plain_ones_give(
+    gpu: Gpu,
+    bundle: Bundle,
+    plain: Session,
+    pictures: np.ndarray,
+    sounds: np.ndarray,
+    how: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if how == "off":
+        monkeypatch.setenv("DENSEAV_CUDA_GRAPHS", "0")
+    monkeypatch.setattr(gpu.cuda, "records", how != "refused")
+    gc.collect()
+    graphs = gpu.cuda.graphs
+    before = replays()
+    session = open_session(bundle, "trt")
+    for turn in range(6):
+        picture, sound = pictures[turn % 3], sounds[turn % 3]
+        expected = heat_of(plain, picture, sound)
+        held = session.image(picture)  # so that pictures need two places
+        assert close(heat_of(session, picture, sound), expected)
+        assert close(session.heatmap(held, session.audio(sound), 3), expected)
+    recorded = how == "recorded"
+    assert gpu.cuda.graphs - graphs == (3 if recorded else 0)
+    assert (replays() > before) == recorded
+    del session, held
+    gc.collect()
+    assert gpu.cuda.graphs == graphs
+
+
+def test_all_memory_and_streams_go_with_the_session(
+    gpu: Gpu, bundle: Bundle, pictures: np.ndarray, sounds: np.ndarray
+) -> None:
+    gc.collect()
+    memory, streams = len(gpu.cuda.memory), len(Stream.all)
+    session = open_session(bundle, "trt")
+    image, audio = session.image(pictures[0]), session.audio(sounds[0])
+    assert len(Stream.all) == streams + 2
+    session.heatmap(image, audio, 0)
+    del session, image, audio
+    gc.collect()
+    assert (len(gpu.cuda.memory), len(Stream.all)) == (memory, streams)
+
+
+def test_sound_is_complete_when_given_out_and_a_picture_is_not_waited_for(
+    gpu: Gpu, session: Session, pictures: np.ndarray, sounds: np.ndarray
+) -> None:
+    audio = session.audio(sounds[0])
+    heard = gpu.cuda.waits[-1]
+    assert heard.pending == []
+    image = session.image(pictures[0])
+    seeing = [stream for stream in Stream.all.values() if stream.pending]
+    assert len(seeing) == 1
+    assert seeing[0] is not heard
+    gpu.cuda.waits.clear()
+    session.heatmap(image, audio, 0)
+    assert gpu.cuda.waits == seeing
+
+
+def test_sound_and_pictures_run_in_threads_of_their_own(
+    session: Session, plain: Session, pictures: np.ndarray, sounds: np.ndarray
+) -> None:
+    newest, stop = [(0, session.audio(sounds[0]))], threading.Event()
+
+    def hear() -> None:
+        turn = 0
+        while not stop.is_set():
+            turn += 1
+            newest[0] = (turn % 3, session.audio(sounds[turn % 3]))
+
+    thread = threading.Thread(target=hear)
+    thread.start()
+    expected = [[heat_of(plain, picture, sound) for sound in sounds] for picture in pictures]
+    try:
+        for turn in range(30):
+            which, audio = newest[0]
+            heat = session.heatmap(session.image(pictures[turn % 3]), audio, 3)
+            assert close(heat, expected[turn % 3][which])
+    finally:
+        stop.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("picture", [np.zeros((32, 49, 3), np.uint8), np.zeros((32, 48, 3))])
+def test_an_array_of_another_shape_or_type_never_reaches_the_gpu(
+    session: Session, picture: np.ndarray
+) -> None:
+    with pytest.raises((ValueError, TypeError)):
+        session.image(picture)
+
+
+def test_an_engine_that_tensorrt_refuses_is_one_line_with_its_reason(
+    gpu: Gpu, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu, "engines", {})
+    with pytest.raises(BundleError, match=r"image\.engine \(magic tag does not match\); rebuild"):
+        open_session(bundle, "trt")
+
+
+def test_a_run_that_fails_is_an_error(
+    session: Session, pictures: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Context, "broken", True)
+    with pytest.raises(BundleError, match=r"TensorRT cannot run .*image\.engine"):
+        session.image(pictures[0])
+
+
+def test_a_full_gpu_is_an_error_in_cudas_words(
+    gpu: Gpu, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu.cuda, "full", True)
+    with pytest.raises(BundleError, match="cudaErrorMemoryAllocation"):
+        open_session(bundle, "trt")
+
+
+def test_engines_over_tolerance_are_not_kept(
+    gpu: Gpu, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    right = Context._run
+
+    def wrong(self: Context, addresses: dict[str, int]) -> None:
+        right(self, addresses)
+        if self.engine.output == "heat":
+            heat = self._view("heat", addresses["heat"])
+            heat[...] = heat[:, ::-1]
+
+    monkeypatch.setattr(Context, "_run", wrong)
+    out = tmp_path / "bundle"
+    source = bundle.manifest.source
+    arguments = ["--trt", "fp16", "--frame-size", "32x48", "--window", "0.7"]
+    assert cli.main([source, "--out", str(out), *arguments]) == 4
+    assert "graphs on tensorrt differ too much" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_engine_that_cannot_be_built_is_one_line(
+    gpu: Gpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> bytes:
+        raise RuntimeError("no converter for aten.frob\nlong story")
+
+    name = "convert_exported_program_to_serialized_trt_engine"
+    monkeypatch.setattr(sys.modules["torch_tensorrt"].dynamo, name, fail)
+    features = torch.zeros(2, 3, 4, 6), torch.zeros(2, 3, 5), torch.tensor([0])
+    with pytest.raises(BundleError, match=r"the heatmap engine \(no converter for aten.frob\);"):
+        trt_engine._build("heatmap", HeatmapGraph().eval(), features)
+
+
+def test_rebuilding_puts_new_engines_in_the_place_of_the_old(
+    gpu: Gpu, bundle: Bundle, session: Session, pictures: np.ndarray, sounds: np.ndarray
+) -> None:
+    before = (bundle.folder / "image.engine").read_bytes()
+    heat = heat_of(session, pictures[0], sounds[0])
+    assert cli.main(["--rebuild-engines", str(bundle.folder)]) == 0
+    rebuilt = open_bundle(bundle.folder)
+    assert (bundle.folder / "image.engine").read_bytes() != before
+    assert dataclasses.replace(rebuilt.manifest, files={}, parity={}, engine_parity={}) == (
+        dataclasses.replace(bundle.manifest, files={}, parity={}, engine_parity={})
+    )
+    assert close(heat_of(open_session(rebuilt, "trt"), pictures[0], sounds[0]), heat)
+    assert sorted(path.name for path in bundle.folder.parent.iterdir()) == ["bundle", "checkpoint"]

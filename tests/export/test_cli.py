@@ -1,0 +1,317 @@
+"""Export: real graphs of a tiny model, and every way in which no bundle may be left behind."""
+
+import dataclasses
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from support.tiny_model import CONFIG, tiny, tiny_audio
+
+from denseav.export import cli
+from denseav.export.builder import build as building
+from denseav.export.builder import probe_inputs
+from denseav.export.builder.build import Plan, build, make_plan
+from denseav.export.builder.graphs import make_graphs
+from denseav.export.builder.parity import Tolerance
+from denseav.export.runtime.bundle import Bundle, BundleError, open_bundle
+from denseav.export.runtime.open_session import open_session
+from denseav.models import save
+
+FRAME_SIZE = (32, 48)
+TOKENS = 4
+
+
+def plan(precision: str) -> Plan:
+    return Plan(source="tests", precision=precision, frame_size=FRAME_SIZE, tokens=TOKENS)
+
+
+def exported(folder: Path, precision: str, **changes: object) -> Bundle:
+    build(tiny(**changes), plan(precision), folder, lambda step: None)
+    return open_bundle(folder)
+
+
+@pytest.fixture(scope="module")
+def fp32(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return exported(tmp_path_factory.mktemp("fp32"), "fp32")
+
+
+@pytest.fixture(scope="module")
+def fp16(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return exported(tmp_path_factory.mktemp("fp16"), "fp16")
+
+
+def operators(bundle: Bundle, graph: str) -> list[onnx.NodeProto]:
+    model = onnx.load(bundle.graph(graph))
+    onnx.checker.check_model(model)
+    return [*model.graph.node]
+
+
+@pytest.mark.parametrize("token", range(TOKENS))
+def test_a_session_gives_the_heatmaps_that_pytorch_gives(fp32: Bundle, token: int) -> None:
+    model = tiny()
+    model.prepare_export(*FRAME_SIZE)
+    reference, session = make_graphs(model), open_session(fp32, "cpu")
+    picture = probe_inputs.frames(1, *FRAME_SIZE, seed=9)[0]
+    wave_S = probe_inputs.sounds(1, fp32.manifest.audio.window_samples, seed=9)[0]
+    expected, heat = (
+        s.heatmap(s.image(picture), s.audio(wave_S), token) for s in (reference, session)
+    )
+    assert heat.dtype == np.float32
+    assert heat.shape == (2, 4, 6)
+    assert np.abs(heat - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_local_attention_travels(tmp_path: Path, precision: str) -> None:
+    image = dataclasses.replace(CONFIG.image, attention_width=3)
+    bundle = exported(tmp_path, precision, image=image)
+    everywhere, _ = probe_inputs.frames(2, *FRAME_SIZE, seed=9)
+    changed = everywhere.copy()
+    changed[:8, :8] = 255 - changed[:8, :8]
+    session = open_session(bundle, "cpu")
+    before, after = (session.dense(session.image(frame)) for frame in (everywhere, changed))
+    assert np.isfinite(before).all()
+    assert np.array_equal(before[..., :, 3:], after[..., :, 3:])
+    assert not np.array_equal(before[..., :3, :3], after[..., :3, :3])
+
+
+def test_the_features_to_look_at_are_those_that_make_the_heatmaps(
+    fp32: Bundle, fp16: Bundle
+) -> None:
+    picture = probe_inputs.frames(1, *FRAME_SIZE, seed=9)[0]
+    wave_S = probe_inputs.sounds(1, fp32.manifest.audio.window_samples, seed=9)[0]
+    for bundle, tolerance in ((fp32, 1e-5), (fp16, 1e-2)):
+        session = open_session(bundle, "cpu")
+        image, audio = session.image(picture), session.audio(wave_S)
+        features_KCHW = session.dense(image)
+        assert features_KCHW.dtype == np.float32
+        sound_KC = np.asarray(audio.numpy(), np.float32)[:, :, 0]
+        expected = session.heatmap(image, audio, 0)
+        heat = np.einsum("kc,kchw->khw", sound_KC, features_KCHW)
+        assert np.abs(heat - expected).max() <= tolerance * np.abs(expected).max()
+        features_KCHW[:] = 0  # a copy: the session's own stay
+        np.testing.assert_array_equal(session.heatmap(image, audio, 0), expected)
+
+
+def test_the_manifest_says_what_was_built(fp32: Bundle) -> None:
+    manifest = fp32.manifest
+    assert [head.name for head in manifest.heads] == ["speech", "sound"]
+    assert manifest.trained is False
+    assert (manifest.image.grid_height, manifest.image.grid_width) == (4, 6)
+    assert manifest.audio.window_samples == 2960 + 2880 * (TOKENS - 1)
+    assert manifest.opset >= 18
+    assert set(manifest.parity) == {"speech", "sound"}
+    assert all(figures["cosine"] >= 0.99999 for figures in manifest.parity.values())
+    assert set(manifest.files) == {"image.onnx", "audio.onnx", "heatmap.onnx"}
+
+
+@pytest.mark.parametrize("graph", ["image", "audio"])
+def test_graphs_are_plain(fp32: Bundle, graph: str) -> None:
+    kinds = [node.op_type for node in operators(fp32, graph)]
+    # Each norm of the modules is one operator; the audio aligner runs its own on the CLS as well.
+    norms = sum(isinstance(m, torch.nn.LayerNorm) for m in tiny().modules())
+    in_graph = {"image": 2 * 2 + 2, "audio": norms - (2 * 2 + 2) + 1}
+    assert kinds.count("LayerNormalization") == in_graph[graph]
+    assert kinds.count("Softmax") == {"image": 2, "audio": 3}[graph]
+    assert not {"IsNaN", "Where", "Resize", "If", "Loop", "ReduceL2"} & set(kinds)
+
+
+@pytest.mark.parametrize("graph", ["image", "audio"])
+def test_half_precision_is_in_the_graph(fp16: Bundle, graph: str) -> None:
+    model = onnx.shape_inference.infer_shapes(onnx.load(fp16.graph(graph)))
+    half, single = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
+    types = {v.name: v.type.tensor_type.elem_type for v in model.graph.value_info}
+    types |= {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type in ("MatMul", "Gemm", "Conv"):
+            assert types[node.input[0]] == half
+            assert types[node.input[1]] == half
+        if node.op_type in ("LayerNormalization", "Softmax"):
+            assert types[node.input[0]] == single
+    assert model.graph.output[0].type.tensor_type.elem_type == half
+
+
+def test_half_precision_keeps_the_similarity_in_float32(fp16: Bundle) -> None:
+    model = onnx.load(fp16.graph("heatmap"))
+    assert model.graph.output[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    assert [node.op_type for node in model.graph.node].count("Cast") == 2
+    assert all(figures["rank_correlation"] >= 0.999 for figures in fp16.manifest.parity.values())
+    assert fp16.graph("audio").stat().st_size > 0
+
+
+def test_int8_is_of_the_image_graph_alone(fp32: Bundle, tmp_path: Path) -> None:
+    int8 = exported(tmp_path, "int8")
+    kinds = [node.op_type for node in operators(int8, "image")]
+    assert kinds.count("MatMulInteger") == 2 * 6  # each block: query, key, value, output, two more
+    assert int8.manifest.files["audio.onnx"] == fp32.manifest.files["audio.onnx"]
+    assert int8.manifest.files["image.onnx"] != fp32.manifest.files["image.onnx"]
+    assert all(0.99 <= figures["cosine"] < 1 for figures in int8.manifest.parity.values())
+
+
+def test_a_model_with_cls_similarity_exports_with_it(fp32: Bundle, tmp_path: Path) -> None:
+    with_cls = exported(tmp_path, "fp32", cls_similarity=True)
+    heats = []
+    for bundle in (fp32, with_cls):
+        session = open_session(bundle, "cpu")
+        image = session.image(probe_inputs.frames(1, *FRAME_SIZE)[0])
+        sound = session.audio(probe_inputs.sounds(1, bundle.manifest.audio.window_samples)[0])
+        heats.append(session.heatmap(image, sound, 0))
+    difference_KHW = heats[1] - heats[0]
+    assert np.abs(difference_KHW).min() > 1e-3
+    assert difference_KHW.std(axis=(1, 2)) == pytest.approx([0, 0], abs=1e-3)
+
+
+def test_large_weights_go_beside_the_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(building, "_ONE_FILE_BYTES", 1000)
+    bundle = exported(tmp_path, "fp32")
+    beside = set(bundle.manifest.files) - {"image.onnx", "audio.onnx", "heatmap.onnx"}
+    assert len(beside) == 2
+    (tmp_path / beside.pop()).write_bytes(b"")
+    with pytest.raises(BundleError, match="sha256"):
+        open_bundle(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [("cuda", "no NVIDIA GPU .* --device cpu"), ("trt", "no TensorRT engines")],
+)
+def test_a_missing_device_is_an_error_and_never_another_device(
+    fp32: Bundle, device: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("denseav.export.runtime.onnx_session.cuda_is_here", lambda: False)
+    with pytest.raises(BundleError, match=message):
+        open_session(fp32, device)
+    assert open_session(fp32, "auto").backend == "onnxruntime-cpu"
+
+
+def test_a_gpu_that_cannot_be_used_is_said_and_the_cpu_taken(
+    fp32: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("denseav.export.runtime.onnx_session.cuda_is_here", lambda: True)
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
+    assert open_session(fp32, "auto").backend == "onnxruntime-cpu"
+    assert ".[cuda]" in caplog.text
+    with pytest.raises(BundleError, match=r"pip install .\.\[cuda\]"):
+        open_session(fp32, "cuda")
+
+
+def test_a_damaged_graph_is_one_line(fp32: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "image.onnx").write_bytes(b"not a graph")
+    broken = Bundle(folder=tmp_path, manifest=fp32.manifest)
+    with pytest.raises(BundleError, match="cannot be opened") as caught:
+        open_session(broken, "cpu")
+    assert "\n" not in str(caught.value)
+
+
+def test_plans_follow_the_model_and_the_asked_window() -> None:
+    small = make_plan(CONFIG, "x", "fp32", None, 2.0)
+    assert small.frame_size == (32, 40)  # 4:3 of the trained side, whole patches
+    assert small.tokens == 11
+    assert make_plan(CONFIG, "x", "fp32", (64, 96), 0.01).tokens == 1
+    with pytest.raises(BundleError, match="multiples of 8"):
+        make_plan(CONFIG, "x", "fp32", (30, 48), 2.0)
+
+
+def test_a_model_with_another_token_rate_is_refused() -> None:
+    model = tiny(audio=tiny_audio(aligner="project"))
+    with pytest.raises(BundleError, match="a token every 320 samples"):
+        make_plan(model.config, "x", "fp32", None, 2.0)
+
+
+def checkpoint(folder: Path) -> Path:
+    save(tiny(), folder / "checkpoint")
+    return folder / "checkpoint"
+
+
+def export_command(source: Path, out: Path, *more: str) -> list[str]:
+    command = "import sys; from denseav.export.cli import main; sys.exit(main())"
+    return [sys.executable, "-c", command, str(source), "--out", str(out), "--window", "1", *more]
+
+
+def test_the_command_makes_a_bundle_and_says_how_to_run_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "new" / "bundle"
+    assert cli.main([str(checkpoint(tmp_path)), "--out", str(out), "--window", "1"]) == 0
+    said = capsys.readouterr().err
+    assert "denseav-live --camera 0 --model" in said.replace("\n", "")
+    assert "rank correlation" in said
+    assert open_bundle(out).manifest.audio.tokens == 6
+    assert [path.name for path in out.parent.iterdir()] == ["bundle"]
+
+
+def test_a_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = checkpoint(tmp_path)
+    assert cli.main([str(source), "--out", str(tmp_path / "bundle"), "--dry-run"]) == 0
+    assert "(56 tokens)" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+
+
+def test_graphs_over_tolerance_are_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    strict = {"fp32": Tolerance(cosine=1.1, rank_correlation=0)}
+    monkeypatch.setattr(building, "TOLERANCES", strict)
+    assert cli.main([str(checkpoint(tmp_path)), "--out", str(tmp_path / "bundle")]) == 4
+    assert "differ too much from PyTorch" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+
+
+def test_an_output_that_exists_is_not_touched(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "mine.txt").write_text("keep")
+    assert cli.main(["no-such-checkpoint", "--out", str(tmp_path / "bundle")]) == 4
+    assert "exists already" in capsys.readouterr().err
+    assert (tmp_path / "bundle" / "mine.txt").read_text() == "keep"
+
+
+def test_an_output_that_cannot_be_written_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert cli.main(["no-such-checkpoint", "--out", str(tmp_path / "file" / "bundle")]) == 4
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
+    def tiny_disk() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+
+    run = subprocess.run(
+        export_command(checkpoint(tmp_path), tmp_path / "bundle"),
+        preexec_fn=tiny_disk,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert run.returncode == 4
+    assert "make room" in run.stderr
+    assert "Traceback" not in run.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+
+
+def test_an_interrupted_export_leaves_nothing(tmp_path: Path) -> None:
+    command = export_command(checkpoint(tmp_path), tmp_path / "bundle")
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        deadline_s = time.monotonic() + 60
+        while len([*tmp_path.iterdir()]) == 1 and time.monotonic() < deadline_s:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        try:
+            _, said = process.communicate(timeout=30)
+        except subprocess.TimeoutExpired:  # it came where a callback cannot pass it on
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted" in said.splitlines()[-1]
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]

@@ -1,0 +1,233 @@
+"""The sinks of a run: what keys do, what is recorded, what a folder that takes nothing ends."""
+
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+from support.fake_session import fake_manifest
+
+from denseav.stream.app.sinks import View
+from denseav.stream.display.drawing import Canvas
+from denseav.stream.display.hud import Hud
+from denseav.stream.display.overlay import Overlay
+from denseav.stream.display.timeline import Strip
+from denseav.stream.errors import OutputError
+from denseav.stream.stats.stats import Stats
+from denseav.stream.types import AudioBlock, Frame, Heatmap
+
+PICTURE = np.full((240, 320, 3), 90, np.uint8)
+
+
+class FakeScreen:
+    """Keeps what it is shown, and presses the keys it is told to, one at a time."""
+
+    def __init__(self) -> None:
+        self.shown: list[Canvas] = []
+        self.keys: list[str] = []
+        self.closed = False
+
+    def show(self, canvas: Canvas) -> str | None:
+        self.shown.append(canvas.copy())
+        return self.poll()
+
+    def poll(self) -> str | None:
+        return self.keys.pop(0) if self.keys else None
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Rig:
+    """A view in a folder of its own; `frames` shows pictures, 25 a second, with their sound."""
+
+    def __init__(
+        self, screen: FakeScreen | None, record: Path | None = None, strip: bool = False
+    ) -> None:
+        manifest = fake_manifest()
+        self.said: list[str] = []
+        self.screen = screen
+        self.overlay = Overlay(manifest.heads, trained=True)
+        hud = Hud("fake", "fp32", ["a source"])
+        self.strip = Strip(manifest.heads, strip)
+        outputs = (screen, record, self.said.append, self.strip)
+        self.view = View(self.overlay, hud, Stats(), *outputs)  # type: ignore[arg-type]
+        self.index = 0
+
+    def frames(self, count: int, key: str | None = None) -> None:
+        for _ in range(count):
+            time_s = self.index / 25
+            sound_SC = np.full((640, 1), 0.1, np.float32)
+            self.view.audio(AudioBlock(sound_SC, 16_000, 640 * self.index, time_s))
+            if key and self.screen is not None:
+                self.screen.keys.append(key)
+            self.view.show(heatmap(Frame(PICTURE, self.index, time_s)))
+            self.index += 1
+
+
+def heatmap(frame: Frame) -> Heatmap:
+    heat_KHW = np.full((2, 2, 3), 0.9, np.float32)
+    return Heatmap(frame, heat_KHW, (True, True), 0.0, 0.185, -20.0, frame.capture_s)
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def pictures(path: Path) -> int:
+    with av.open(str(path)) as container:
+        return sum(1 for _ in container.decode(video=0))
+
+
+def test_headless_without_a_recording_nothing_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig(None)
+    monkeypatch.setattr(rig.overlay, "draw", None)
+    rig.frames(3)
+    rig.view.poll()
+    rig.view.close()
+    assert rig.said == []
+
+
+def test_q_asks_to_quit_and_the_window_is_closed() -> None:
+    rig = Rig(FakeScreen())
+    rig.frames(1)
+    assert not rig.view.quit_asked
+    rig.frames(1, key="q")
+    assert rig.view.quit_asked
+    rig.view.close()
+    assert rig.screen is not None
+    assert rig.screen.closed
+
+
+def test_h_goes_through_the_heads_and_space_holds_the_picture() -> None:
+    rig = Rig(FakeScreen())
+    assert rig.screen is not None
+    rig.frames(1, key="h")
+    assert rig.overlay.shown == ("speech",)
+    rig.frames(1, key=" ")
+    rig.frames(3)
+    assert len(rig.screen.shown) == 2
+    rig.screen.keys.append(" ")
+    rig.view.poll()
+    rig.frames(2)
+    assert len(rig.screen.shown) == 4
+
+
+def test_s_keeps_the_picture_that_is_shown(tmp_path: Path) -> None:
+    rig = Rig(FakeScreen())
+    rig.frames(2, key="s")
+    assert rig.screen is not None
+    assert all(line.startswith("picture kept: ") for line in rig.said)
+    kept = [tmp_path / line.removeprefix("picture kept: ") for line in rig.said]
+    assert set(kept) == set(tmp_path.iterdir())
+    for path, shown_HW3 in zip(kept, rig.screen.shown, strict=True):
+        np.testing.assert_array_equal(cv2.imread(str(path)), shown_HW3)
+
+
+def test_r_begins_and_ends_a_recording_as_often_as_wanted(tmp_path: Path) -> None:
+    rig = Rig(FakeScreen())
+    for count in (3, 4, 5):
+        rig.frames(1, key="r")
+        rig.frames(count - 1)
+        rig.frames(1, key="r")
+        rig.frames(1)
+    rig.view.close()
+    assert sorted(map(pictures, tmp_path.iterdir())) == [3, 4, 5]
+    assert len(rig.said) == 6
+
+
+def test_a_recording_that_was_asked_for_goes_on_while_the_picture_is_held(tmp_path: Path) -> None:
+    rig = Rig(FakeScreen(), tmp_path / "run.mp4")
+    rig.frames(1, key=" ")
+    rig.frames(9)
+    rig.view.close()
+    assert pictures(tmp_path / "run.mp4") == 10
+    assert rig.said == [f"recorded: {tmp_path / 'run.mp4'}"]
+
+
+def test_the_sound_of_a_recording_begins_with_it(tmp_path: Path) -> None:
+    rig = Rig(FakeScreen())
+    rig.frames(100)
+    rig.frames(1, key="r")
+    rig.frames(25)
+    rig.view.close()
+    with av.open(str(next(tmp_path.iterdir()))) as container:
+        seconds = sum(frame.samples / frame.sample_rate for frame in container.decode(audio=0))
+    assert seconds == pytest.approx(1.0, abs=0.1)
+
+
+def test_a_key_that_cannot_be_obeyed_is_said_and_the_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = Rig(FakeScreen())
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    rig.frames(1, key="s")
+    rig.frames(1, key="r")
+    rig.frames(2)
+    assert "start denseav-live in another folder" in rig.said[0]
+    assert "cannot write the recording" in rig.said[-1]
+    rig.view.close()
+
+
+def test_a_recording_that_was_asked_for_and_cannot_be_made_ends_the_run(tmp_path: Path) -> None:
+    rig = Rig(FakeScreen(), tmp_path / "missing" / "run.mp4")
+    with pytest.raises(OutputError, match="choose a folder that exists"):
+        rig.frames(1)
+    rig.view.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_t_shows_and_hides_the_strip_which_knows_what_came_before() -> None:
+    rig = Rig(FakeScreen())
+    assert rig.screen is not None
+    rig.frames(20)
+    rig.frames(1, key="t")
+    rig.frames(1)
+    assert [len(canvas) for canvas in rig.screen.shown[-2:]] == [240, 240 + 62]
+    strip_HW3 = rig.screen.shown[-1][240:].astype(int)
+    orange = np.abs(strip_HW3 - (0, 159, 230)).max(axis=2) < 12
+    assert orange[:, -20:].sum() > 100  # the head was up while the strip was hidden
+    rig.frames(1, key="t")
+    rig.frames(1)
+    assert len(rig.screen.shown[-1]) == 240
+
+
+def test_v_goes_through_the_views_and_only_one_of_them_wants_features() -> None:
+    rig = Rig(FakeScreen())
+    assert rig.screen is not None
+    seen = []
+    for _ in range(4):
+        seen.append(rig.view.wants_features)
+        rig.frames(1, key="v")
+    assert seen == [False, False, True, False]
+    assert [canvas.shape[1] for canvas in rig.screen.shown] == [320, 644, 644, 320]
+
+
+def test_a_recording_keeps_its_size_when_the_view_changes_and_nothing_is_squeezed(
+    tmp_path: Path,
+) -> None:
+    rig = Rig(FakeScreen(), tmp_path / "run.mp4", strip=True)
+    rig.frames(3, key="v")
+    rig.frames(1)
+    rig.view.close()
+    with av.open(str(tmp_path / "run.mp4")) as container:
+        images = [frame.to_ndarray(format="bgr24") for frame in container.decode(video=0)]
+    assert {image.shape for image in images} == {(302, 320, 3)}
+    wide = images[1].astype(int)
+    bars = 302 - round(320 / 644 * (240 + 62))
+    assert wide[: bars // 2 - 2].max() < 24
+    assert wide[bars // 2 + 20, 100:140].min() > 60
+
+
+def test_headless_nothing_is_kept_for_the_strip_and_no_features_are_asked_for() -> None:
+    rig = Rig(None, strip=True)
+    rig.overlay.cycle_layout()
+    rig.overlay.cycle_layout()
+    assert rig.overlay.wants_features
+    assert not rig.view.wants_features
+    rig.frames(3)
+    assert not rig.strip.draw(320, 9, ())[:, 100:, 1].max() > 70

@@ -1,0 +1,167 @@
+"""`denseav-live --bench`: each setting measured by the live run itself, and held to a target."""
+
+import csv
+import itertools
+import json
+import re
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.live_command import LiveProcess, live
+
+from denseav.stream.cli import bench
+from denseav.stream.cli.live_options import parse
+from denseav.stream.errors import UsageError
+from denseav.stream.stats.stats import Stats
+
+DEMO = ("--demo", "--headless", "--device", "cpu")
+
+
+def test_every_combination_is_measured(tmp_path: Path) -> None:
+    over = ("--bench-over", "threads=1,2", "device=cpu")
+    outputs = ("--cdf", "cdf.csv", "--stats-json", "s.jsonl")
+    done = live(tmp_path, *DEMO, "--bench", "3", *over, *outputs)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("READY") == 2
+    names = ["threads=1 device=cpu", "threads=2 device=cpu"]
+    rows = re.findall(r"│ (threads=\d) .*│ +[\d.]+ of +[\d.]+ │", done.stdout)
+    assert rows == ["threads=1", "threads=2"]  # what follows may wrap
+    for kind in ("capture to heatmap", "capture to sink", "image", "audio", "similarity"):
+        assert re.search(rf"│ {kind} +│ +[\d.]+ │ +[\d.]+ │ +[\d.]+ │", done.stdout), kind
+    records = [json.loads(line) for line in (tmp_path / "s.jsonl").read_text().splitlines()]
+    assert [record["setting"] for record in records] == names
+    for record in records:
+        assert record["frames_out"] >= 1
+        assert 1 < record["seconds"] < 15
+
+
+def test_the_cdf_holds_every_latency(tmp_path: Path) -> None:
+    arguments = ("--bench", "3", "--cdf", "cdf.csv", "--stats-json", "-")
+    done = live(tmp_path, *DEMO, *arguments)
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)
+    with (tmp_path / "cdf.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    by_way = {
+        way: list(group) for way, group in itertools.groupby(rows, lambda row: row["latency"])
+    }
+    assert set(by_way) == {"capture_to_heatmap", "capture_to_sink"}
+    found = by_way["capture_to_heatmap"]
+    assert len(found) == record["frames_out"]
+    values = [float(row["ms"]) for row in found]
+    shares = [float(row["share"]) for row in found]
+    assert values == sorted(values)
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+    p50_ms = record["latency_ms"]["capture_to_heatmap"]["p50"]
+    last = len(values) - 1
+    assert values[last // 2] - 0.002 <= p50_ms <= values[(last + 1) // 2] + 0.002
+
+
+def test_warming_up_is_no_part_of_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    real = bench.run
+
+    def cold(*arguments: Any) -> dict[str, Any]:
+        stats: Stats = arguments[3]
+        stats.heatmap(0.0, 99.0, None)
+        return real(*arguments)
+
+    monkeypatch.setattr(bench, "run", cold)
+    given = [*DEMO, "--bench", "3", "--stats-json", str(tmp_path / "s.jsonl")]
+    bench.bench(given, parse(given), threading.Event(), threading.Event())
+    record = json.loads((tmp_path / "s.jsonl").read_text())
+    assert record["frames_out"] >= 1
+    assert record["latency_ms"]["capture_to_heatmap"]["p99"] < 90_000
+
+
+@pytest.mark.parametrize(("slo_ms", "code"), [("60000", 0), ("0.001", 6)])
+def test_slower_than_asked_for_is_an_exit_code(tmp_path: Path, slo_ms: str, code: int) -> None:
+    done = live(tmp_path, *DEMO, "--bench", "3", "--slo-ms", slo_ms)
+    assert done.returncode == code, done.stderr
+    assert "capture to heatmap" in done.stdout
+    if code:
+        last = done.stderr.splitlines()[-1]
+        assert re.fullmatch(
+            r"denseav-live: error: p99 of [\d.]+ ms is over 0.001 ms \(as given\)", last
+        )
+
+
+def test_a_setting_that_cannot_run_does_not_keep_the_others_from_it(tmp_path: Path) -> None:
+    arguments = ("--bench", "3", "--bench-over", "device=cuda,cpu")
+    done = live(tmp_path, "--demo", "--headless", *arguments, env={"CUDA_VISIBLE_DEVICES": "-1"})
+    assert done.returncode == 4
+    assert re.search(r"device=cuda +│ not measured", done.stdout)
+    assert re.search(r"device=cpu +│ onnxruntime-cpu,", done.stdout)
+    assert "use --device cpu" in done.stderr.splitlines()[-1]
+
+
+def test_a_source_that_ends_early_is_measured_and_one_that_is_missing_is_not(
+    tmp_path: Path, exact: Path
+) -> None:
+    source = ("--source", exact, "--headless", "--device", "cpu")
+    done = live(tmp_path, *source, "--bench", "60", "--slo-ms", "60000")
+    assert done.returncode == 0, done.stderr
+    done = live(tmp_path, "--source", "missing.mp4", "--headless", "--bench", "1")
+    assert done.returncode == 3
+    assert "not measured" in done.stdout
+
+
+def test_ctrl_c_ends_the_setting_in_hand_and_begins_no_other(tmp_path: Path) -> None:
+    arguments = ("--bench", "60", "--bench-over", "threads=1,2", "--stats-json", "s.jsonl")
+    process = LiveProcess(tmp_path, *DEMO, *arguments)
+    process.until("READY")
+    process.process.send_signal(signal.SIGINT)
+    assert process.end() == 0
+    records = (tmp_path / "s.jsonl").read_text().splitlines()
+    assert [json.loads(record)["setting"] for record in records] == ["threads=1"]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("--demo --slo-ms 50", "--slo-ms goes with --bench only"),
+        ("--demo --cdf a.csv", "--cdf goes with --bench only"),
+        ("--demo --bench-over threads=1", "--bench-over goes with --bench only"),
+        ("--demo --bench 5 --seconds 3", "--seconds does not go with --bench"),
+        ("--demo --bench 5 --record a.mp4", "--record does not go with --bench"),
+        ("--source a.mp4 --offline --bench 5", "--offline does not go with --bench"),
+        ("--demo --bench 0", "'0' is not a number above 0"),
+        ("--demo --bench 5 --bench-over threads", "'threads' is not OPTION=VALUE,VALUE"),
+        ("--demo --bench 5 --bench-over threads=1,", "'threads=1,' is not OPTION=VALUE,VALUE"),
+        ("--demo --prometheus 70000", "'70000' is not a port from 1 to 65535"),
+    ],
+)
+def test_senseless_asks_are_refused_in_one_line(given: str, message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse(given.split())
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("over", ["threads=1,none", "colour=red", "headless=1"])
+def test_a_setting_is_checked_like_the_command_line_before_anything_runs(
+    tmp_path: Path, over: str
+) -> None:
+    done = live(tmp_path, *DEMO, "--bench", "5", "--bench-over", over)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("denseav-live: error: ")
+    assert "model demo" not in done.stderr
+
+
+@pytest.mark.parametrize("option", ["--cdf", "--stats-json"])
+def test_a_place_that_takes_no_file_is_known_before(tmp_path: Path, option: str) -> None:
+    done = live(tmp_path, *DEMO, "--bench", "5", option, "missing/x")
+    assert done.returncode == 7
+    assert done.stderr == (
+        "denseav-live: error: cannot write the report missing/x (No such file or directory); "
+        "choose another path\n"
+    )
+
+
+def test_a_full_disk_is_told_after_the_table(tmp_path: Path) -> None:
+    done = live(tmp_path, *DEMO, "--bench", "3", "--cdf", "/dev/full")
+    assert done.returncode == 7
+    assert "capture to heatmap" in done.stdout
+    assert "No space left on device" in done.stderr.splitlines()[-1]

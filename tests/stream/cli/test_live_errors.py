@@ -1,0 +1,219 @@
+"""Bad input to the real command: one line that names the remedy, its exit code, nothing half."""
+
+import json
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable
+from itertools import repeat
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.live_command import LiveProcess, live
+from support.media import LEVELS, cut, ffmpeg, grey, tone, write_clip
+from support.servers import MjpegServer
+
+from denseav.export.runtime.bundle import demo_folder
+
+
+def refused(done: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
+    """Check that the run ended with this code, and that its last line is the one with the words."""
+    lines = done.stderr.splitlines()
+    assert done.returncode == code, done.stderr
+    assert done.stdout == ""
+    assert [line for line in lines if "error: " in line] == lines[-1:]
+    assert lines[-1].startswith("denseav-live: error: ")
+    assert all(line.startswith("denseav-live") for line in lines), done.stderr
+    for word in words:
+        assert word in lines[-1]
+
+
+def without(kind: str) -> Callable[[Path, Path], None]:
+    def make(whole: Path, path: Path) -> None:
+        ffmpeg("-i", whole, f"-{kind}n", "-c", "copy", path)
+
+    return make
+
+
+def without_index(whole: Path, path: Path) -> None:
+    """Keep what a camera has written when its power goes: its index would have come last."""
+    ffmpeg("-i", whole, "-c", "copy", path)
+    cut(path, path, 0.5)
+
+
+def not_numbers(_whole: Path, path: Path) -> None:
+    samples_SC = tone(48_000, 1.0)
+    samples_SC[30_000] = np.nan
+    write_clip(path, map(grey, LEVELS), samples_SC)
+
+
+def one_pixel(_whole: Path, path: Path) -> None:
+    write_clip(path, repeat(grey(9, 1, 1), 10), tone(48_000, 0.4))
+
+
+FILES: dict[str, tuple[Callable[[Path, Path], object], str]] = {
+    "missing.mp4": (lambda whole, path: None, "there is no such file; check the path"),
+    "a" * 300: (lambda whole, path: None, "there is no such file; check the path"),
+    "folder.mp4": (lambda whole, path: path.mkdir(), "there is no such file"),
+    "silent.mp4": (without("a"), "has no sound; give a file with sound"),
+    "blind.mp4": (without("v"), "has no picture; give a file with video"),
+    "no_index.mp4": (without_index, "cut short (Invalid data found when processing input); copy"),
+    "cut.mp4": (lambda whole, path: cut(whole, path, 0.5), "of 4.0 s; copy or convert it again"),
+    "nan.mov": (not_numbers, "is not a number; export the file again"),
+    "one_pixel.mov": (one_pixel, "1x1 are not between 16 and 8192 pixels"),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_cannot_be_read(common: Path, tmp_path: Path, name: str) -> None:
+    make, message = FILES[name]
+    make(common, tmp_path / name)
+    done = live(tmp_path, "--source", name, "--offline", "--headless")
+    refused(done, 3, name, message)
+
+
+def test_what_came_before_the_cut_is_kept_whole(common: Path, tmp_path: Path) -> None:
+    cut(common, tmp_path / "cut.mp4", 0.6)
+    arguments = ("--source", "cut.mp4", "--headless", "--record", "r.mp4", "--stats-json", "s.json")
+    refused(live(tmp_path, *arguments), 3, "cut short")
+    ffmpeg("-i", tmp_path / "r.mp4", "-f", "null", "-")
+    assert json.loads((tmp_path / "s.json").read_text().splitlines()[-1])["frames_out"] > 10
+    assert {path.name for path in tmp_path.iterdir()} == {"cut.mp4", "r.mp4", "s.json"}
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (
+            "0",
+            "camera 0 cannot be opened; it is absent, in use or not permitted; see: denseav-live",
+        ),
+        ("99999999999999999999", "cannot be opened"),
+        ("rtsp://me:secret@127.0.0.1:9/x", "rtsp://127.0.0.1:9/x cannot be opened; check its"),
+    ],
+)
+def test_an_unknown_camera(tmp_path: Path, spec: str, message: str) -> None:
+    done = live(tmp_path, "--camera", spec, "--mic", "none", "--headless")
+    refused(done, 3, message)
+    assert "secret" not in done.stderr
+
+
+@pytest.mark.parametrize("spec", ["no such thing", "99999999999999999999"])
+def test_an_unknown_microphone(mjpeg_server: MjpegServer, tmp_path: Path, spec: str) -> None:
+    done = live(tmp_path, "--camera", mjpeg_server.url, "--mic", spec, "--headless")
+    refused(done, 3, f"no microphone {spec}; see: denseav-live --list-devices")
+
+
+def newer(folder: Path) -> None:
+    manifest = folder / "manifest.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "schema": 99}))
+
+
+def forged(folder: Path) -> None:
+    with (folder / "heatmap.onnx").open("ab") as file:
+        file.write(b"!")
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (newer, "schema 99, newer than the 2 this denseav reads; upgrade"),
+        (forged, "its sha256 differs); export or copy the bundle again"),
+        (shutil.rmtree, "holds no manifest.json; make a bundle with: denseav-export"),
+    ],
+)
+def test_a_bundle_that_cannot_be_used(
+    tmp_path: Path, harm: Callable[[Path], None], message: str
+) -> None:
+    shutil.copytree(demo_folder(), tmp_path / "model")
+    harm(tmp_path / "model")
+    refused(live(tmp_path, "--demo", "--headless", "--model", "model"), 4, message)
+
+
+@pytest.mark.parametrize(
+    ("device", "remedy"), [("cuda", "use --device cpu"), ("trt", "use --device cuda or cpu")]
+)
+def test_a_device_that_is_not_here_is_never_another(
+    tmp_path: Path, device: str, remedy: str
+) -> None:
+    hidden = {"CUDA_VISIBLE_DEVICES": "-1"}
+    done = live(tmp_path, "--demo", "--headless", "--device", device, env=hidden)
+    refused(done, 4, remedy)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--record missing/r.mp4", "No such file or directory); choose a folder that exists"),
+        ("--record r.avi", "name it NAME.mp4"),
+        ("--record taken.mp4", "exists already; choose another name or delete it"),
+        ("--stats-json missing/s.json", "No such file or directory); choose another path"),
+        ("--stats-json .", "Is a directory); choose another path"),
+        ("--stats-json /dev/full", "No space left on device); choose another path"),
+    ],
+)
+def test_an_output_that_cannot_be_written(tmp_path: Path, arguments: str, message: str) -> None:
+    (tmp_path / "taken.mp4").write_text("precious")
+    done = live(tmp_path, "--demo", "--headless", "--seconds", "0.2", *arguments.split())
+    refused(done, 7, message)
+    assert [path.name for path in tmp_path.iterdir()] == ["taken.mp4"]
+    assert (tmp_path / "taken.mp4").read_text() == "precious"
+    assert Path("/dev/full").is_char_device()
+
+
+def test_a_disk_that_fills_while_recording_keeps_nothing_half(exact: Path, tmp_path: Path) -> None:
+    import resource
+
+    def small() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, 2_000))
+
+    done = live(
+        tmp_path, "--source", exact, "--offline", "--headless", "--record", "r.mp4", limits=small
+    )
+    refused(done, 7, "cannot write the recording r.mp4 (", "has space left")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_standard_output_that_nobody_reads(tmp_path: Path) -> None:
+    arguments = ("--demo", "--headless", "--seconds", "0.2", "--stats-json", "-")
+    with Path("/dev/full").open("w") as full:
+        process = LiveProcess(tmp_path, *arguments, stdout=full.fileno())
+        assert process.end() == 7
+    assert process.said[-1].endswith("No space left on device); choose another path\n")
+
+
+@pytest.mark.parametrize(
+    ("module", "body", "arguments", "code", "remedy"),
+    [
+        (
+            "cv2",
+            'raise ImportError("libGL.so.1: cannot open shared object file")',
+            ("--demo",),
+            1,
+            "libGL.so.1: cannot open shared object file); install denseav again, and on Debian "
+            "or Ubuntu: apt install libgl1 ",
+        ),
+        (
+            "sounddevice",
+            'raise OSError("PortAudio library not found")',
+            ("--camera", "CAMERA"),
+            3,
+            "apt install libportaudio2",
+        ),
+    ],
+)
+def test_a_missing_library_is_named_with_its_package(
+    mjpeg_server: MjpegServer,
+    tmp_path: Path,
+    module: str,
+    body: str,
+    arguments: tuple[str, ...],
+    code: int,
+    remedy: str,
+) -> None:
+    (tmp_path / f"{module}.py").write_text(body)
+    given = [mjpeg_server.url if word == "CAMERA" else word for word in arguments]
+    done = live(tmp_path, *given, "--headless", env={"PYTHONPATH": str(tmp_path)})
+    refused(done, code, remedy)

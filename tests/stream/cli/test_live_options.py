@@ -1,0 +1,74 @@
+"""What the command line takes, and what it refuses in one line."""
+
+from pathlib import Path
+
+import pytest
+
+from denseav.stream.cli.live_options import parse
+from denseav.stream.errors import UsageError
+
+
+def test_defaults_are_few_and_safe() -> None:
+    options = parse(["--camera", "0"])
+    assert (options.camera, options.mic, options.model) == ("0", None, None)
+    assert (options.device, options.threads) == ("auto", 1)
+    assert not options.headless
+    assert (options.display, options.view, options.strip) == ("window", "overlay", True)
+    assert options.seconds is options.record is options.stats_json is None
+
+
+def test_everything_of_a_camera_run_can_be_said() -> None:
+    given = "--camera rtsp://host/cam --camera-size 1280X720 --camera-fps 29.97 --mic 3"
+    given += " --model m --device cpu --threads 4 --headless --record r.mp4 --seconds 1.5"
+    options = parse([*given.split(), "--stats-json", "-"])
+    assert (options.camera_size, options.camera_fps, options.mic) == ((1280, 720), 29.97, "3")
+    assert (options.model, options.record) == (Path("m"), Path("r.mp4"))
+    assert (options.seconds, options.threads, options.stats_json) == (1.5, 4, "-")
+
+
+def test_listing_devices_needs_nothing_else() -> None:
+    assert parse(["--list-devices"]).list_devices
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("", "name one thing to look at"),
+        ("--headless", "name one thing to look at"),
+        ("--camera 0 --demo", "name one thing to look at"),
+        ("--camera 0 --source a.mp4", "name one thing to look at"),
+        ("--source a.mp4 --demo", "name one thing to look at"),
+        ("--demo --offline", "--offline goes with --source FILE only"),
+        ("--camera 0 --offline", "--offline goes with --source FILE only"),
+        ("--demo --mic default", "--mic goes with --camera only"),
+        ("--source a.mp4 --camera-fps 30", "--camera-fps goes with --camera only"),
+        ("--source a.mp4 --camera-size 640x480", "--camera-size goes with --camera only"),
+        ("--camera 0 --camera-size 640", "'640' is not WIDTHxHEIGHT, as in 640x480"),
+        ("--camera 0 --camera-size 0x480", "'0' is not a whole number above 0"),
+        ("--camera 0 --camera-fps nan", "'nan' is not a number above 0"),
+        ("--demo --seconds -3", "'-3' is not a number above 0"),
+        ("--demo --seconds inf", "'inf' is not a number above 0"),
+        ("--demo --threads 1.5", "'1.5' is not a whole number above 0"),
+        ("--demo --device tpu", "invalid choice: 'tpu'"),
+        ("--demo --view heads", "invalid choice: 'heads'"),
+        ("--demo --display foxglove", "invalid choice: 'foxglove'"),
+        ("--demo --recrod a.mp4", "unrecognized arguments: --recrod"),
+        ("--demo --record", "expected one argument"),
+        ("--demo --sec 3", "unrecognized arguments: --sec"),
+    ],
+)
+def test_senseless_asks_are_refused_in_one_line(given: str, message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse(given.split())
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_help_names_keys_and_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        parse(["--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "q quit, space pause, v view, h heads, t strip, r record, s snapshot" in shown
+    for code in ("0 ended as asked", "2 usage", "3 a source", "4 the model", "7 an output"):
+        assert code in shown

@@ -1,0 +1,294 @@
+"""The client: never old news, every loss counted, and one file that stands alone."""
+
+import ast
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import zmq
+from support.feeds import RUN, free_endpoint, heatmap, message, publish_until, publishing
+
+from denseav.stream.feed import client
+from denseav.stream.feed.client import (
+    FeedError,
+    FeedFormatError,
+    FeedStaleError,
+    HeatmapSubscriber,
+    HeatMessage,
+    decode,
+)
+from denseav.stream.feed.message import Envelope
+
+
+class Sender:
+    """A publisher's socket through which a test sends the very bytes it wants."""
+
+    def __init__(self) -> None:
+        self.endpoint = free_endpoint()
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self.socket = self._context.socket(zmq.XPUB)
+        self.socket.linger = 0
+        self.socket.bind(self.endpoint)
+
+    def wait(self) -> None:
+        assert self.socket.poll(20_000), "nobody subscribed"
+        self.socket.recv()
+
+    def close(self) -> None:
+        self.socket.close()
+        self._context.term()
+
+
+@pytest.fixture(autouse=True)
+def _silence_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "_SILENCE_S", 20.0)
+
+
+def next_whole(feed: HeatmapSubscriber) -> HeatMessage:
+    """Return the next message, when what is no message has been refused."""
+    while True:
+        try:
+            return next(feed)
+        except FeedFormatError:
+            time.sleep(0.01)
+
+
+@pytest.fixture
+def sender() -> Iterator[Sender]:
+    sender = Sender()
+    yield sender
+    sender.close()
+
+
+def test_silence_is_an_error_that_says_so() -> None:
+    with HeatmapSubscriber(free_endpoint()) as feed:
+        begin_s = time.monotonic()
+        with pytest.raises(FeedStaleError, match="none yet"):
+            feed.read_latest(max_age_ms=200)
+        assert 0.2 <= time.monotonic() - begin_s < 10
+
+
+def test_a_message_that_was_fresh_becomes_stale() -> None:
+    endpoint = free_endpoint()
+    with publishing(endpoint) as publisher, HeatmapSubscriber(endpoint) as feed:
+        publish_until(publisher, lambda: feed._newest)
+        newest = feed.read_latest(max_age_ms=10_000)
+        time.sleep(0.3)
+        assert feed.age_ms(newest) > 300
+        with pytest.raises(FeedStaleError, match="ms old"):
+            feed.read_latest(max_age_ms=200)
+
+
+def test_age_counts_from_the_capture_not_from_the_arrival() -> None:
+    endpoint = free_endpoint()
+    with publishing(endpoint) as publisher, HeatmapSubscriber(endpoint) as feed:
+        end_s = time.monotonic() + 5
+        while feed._newest is None and time.monotonic() < end_s:
+            publisher.heatmap(heatmap(0, capture_s=time.monotonic() - 1.0))
+            time.sleep(0.02)
+        with pytest.raises(FeedStaleError):
+            feed.read_latest(max_age_ms=500)
+        assert feed.read_latest(max_age_ms=10_000).sequence > 0
+
+
+def test_from_another_machine_age_counts_by_its_own_clock(sender: Sender) -> None:
+    """Its monotonic clock has another zero; what is held up on the way is older for it."""
+    envelope = Envelope("heat", "cam0", RUN)
+    envelope._host = "another machine"
+    now_ns = time.monotonic_ns
+    offset_ns = 10**15
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("time.monotonic_ns", lambda: now_ns() - offset_ns)
+        patch.setattr("time.monotonic", lambda: (now_ns() - offset_ns) / 1e9)
+        messages = [message(index, envelope=envelope) for index in range(3)]
+    with HeatmapSubscriber(sender.endpoint) as feed:
+        sender.wait()
+        sender.socket.send(messages[0])
+        first = next(feed)
+        assert 0 <= feed.age_ms(first) < 10_000  # the clocks differ by days
+        time.sleep(0.5)
+        sender.socket.send(messages[1])
+        assert feed.age_ms(next(feed)) > 450
+
+
+def test_iteration_gives_each_newest_message_once() -> None:
+    endpoint = free_endpoint()
+    with publishing(endpoint) as publisher, HeatmapSubscriber(endpoint) as feed:
+        publish_until(publisher, lambda: feed._newest)
+        seen = []
+        for index in range(5):
+            publisher.heatmap(heatmap(index))
+            seen.append(next(feed).sequence)
+            time.sleep(0.05)
+        assert seen == sorted(set(seen))
+
+
+def test_iteration_ends_with_an_error_when_the_feed_falls_silent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(client, "_SILENCE_S", 0.3)
+    endpoint = free_endpoint()
+    with publishing(endpoint) as publisher, HeatmapSubscriber(endpoint) as feed:
+        publish_until(publisher, lambda: feed._newest)
+        with pytest.raises(FeedStaleError):
+            for _ in feed:
+                pass
+
+
+def test_the_asyncio_form_does_not_hold_up_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "_SILENCE_S", 2.0)
+    endpoint = free_endpoint()
+    ticks: list[int] = []
+
+    async def tick() -> None:
+        while True:
+            ticks.append(len(ticks))
+            await asyncio.sleep(0.01)
+
+    async def read(feed: HeatmapSubscriber) -> list[int]:
+        ticking = asyncio.create_task(tick())
+        seen: list[int] = []
+        try:
+            async for each in feed:
+                seen.append(each.sequence)  # noqa: PERF401
+        except FeedStaleError:
+            ticking.cancel()
+        return seen
+
+    with publishing(endpoint) as publisher, HeatmapSubscriber(endpoint) as feed:
+        publish_until(publisher, lambda: feed._newest)
+        seen = asyncio.run(read(feed))
+    assert seen[0] >= 1
+    assert len(ticks) >= 10
+
+
+def test_gaps_and_restarts_are_counted(sender: Sender) -> None:
+    first, second = Envelope("heat", "cam0", RUN), Envelope("heat", "cam0", bytes(16))
+    with HeatmapSubscriber(sender.endpoint) as feed:
+        sender.wait()
+        for sequence in (0, 1, 4):
+            first.sequence = sequence
+            sender.socket.send(message(envelope=first))
+            last = next(feed)
+        assert (last.sequence, feed.gaps, feed.restarts) == (5, 2, 0)
+        sender.socket.send(message(envelope=second))
+        assert next(feed).run == bytes(16).hex()
+        assert (feed.gaps, feed.restarts) == (2, 1)
+
+
+def test_a_publisher_that_comes_back_is_found_again() -> None:
+    endpoint = free_endpoint()
+    with HeatmapSubscriber(endpoint) as feed:
+        with publishing(endpoint) as publisher:
+            publish_until(publisher, lambda: feed._newest)
+            run = next(feed).run
+        with publishing(endpoint) as publisher:
+            publish_until(publisher, lambda: feed._newest.run != run)
+        assert feed.restarts == 1
+        assert feed.read_latest(max_age_ms=10_000).run != run
+
+
+def test_what_is_no_message_is_said_and_the_next_one_read(sender: Sender) -> None:
+    with HeatmapSubscriber(sender.endpoint) as feed:
+        sender.wait()
+        sender.socket.send(b"heat/" + bytes(200))
+        with pytest.raises(FeedFormatError, match="magic"):
+            next(feed)
+        sender.socket.send(message())
+        assert next_whole(feed).sequence == 1
+
+
+def test_an_unknown_major_version_is_refused(sender: Sender) -> None:
+    data = bytearray(message())
+    data[36] = 2
+    with HeatmapSubscriber(sender.endpoint) as feed:
+        sender.wait()
+        sender.socket.send(bytes(data))
+        with pytest.raises(FeedFormatError, match=r"version is 2\.1"):
+            next(feed)
+
+
+def test_a_hostile_message_of_several_parts_is_refused_without_harm(sender: Sender) -> None:
+    with HeatmapSubscriber(sender.endpoint) as feed:
+        sender.wait()
+        for _ in range(20):
+            sender.socket.send_multipart([message(), b"more" * 30_000])
+        with pytest.raises(FeedFormatError):
+            next(feed)
+        sender.socket.send(message())
+        assert next_whole(feed).sequence == 1
+
+
+def test_a_message_too_large_is_never_taken_in(sender: Sender) -> None:
+    with HeatmapSubscriber(sender.endpoint) as feed:
+        sender.wait()
+        sender.socket.send(b"heat/" + bytes(client.MESSAGE_BYTES_MAX))
+        with pytest.raises(FeedStaleError):
+            feed.read_latest(max_age_ms=500)
+
+
+def test_options_are_set_before_connecting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set later, libzmq would take no notice of them."""
+    order: list[str] = []
+
+    class Noting(zmq.Socket[bytes]):
+        def setsockopt(self, option: int, value: object) -> None:
+            order.append("option")
+            super().setsockopt(option, value)  # type: ignore[arg-type]
+
+        set = setsockopt
+
+        def connect(self, addr: str) -> object:  # type: ignore[override]
+            order.append("connect" if addr.startswith("tcp") else "monitor")
+            return super().connect(addr)
+
+    monkeypatch.setattr(zmq.Context, "_socket_class", Noting)
+    with HeatmapSubscriber(free_endpoint()) as feed, pytest.raises(FeedStaleError):
+        feed.read_latest(max_age_ms=50)
+    assert order.index("option") < order.index("connect")
+    assert "option" not in order[order.index("connect") :]
+
+
+@pytest.mark.parametrize("endpoint", ["nonsense", "tcp://127.0.0.1"])
+def test_what_is_no_endpoint_is_said(endpoint: str) -> None:
+    with HeatmapSubscriber(endpoint) as feed, pytest.raises(FeedError, match="cannot receive"):
+        next(feed)
+
+
+def test_the_file_stands_alone(tmp_path: Path) -> None:
+    """Copied to a folder of its own it reads a feed, and imports nothing of ours."""
+    shutil.copy(str(client.__file__), tmp_path / "feed_client.py")
+    (tmp_path / "golden.bin").write_bytes(message())
+    code = """
+import sys
+import feed_client
+message = client.decode(open("golden.bin", "rb").read())
+assert message.heads["sound"].peak == (480.0, 300.0)
+assert not [name for name in sys.modules if name.startswith(("denseav", "cv2", "rich"))]
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, env=_plain())
+
+
+def test_the_file_is_python_3_9() -> None:
+    ast.parse(Path(str(client.__file__)).read_text(), feature_version=(3, 9))
+
+
+def _plain() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+
+def test_any_number_of_messages_needs_no_more_memory() -> None:
+    """The slot holds one message, whoever does not read."""
+    endpoint = free_endpoint()
+    with publishing(endpoint) as publisher, HeatmapSubscriber(endpoint) as feed:
+        publish_until(publisher, lambda: feed._newest)
+        first = feed._newest
+        publish_until(publisher, lambda: feed._newest.sequence > 20, fps=500)
+        assert decode(first.data).sequence == first.sequence
+        assert next(feed).sequence > 20

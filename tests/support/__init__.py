@@ -1,0 +1,1 @@
+"""What tests share: made data, real servers, fakes at the seams."""

@@ -1,0 +1,70 @@
+"""The order of clips: complete, shared, renewed, and resumed anywhere."""
+
+import json
+from itertools import islice
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from denseav.train.data.sampler import SHARDS_AT_ONCE, Order
+from denseav.train.errors import DataError
+
+SIZES = st.lists(st.integers(1, 9), min_size=1, max_size=40)
+
+
+def order(sizes: list[int], batch: int = 2, rank: int = 0, world: int = 1, seed: int = 0) -> Order:
+    return Order(sizes, batch, rank=rank, world=world, seed=seed, shuffle=True)
+
+
+def numbers(one: Order) -> list[int]:
+    return [number for batch in one.batches() for _, number in batch]
+
+
+@settings(max_examples=60, deadline=None)
+@given(SIZES, st.integers(1, 5), st.integers(1, 4), st.data())
+def test_whatever_the_grid_every_clip_comes_at_most_once(
+    sizes: list[int], batch: int, world: int, data: st.DataObject
+) -> None:
+    clips = sum(sizes)
+    steps = data.draw(st.integers(0, clips // batch))
+    alone = order(sizes, batch)
+    before = [number for part in islice(alone.batches(), steps) for _, number in part]
+    for _ in range(steps):
+        alone.advance()
+    seen, lengths = before, set()
+    for rank in range(world):
+        one = order(sizes, batch, rank, world)
+        one.load_state_dict(json.loads(json.dumps(alone.state_dict())))
+        mine = list(one.batches())
+        assert all(len(part) == batch for part in mine)
+        lengths.add(len(mine))
+        seen = seen + [number for part in mine for _, number in part]
+    assert len(lengths) == 1
+    assert len(seen) == len(set(seen))
+    assert set(seen) <= set(range(clips))
+    assert clips - len(seen) < batch * world
+
+
+def test_epochs_and_seeds_have_orders_of_their_own() -> None:
+    sizes, one = [5] * 20, order([5] * 20)
+    first = numbers(one)
+    one.next_epoch()
+    assert sorted(numbers(one)) == sorted(first) == list(range(100))
+    assert len({tuple(o) for o in (first, numbers(one), numbers(order(sizes, seed=1)))}) == 3
+    assert {epoch for batch in one.batches() for epoch, _ in batch} == {1}
+
+
+def test_reading_stays_within_a_few_shards() -> None:
+    shards = np.array(numbers(order([64] * 200, batch=1))) // 64
+    for at in range(0, len(shards), 64):
+        assert len(set(shards[at : at + 64].tolist())) <= 2 * SHARDS_AT_ONCE
+    assert len(set(shards[: 64 * SHARDS_AT_ONCE].tolist())) == SHARDS_AT_ONCE
+    assert (np.diff(shards[:500]) != 0).mean() > 0.8
+
+
+@pytest.mark.parametrize(("clips", "seed"), [([5, 5], 0), ([5], 1)])
+def test_a_state_of_others_is_refused(clips: list[int], seed: int) -> None:
+    with pytest.raises(DataError, match="the checkpoint was made with"):
+        order(clips, seed=seed).load_state_dict(order([5]).state_dict())

@@ -1,0 +1,97 @@
+"""Processes that SLURM or torchrun starts: one run of them all, or one line that says why not."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from support.ports import free_port
+
+from denseav.models import load
+from denseav.train.cli.train import main
+from denseav.train.trainer.checkpointer import LAST, MODEL
+
+DEBUG = Path(__file__).parents[3] / "configs" / "train" / "debug.yaml"
+ARGUMENTS = (
+    "-m", "denseav.train.cli.train", "--config", str(DEBUG), "--optimization.steps", "3",
+    "--rhythm.log", "1", "--rhythm.validate", "3", "--made.batch_size", "4",
+)  # fmt: skip
+COMMAND = (sys.executable, *ARGUMENTS)
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", *ARGUMENTS)
+
+
+def slurm(tasks: int) -> list[dict[str, str]]:
+    """Return what `srun --ntasks-per-node` tells each of its tasks on one node."""
+    job = {
+        "SLURM_JOB_ID": "4711",
+        "SLURM_JOB_NAME": "train",
+        "SLURM_NTASKS": str(tasks),
+        "SLURM_NTASKS_PER_NODE": str(tasks),
+        "SLURM_NNODES": "1",
+        "SLURM_NODEID": "0",
+        "SLURM_NODELIST": "localhost",
+        "MASTER_PORT": str(free_port()),
+    }
+    return [job | {"SLURM_PROCID": str(task), "SLURM_LOCALID": str(task)} for task in range(tasks)]
+
+
+def begin(command: tuple[str, ...], **more: str) -> subprocess.Popen[str]:
+    here = os.environ | {"OMP_NUM_THREADS": "1"} | more
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=here)
+
+
+def end(running: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:
+    said = [one.communicate(timeout=240)[1] for one in running]
+    return [(one.returncode, text) for one, text in zip(running, said, strict=True)]
+
+
+@pytest.mark.parametrize("tasks", [1, 2])
+def test_tasks_of_slurm_are_one_run(tmp_path: Path, tasks: int) -> None:
+    own = ("--out", str(tmp_path), "--machine.devices", str(tasks))
+    ended = end([begin((*COMMAND, *own), **task) for task in slurm(tasks)])
+    assert [code for code, _ in ended] == [0] * tasks, ended
+    first, *others = (said for _, said in ended)
+    assert len(re.findall(r"^step \d/3  contrast", first, re.MULTILINE)) == 3
+    assert all("step" not in said for said in others)
+    state = torch.load(tmp_path / LAST, weights_only=True)
+    assert [own["loader"]["given"] for own in state["processes"]] == [3] * tasks
+    assert load(tmp_path / MODEL).config.trained
+
+
+def test_torchrun_starts_the_same_run(tmp_path: Path) -> None:
+    ports = ("--master-port", str(free_port()))
+    command = (*TORCHRUN[:3], *ports, *TORCHRUN[3:], "--machine.devices", "2")
+    ((code, said),) = end([begin((*command, "--out", str(tmp_path)))])
+    assert code == 0, said
+    assert len(torch.load(tmp_path / LAST, weights_only=True)["processes"]) == 2
+
+
+WRONG = {
+    "more tasks than devices": (2, {}, "srun started 2 processes, the settings have 1 nodes of 1"),
+    "fewer tasks": (1, {}, "srun started 1 processes"),
+    "other nodes": (2, {"SLURM_NNODES": "2"}, "--machine.nodes"),
+    "tasks not by node": (2, {"SLURM_NTASKS_PER_NODE": ""}, "--ntasks-per-node"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_another_number_of_tasks_is_one_line(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    wrong: str,
+) -> None:
+    tasks, change, remedy = WRONG[wrong]
+    devices = 1 if wrong == "more tasks than devices" else 2
+    for name, value in (slurm(tasks)[0] | change).items():
+        if value:
+            monkeypatch.setenv(name, value)
+    out = tmp_path / "run"
+    assert main([*ARGUMENTS[2:], "--out", str(out), "--machine.devices", str(devices)]) == 2
+    said = capsys.readouterr().err
+    assert remedy in said
+    assert said.count("\n") == 1, said
+    assert not out.exists()

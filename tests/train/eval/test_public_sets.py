@@ -1,0 +1,194 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from support import eval_trees
+
+from denseav.train.errors import DataError
+from denseav.train.eval import public_sets
+from denseav.train.eval.items import EvalSet, own_folder, with_files
+from denseav.train.eval.read import ade_classes, read_picture, read_truth, read_wave
+
+
+def whole(sets: list[EvalSet]) -> EvalSet:
+    """Return the one set there is, after all its files were found."""
+    (data,) = sets
+    return with_files(data, allow_missing=False)
+
+
+def test_speech_prompts_have_a_word_and_a_label_and_class_zero_is_dropped(tmp_path: Path) -> None:
+    data = whole(public_sets.speech_prompted(eval_trees.speech_prompted(tmp_path)))
+    assert (data.kind, data.task, len(data.items)) == ("speech", "segmentation", 4)
+    assert [item.category for item in data.items] == ["300", "7", "300", "7"]
+    assert data.items[0].word_s == (0.5, 1.2)
+    truth, shown = read_truth(data.items[1], (40, 40), stretch=False)
+    assert shown
+    assert truth[:, :20].all()
+    assert not truth[:, 20:].any()
+
+
+def test_sound_prompts_count_the_whole_sound(tmp_path: Path) -> None:
+    data = whole(public_sets.sound_prompted(eval_trees.sound_prompted(tmp_path)))
+    assert (data.kind, len(data.items)) == ("sound", 3)
+    assert {item.word_s for item in data.items} == {None}
+    assert [item.label_class for item in data.items] == [7, 300, 7]
+
+
+def test_places_pictures_lie_beside_its_folder(tmp_path: Path) -> None:
+    root = eval_trees.places(tmp_path / "PlacesAudio_400k_distro")
+    data = whole(public_sets.places(root))
+    assert (data.kind, data.task, len(data.items)) == ("speech", "retrieval", 4)
+    assert data.items[2].image == tmp_path / "places_subset/a/abbey/2.jpg"
+
+
+def test_audioset_files_are_named_as_pandas_prints_seconds_and_frames_stay(tmp_path: Path) -> None:
+    root = eval_trees.audioset(tmp_path)
+    data = whole(public_sets.audioset(root))
+    assert data.items[1].audio.name == "clip1_31.0_41.mp3"
+    frames = [item.image.stem[-1] for item in data.items]
+    assert frames == [item.image.stem[-1] for item in whole(public_sets.audioset(root)).items]
+
+
+def test_vggss_frames_are_found_in_both_places(tmp_path: Path) -> None:
+    data = whole(public_sets.vggss(eval_trees.vggss(tmp_path)))
+    assert data.stretch
+    assert [item.image.name for item in data.items] == [
+        "abc_000000.jpg",
+        "image_050.jpg",
+        "image_050.jpg",
+    ]
+    truth, _ = read_truth(data.items[0], (10, 10), stretch=True)
+    assert truth.nonzero()[0].min() == 2
+    assert truth.nonzero()[1].max() == 5
+
+
+def test_is3_has_boxes_and_with_speech_two_halves_that_sound_together(tmp_path: Path) -> None:
+    plain = public_sets.is3(eval_trees.is3(tmp_path / "a", speech=False))
+    assert [data.name for data in plain] == ["IS3"]
+    assert [item.scene for item in plain[0].items] == ["dog_drum_1"] * 2 + ["cat_bell_2"] * 2
+    assert plain[0].items[1].boxes == ((0.5, 0.0, 1.0, 1.0),)
+    boxes, sound, speech = public_sets.is3(eval_trees.is3(tmp_path / "b", speech=True))
+    for data in (boxes, sound, speech):
+        with_files(data, allow_missing=False)
+    assert (sound.overlaid_by, speech.overlaid_by) == (speech.name, sound.name)
+    # A word recorded for one annotation goes before the category's.
+    assert [item.audio.name for item in speech.items[:2]] == ["dog_drum_1_dog.wav", "drum.wav"]
+
+
+def test_an_own_folder_becomes_a_set_for_each_kind_and_question(tmp_path: Path) -> None:
+    sets = {(data.kind, data.task): data for data in own_folder(eval_trees.own(tmp_path))}
+    assert set(sets) == {("speech", "retrieval"), ("sound", "segmentation"), ("sound", "boxes")}
+    assert sets["sound", "segmentation"].items[0].word_s == (0.1, 0.6)
+    assert sets["sound", "boxes"].items[0].boxes == ((0, 0, 0.5, 1), (0.6, 0.6, 0.9, 0.9))
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ("0.png,0.wav,music,,,", "kind is 'music'; write speech or sound"),
+        ("0.png,0.wav,sound,,,0 0 1", "not enough values"),
+        ("0.png,0.wav,sound,,,a b c d", "could not convert string to float: 'a'"),
+    ],
+)
+def test_a_line_that_cannot_be_used_is_named(tmp_path: Path, line: str, what: str) -> None:
+    (tmp_path / "items.csv").write_text(f"image,audio,kind,category,mask,boxes\n{line}\n")
+    with pytest.raises(DataError, match=f"line 2: {what}"):
+        own_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("image,audio\na,b\n", "lacks the columns kind"),
+        ("image,audio,kind\n", "has no rows"),
+        ("image,audio,kind,colour\na,b,sound,red\n", "unknown columns colour; known are audio"),
+    ],
+)
+def test_a_table_that_cannot_be_used_says_why(tmp_path: Path, text: str, what: str) -> None:
+    (tmp_path / "items.csv").write_text(text)
+    with pytest.raises(DataError, match=what):
+        own_folder(tmp_path)
+
+
+def test_missing_files_are_listed_or_left_out(tmp_path: Path) -> None:
+    (data,) = public_sets.vggss(eval_trees.vggss(tmp_path))
+    (tmp_path / "audio" / "abc_000001.wav").unlink()
+    with pytest.raises(DataError, match=r"1 files are missing: .*abc_000001\.wav; .*--allow-miss"):
+        with_files(data, allow_missing=False)
+    kept = with_files(data, allow_missing=True)
+    assert [item.key for item in kept.items] == ["abc_000000", "abc_000002"]
+    assert [path.name for path in kept.missing] == ["abc_000001.wav"]
+
+
+def test_an_empty_set_is_an_error(tmp_path: Path) -> None:
+    eval_trees.vggss(tmp_path)
+    (tmp_path / "vggss.json").write_text("[]")
+    (data,) = public_sets.vggss(tmp_path)
+    with pytest.raises(DataError, match="VGG-SS holds no items"):
+        with_files(data, allow_missing=True)
+
+
+def test_two_items_of_one_name_are_an_error(tmp_path: Path) -> None:
+    eval_trees.vggss(tmp_path)
+    entries = json.loads((tmp_path / "vggss.json").read_text())
+    (tmp_path / "vggss.json").write_text(json.dumps([*entries, entries[0]]))
+    (data,) = public_sets.vggss(tmp_path)
+    with pytest.raises(DataError, match="two items 'abc_000000'"):
+        with_files(data, allow_missing=False)
+
+
+@pytest.mark.parametrize("layout", ["places", "vggss", "is3", "audioset", "speech_prompted"])
+def test_a_folder_of_something_else_is_named(tmp_path: Path, layout: str) -> None:
+    with pytest.raises(DataError, match=r"cannot be read .* check the folder's layout"):
+        getattr(public_sets, layout)(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("layout", "name"),
+    [("places", "metadata/val.json"), ("vggss", "vggss.json"), ("is3", "synthetic3240_bbox.json")],
+)
+def test_json_of_another_shape_is_named(tmp_path: Path, layout: str, name: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text('[{"something": "else"}]')
+    with pytest.raises(DataError, match=f"{name} is not as released"):
+        getattr(public_sets, layout)(tmp_path)
+
+
+def test_ade_classes_are_red_and_green(tmp_path: Path) -> None:
+    label = np.array([[0, 7, 300], [3661, 255, 256]])
+    eval_trees.ade_label(tmp_path / "l.png", label)
+    assert np.array_equal(ade_classes(Image.open(tmp_path / "l.png")), label)
+
+
+def test_pictures_are_cut_in_the_middle_or_stretched(tmp_path: Path) -> None:
+    pixels = np.zeros((20, 40, 3), np.uint8)
+    pixels[:, 10:30] = 255
+    Image.fromarray(pixels).save(tmp_path / "p.png")
+    assert read_picture(tmp_path / "p.png", (20, 20), stretch=False).min() == 255
+    stretched = read_picture(tmp_path / "p.png", (20, 20), stretch=True)
+    assert stretched.shape == (20, 20, 3)
+    assert 0.4 < (stretched > 127).mean() < 0.6
+
+
+def test_a_wave_is_the_first_channel_at_16_khz(tmp_path: Path) -> None:
+    eval_trees.stereo_mp3(tmp_path / "a.mp3", 1000, 3000)
+    wave_S = read_wave(tmp_path / "a.mp3")
+    assert wave_S.dtype == np.float32
+    assert len(wave_S) == pytest.approx(16_000, abs=1500)  # mp3 pads its ends
+    loud_hz = np.abs(np.fft.rfft(wave_S)).argmax() * 16_000 / len(wave_S)
+    assert loud_hz == pytest.approx(1000, abs=3)
+    assert np.abs(wave_S).max() == pytest.approx(0.3, abs=0.03)
+
+
+def test_files_that_cannot_be_decoded_are_named(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(b"RIFF no wave at all")
+    (tmp_path / "p.jpg").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"a\.wav cannot be decoded"):
+        read_wave(tmp_path / "a.wav")
+    with pytest.raises(DataError, match=r"p\.jpg is no picture"):
+        read_picture(tmp_path / "p.jpg", (8, 8), stretch=True)
+    eval_trees.sound(tmp_path / "empty.wav", 100, 0.0)
+    with pytest.raises(DataError, match=r"empty\.wav has no sound"):
+        read_wave(tmp_path / "empty.wav")

@@ -1,0 +1,131 @@
+"""Encoders that are prepared before any couple: they hear, and see by what they heard."""
+
+import ctypes.util
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from denseav.models import ModelConfig
+from denseav.models.config import AudioConfig, ImageConfig
+from denseav.train.errors import SettingsError
+from denseav.train.trainer.backbones import new_network
+from denseav.train.trainer.pretrain_audio import Spectrogram, pretrain, waves
+from denseav.train.trainer.pretrain_image import cluster, pretrain_image
+from denseav.train.trainer.settings import Backbones, Pretraining, Settings
+from denseav.train.world.classes import CLASSES
+from denseav.train.world.clips import Head, hear
+from denseav.train.world.loader import WorldSettings
+
+pytestmark = pytest.mark.skipif(
+    ctypes.util.find_library("espeak-ng") is None, reason="espeak-ng is not installed"
+)
+NETWORK = ModelConfig(
+    name="tiny",
+    code_dim=32,
+    image=ImageConfig(size=64, patch=8, hidden=32, layers=1, heads=2, attention_width=5),
+    audio=AudioConfig(
+        stem_channels=16,
+        hidden=32,
+        layers=1,
+        heads=2,
+        position_kernel=8,
+        position_groups=4,
+        aligner_heads=4,
+        dropout=0.0,
+        layer_drop=0.0,
+        time_mask=0.0,
+    ),
+)
+PLAN = Pretraining(
+    steps=80,
+    batch_size=4,
+    learning_rate=4e-3,
+    warmup_steps=5,
+    image_steps=12,
+    image_batch_size=4,
+    clusters=12,
+    clustered=6,
+)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[float]]:
+    folder = tmp_path_factory.mktemp("pretrained")
+    losses: list[float] = []
+    pretrain(NETWORK, PLAN, 0, folder / "audio", lambda _, loss: losses.append(loss))
+    return folder, losses
+
+
+def test_an_encoder_that_learns_to_hear_errs_less(prepared: tuple[Path, list[float]]) -> None:
+    losses = prepared[1]
+    assert len(losses) == PLAN.steps
+    assert np.mean(losses[-5:]) < 0.85 * np.mean(losses[:3])
+
+
+def test_pretrained_encoders_are_backbones(prepared: tuple[Path, list[float]]) -> None:
+    folder = prepared[0]
+    steps: list[int] = []
+    audio, image = folder / "audio", folder / "image"
+    pretrain_image(NETWORK, PLAN, audio, 0, image, lambda step, _: steps.append(step), told=True)
+    assert steps == list(range(1, PLAN.image_steps + 1))
+    begun = Backbones(image=str(folder / "image"), audio=str(folder / "audio"))
+    one, other = new_network(NETWORK, begun, 1), new_network(NETWORK, begun, 2)
+    for name, weight in one.state_dict().items():
+        encoder = name.startswith(("image_encoder.", "audio_encoder."))
+        if encoder or weight.ndim > 1:
+            assert torch.equal(weight, other.state_dict()[name]) == encoder, name
+
+
+def test_clusters_know_more_of_a_sound_than_chance(prepared: tuple[Path, list[float]]) -> None:
+    pairs = cluster(PLAN, prepared[0] / "audio", np.random.default_rng(3), told=True)
+    assert [pair.name for pair in pairs] == [*CLASSES] * PLAN.clustered
+    label_NC = np.array([pair.cluster for pair in pairs]).reshape(PLAN.clustered, len(CLASSES))
+    same_class = np.mean([label_NC[i] == label_NC[j] for i in range(6) for j in range(i)])
+    other_class = np.mean([label_NC[0] == np.roll(label_NC[0], shift) for shift in range(1, 16)])
+    assert same_class > 1.3 * other_class
+
+
+@pytest.mark.parametrize(("told", "spoken"), [(True, 0.0), (False, 0.5)])
+def test_what_is_not_told_is_not_used(
+    prepared: tuple[Path, list[float]], monkeypatch: pytest.MonkeyPatch, told: bool, spoken: float
+) -> None:
+    heads: list[str] = []
+
+    def listen(random: Any, library: Any, head: Head, name: str, samples: int) -> Any:
+        heads.append(head)
+        return hear(random, library, head, name, samples)
+
+    monkeypatch.setattr("denseav.train.trainer.pretrain_image.hear", listen)
+    cluster(PLAN, prepared[0] / "audio", np.random.default_rng(3), told=told)
+    assert len(heads) == PLAN.clustered * len(CLASSES)
+    assert heads.count("speech") / len(heads) == pytest.approx(spoken, abs=0.15)
+
+
+def test_a_spectrogram_has_a_frame_for_each_frame_of_the_encoder() -> None:
+    wave_BS = waves(PLAN, np.random.default_rng(0))
+    assert wave_BS.shape == (PLAN.batch_size, PLAN.samples)
+    spectrogram_BFL = Spectrogram()(wave_BS)
+    frames = new_network(NETWORK, Backbones(image="", audio=""), 0).audio_encoder(wave_BS).shape[-1]
+    assert spectrogram_BFL.shape[-1] == frames
+    assert torch.allclose(spectrogram_BFL.mean((1, 2)), torch.zeros(PLAN.batch_size), atol=1e-4)
+
+
+def test_pretraining_belongs_to_the_world_and_to_random_encoders() -> None:
+    world = Settings(
+        network=NETWORK,
+        backbones=Backbones(image="", audio=""),
+        world=WorldSettings(),
+        pretraining=PLAN,
+    )
+    with pytest.raises(SettingsError, match="pretraining goes with the world"):
+        dataclasses.replace(world, backbones=Backbones())
+    with pytest.raises(SettingsError, match="pretraining goes with the world"):
+        dataclasses.replace(world, initial="runs/demo/model")
+    with pytest.raises(SettingsError, match="at least 1"):
+        Pretraining(clusters=0)
+    with pytest.raises(SettingsError, match="hidden_share"):
+        Pretraining(hidden_share=1.0)

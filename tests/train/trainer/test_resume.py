@@ -1,0 +1,141 @@
+"""What a run survives: kills and other settings; and then goes on as if nothing was."""
+
+import re
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from support.made_clips import made_clip
+from support.train_parts import NETWORK
+from support.train_runs import SMALL, losses, make, quiet, start
+
+from denseav.models import CheckpointError
+from denseav.train.cli.train import parse
+from denseav.train.data.shards import save_clips
+from denseav.train.trainer.checkpointer import LAST
+from denseav.train.trainer.loop import train
+from denseav.train.trainer.run_log import METRICS
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shards")
+    save_clips(folder, (made_clip(number) for number in range(9)))
+    return folder
+
+
+@pytest.mark.parametrize("source", ["made", "shards"])
+def test_kill_and_the_same_command_again_give_the_same_run(
+    tmp_path: Path, shards: Path, source: str
+) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    own = (
+        "--made", "null", "--data.shards", str(shards), "--data.image_size", "32",
+        "--data.batch_size", "2", "--data.workers", "1",
+    ) if source == "shards" else ()  # fmt: skip
+    running = start(whole, *own)
+    victim = start(killed, *own)
+    assert victim.stderr is not None
+    loading: list[psutil.Process] = []
+    for line in victim.stderr:
+        if line.startswith("step 14/"):
+            loading = psutil.Process(victim.pid).children(recursive=True)
+            victim.send_signal(signal.SIGKILL)
+            break
+    victim.wait()
+    victim.stderr.close()
+    assert bool(loading) == (source == "shards")
+    assert not psutil.wait_procs(loading, timeout=20)[1]
+    assert max(losses(killed)) < 26
+    again = start(killed, *own)
+    _, said = again.communicate(timeout=240)
+    assert again.returncode == 0, said
+    resumed = re.search(r"step (\d+): everything learn", said)
+    assert resumed is not None
+    assert int(resumed[1]) % 3 == 0
+    assert int(resumed[1]) >= 12
+    _, said = running.communicate(timeout=240)
+    assert running.returncode == 0, said
+    assert losses(killed) == losses(whole)
+    states = [torch.load(folder / LAST, weights_only=True) for folder in (whole, killed)]
+    assert states[0]["learner"].keys() == states[1]["learner"].keys()
+    for name, value in states[0]["learner"].items():
+        assert torch.equal(value, states[1]["learner"][name]), name
+
+
+def test_a_kill_in_the_first_stage_or_at_its_end_changes_nothing(tmp_path: Path) -> None:
+    train(SMALL, make(tmp_path / "whole"), quiet())
+    for stop in (2, 3, 6):
+        folder = make(tmp_path / f"stop{stop}")
+        short = replace(SMALL.optimization, steps=stop)
+        train(replace(SMALL, optimization=short), folder, quiet())
+        train(SMALL, folder, quiet())
+        assert losses(folder) == losses(tmp_path / "whole"), stop
+
+
+def test_what_chance_leaves_out_is_the_same_after_a_kill(tmp_path: Path) -> None:
+    audio = replace(NETWORK.audio, layers=3, dropout=0.2, layer_drop=0.5, time_mask=0.2)
+    noisy = replace(SMALL, network=replace(NETWORK, audio=audio))
+    short = replace(noisy, optimization=replace(SMALL.optimization, steps=4))
+    for settings, folder in ((noisy, "whole"), (short, "killed"), (noisy, "killed")):
+        train(settings, make(tmp_path / folder), quiet())
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+    train(SMALL, make(tmp_path / "plain"), quiet())
+    assert losses(tmp_path / "plain") != losses(tmp_path / "whole")
+
+
+def test_the_gradient_scaler_goes_on_where_it_was(tmp_path: Path) -> None:
+    half = replace(SMALL, machine=replace(SMALL.machine, precision="16-mixed"))
+    short = replace(half, optimization=replace(SMALL.optimization, steps=4))
+    train(half, make(tmp_path / "whole"), quiet())
+    train(short, make(tmp_path / "killed"), quiet())
+    path = tmp_path / "killed" / LAST
+    state = torch.load(path, weights_only=True)
+    before = state["progress"]["skipped"]
+    assert state["scaler"]["scale"] == 2.0 ** (16 - before)
+    state["scaler"]["scale"] = 2.0**18  # too much: the next steps overflow
+    torch.save(state, path)
+    more = train(half, tmp_path / "killed", quiet()).skipped - before
+    assert more > 0
+    assert torch.load(path, weights_only=True)["scaler"]["scale"] == 2.0 ** (18 - more)
+    train(short, make(tmp_path / "again"), quiet())
+    train(half, make(tmp_path / "again"), quiet())
+    assert losses(tmp_path / "again") == losses(tmp_path / "whole")
+    assert losses(tmp_path / "again") != losses(tmp_path / "killed")
+
+
+def test_other_checkpoints_are_refused(tmp_path: Path) -> None:
+    train(SMALL, make(tmp_path), quiet())
+    other = replace(NETWORK, code_dim=24)
+    with pytest.raises(CheckpointError, match="code_dim is 12, not 24"):
+        train(replace(SMALL, network=other), tmp_path, quiet())
+    whole = (tmp_path / LAST).read_bytes()
+    (tmp_path / LAST).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CheckpointError, match=r"is damaged .* copy best\.ckpt over it"):
+        train(SMALL, tmp_path, quiet())
+
+
+def test_a_line_cut_off_by_a_kill_is_forgotten(tmp_path: Path) -> None:
+    train(replace(SMALL, optimization=replace(SMALL.optimization, steps=4)), tmp_path, quiet())
+    with (tmp_path / METRICS).open("a") as file:
+        file.write('{"step": 5, "loss/total": 1}\n{"step": 6, "lo')
+    train(SMALL, tmp_path, quiet())
+    assert list(losses(tmp_path)) == list(range(1, 9))
+
+
+def test_two_processes_speak_once_and_go_on(tmp_path: Path) -> None:
+    two = ("--machine.devices", "2", "--made.batch_size", "4", "--rhythm.log", "2")
+    for steps in ("6", "8"):
+        run = start(tmp_path, *two, "--optimization.steps", steps)
+        _, said = run.communicate(timeout=240)
+        assert run.returncode == 0, said
+        assert said.count(f"step {steps}/{steps}  contrast") == 1
+        assert "Warning" not in said
+    state = torch.load(tmp_path / LAST, weights_only=True)
+    assert [own["loader"]["given"] for own in state["processes"]] == [8, 8]
+    assert list(losses(tmp_path)) == [2, 4, 6, 8]
+    again, _ = parse(["--config", str(tmp_path / "settings.yaml"), "--out", "elsewhere"])
+    assert (again.machine.devices, again.optimization.steps) == (2, 8)

@@ -1,0 +1,1 @@
+"""The command lines `denseav-train`, `denseav-data` and `denseav-eval`."""

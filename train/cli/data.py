@@ -1,0 +1,113 @@
+"""`denseav-data`: parse, list, prepare, say what came of it."""
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from denseav.train.cli.world import add_commands
+from denseav.train.data.prepare import prepare
+from denseav.train.data.shards import KINDS
+from denseav.train.data.source_lists import list_items
+from denseav.train.errors import DataError
+
+_SOURCES = """\
+SOURCE is a folder of videos (each is cut into clips of 10 s), a PlacesAudio list
+(PlacesAudio_400k_distro/metadata/train.json, pictures in places_subset beside the distro), or an
+AudioSet list (audioset-raw/metadata/*.csv). The same command continues what was stopped. What
+cannot be used is skipped, and listed in DIR/skipped.tsv with the reason.
+Exit codes: 0 done, 2 usage, 3 the source or DIR is not usable, 130 interrupted."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
+    options = _parser().parse_args(arguments)
+    console = Console(stderr=True)
+    try:
+        options.run(options, console)
+    except DataError as error:
+        console.print(f"denseav-data: error: {error}", style="red", soft_wrap=True, markup=False)
+        return error.exit_code
+    except KeyboardInterrupt:
+        console.print(f"denseav-data: interrupted; {options.interrupted}")
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="denseav-data", description="Make training data ready.", allow_abbrev=False
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    command = commands.add_parser(
+        "prepare",
+        help="turn videos or a list of clips into shards, once",
+        epilog=_SOURCES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    command.add_argument("source", type=Path, metavar="SOURCE", help="what there is, see below")
+    command.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="where the shards go"
+    )
+    command.add_argument(
+        "--kind",
+        choices=tuple(KINDS),
+        help="what the clips let hear; default: speech for PlacesAudio, sound for AudioSet, "
+        "unknown for videos",
+    )
+    command.add_argument(
+        "--jobs",
+        type=_positive,
+        default=len(os.sched_getaffinity(0)),
+        metavar="N",
+        help="processes that read and encode; default: one for every core (%(default)s)",
+    )
+    command.set_defaults(run=_prepare, interrupted="the same command goes on from here")
+    add_commands(commands)
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number
+
+
+def _prepare(options: argparse.Namespace, console: Console) -> None:
+    items = list_items(options.source, options.kind)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("preparing", total=len(items))
+        prepared = prepare(
+            items,
+            options.out,
+            jobs=options.jobs,
+            advance=lambda count: progress.advance(task, count),
+        )
+    console.print(f"{prepared.clips} clips in {options.out}", soft_wrap=True, markup=False)
+    if prepared.skipped:
+        console.print(
+            f"{prepared.skipped} of {len(items)} files were skipped; the reasons are in "
+            f"{prepared.skipped_list}",
+            style="yellow",
+            soft_wrap=True,
+            markup=False,
+        )

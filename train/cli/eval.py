@@ -1,0 +1,290 @@
+"""`denseav-eval`: parse, find the data, load, evaluate, show."""
+
+import argparse
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import track as rich_track
+
+from denseav.models import CheckpointError, DenseAV, load
+from denseav.train.errors import DataError
+from denseav.train.eval import public_sets
+from denseav.train.eval.evaluate import RETRIEVAL_ITEMS, Plan, audible, evaluate, subset
+from denseav.train.eval.exported_model import DEMO
+from denseav.train.eval.from_shards import shards
+from denseav.train.eval.heatmaps import TOTAL, T
+from denseav.train.eval.items import EvalSet, own_folder, with_files
+from denseav.train.eval.model import ModelSource
+from denseav.train.eval.negative_audio import SEEDS
+from denseav.train.eval.report import Row, tables, write_json
+from denseav.train.eval.world import run
+from denseav.train.eval.world.run import CLIPS
+
+Layout = Callable[[Path], list[EvalSet]]
+
+LAYOUTS: Mapping[str, tuple[Layout, str]] = {
+    "speech-prompted": (public_sets.speech_prompted, "ADE20KSpeechPrompted: mAP, mIoU"),
+    "sound-prompted": (public_sets.sound_prompted, "ADE20KSoundPrompted: mAP, mIoU"),
+    "places": (public_sets.places, "PlacesAudio_400k_distro: retrieval"),
+    "audioset": (public_sets.audioset, "audioset-eval: retrieval"),
+    "vggss": (public_sets.vggss, "VGG-SS: cIoU, AUC"),
+    "is3": (public_sets.is3, "IS3: cIoU, AUC, IIoU, IAUC; with speech/ also Extended IS3"),
+    "items": (own_folder, "a folder of your own with items.csv: whatever its columns allow"),
+}
+
+OF_DATA = ("shards", "allow-missing", "retrieval-items", "mixed", "snr", "negative-audio")
+OF_WORLD = ("seed", "model", "clips")
+
+UNTRAINED = " (UNTRAINED: random weights)"
+
+EPILOG = """\
+SOURCE is whatever denseav-export takes: a checkpoint folder, a released .ckpt, a hub id, or a
+configuration .json (random weights). With Places and AudioSet together, PredDis and ActDis are
+measured too.
+
+    denseav-eval --world --seed 7                  the demo model on scenes nobody has seen
+    denseav-eval --world --model runs/demo/model   a checkpoint on the synthetic world
+
+Exit codes: 0 done, 2 usage, 3 the data is not usable, 4 the model is not."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    _check_world(parser, options)
+    if not options.world and not _folders(options) and not options.shards:
+        names = ", --".join((*LAYOUTS, "shards", "world"))
+        parser.error(f"nothing to evaluate; name data with --{names}")
+    console = Console(stderr=True)
+    warnings.simplefilter("ignore")
+    try:
+        _run(options, console)
+    except (CheckpointError, DataError) as error:
+        console.print(f"denseav-eval: error: {error}", style="red", soft_wrap=True, markup=False)
+        return error.exit_code
+    except KeyboardInterrupt:
+        kept = "run the same command again" if options.world else "what is above is done"
+        console.print(f"denseav-eval: interrupted; {kept}")
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="denseav-eval",
+        description="Measure a model as the papers do.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("source", metavar="SOURCE", nargs="?", help="a checkpoint, see below")
+    data = parser.add_argument_group("data", "each may be given several times")
+    for name, (_, what) in LAYOUTS.items():
+        data.add_argument(
+            f"--{name}", type=Path, action="append", default=[], metavar="DIR", help=what
+        )
+    data.add_argument(
+        "--shards",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="made by denseav-data: retrieval",
+    )
+    data.add_argument(
+        "--allow-missing",
+        action="store_true",
+        help="leave items out whose files are not there, or "
+        "which are silent so that nothing can be mixed with them",
+    )
+    parser.add_argument(
+        "--retrieval-items",
+        type=_count,
+        metavar="N",
+        help=f"how many items of a retrieval set are drawn; default: {RETRIEVAL_ITEMS}",
+    )
+    parser.add_argument(
+        "--mixed",
+        type=Path,
+        metavar="DIR",
+        help="ask again with the other kind of audio mixed in; the lists of pairs and gains are "
+        "read from DIR, or drawn and written there",
+    )
+    parser.add_argument(
+        "--snr",
+        type=float,
+        nargs="+",
+        metavar="DB",
+        help="signal-to-noise ratios of mixtures; default: 0",
+    )
+    parser.add_argument(
+        "--negative-audio",
+        action="store_true",
+        help="also hear pictures with boxes with silence (once), noise and off-screen sounds "
+        f"({len(SEEDS)} draws each); threshold U is the third quartile of all their maps' maxima, "
+        f"of which silence is one in {2 * len(SEEDS) + 1}",
+    )
+    world = parser.add_argument_group("the synthetic world", "instead of SOURCE and data")
+    world.add_argument(
+        "--world", action="store_true", help="make a test split from a seed, and measure everything"
+    )
+    world.add_argument("--seed", type=_number, metavar="N", help="of the split; default: 0")
+    world.add_argument(
+        "--model", help="demo (the default), an exported bundle's folder, or a checkpoint"
+    )
+    world.add_argument(
+        "--clips", type=_count, metavar="N", help=f"clips of each kind; default: {CLIPS}"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda; default: %(default)s")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="write all results as JSON")
+    return parser
+
+
+def _check_world(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    def given(names: Iterable[str]) -> list[str]:
+        fields = {name: name.replace("-", "_") for name in names}
+        return [
+            f"--{name}"
+            for name, field in fields.items()
+            if getattr(options, field) != parser.get_default(field)
+        ]
+
+    of_data = [*(["SOURCE"] if options.source else []), *given((*LAYOUTS, *OF_DATA))]
+    if options.world and of_data:
+        parser.error(f"--world takes no {', '.join(of_data)}; name the model with --model")
+    if not options.world and given(OF_WORLD):
+        parser.error("--seed, --model and --clips go with --world")
+    if not options.world and options.source is None:
+        parser.error("nothing to evaluate; name a SOURCE, or ask for --world")
+
+
+def _run(options: argparse.Namespace, console: Console) -> None:
+    if options.json is not None and not options.json.parent.is_dir():
+        raise DataError(f"{options.json.parent} does not exist; name another file with --json")
+    if options.world:
+        run.run(
+            options.model or DEMO,
+            options.device,
+            options.seed or 0,
+            options.clips or CLIPS,
+            options.json,
+            console,
+            _Tracker(console),
+        )
+        return
+    with TemporaryDirectory() as unpacked:
+        _evaluate(options, _data(options, Path(unpacked)), console)
+
+
+def _data(options: argparse.Namespace, unpacked: Path) -> list[EvalSet]:
+    found = [data for layout, folder in _folders(options) for data in layout(folder)]
+    count = options.retrieval_items or RETRIEVAL_ITEMS
+    for number, folder in enumerate(options.shards):
+        into = unpacked / str(number)
+        into.mkdir()
+        found += shards(folder, into, count)
+    sets = [subset(with_files(data, allow_missing=options.allow_missing), count) for data in found]
+    names = [data.name for data in sets]
+    if len(set(names)) < len(names):
+        raise DataError(f"two data sets have one name, {', '.join(names)}; rename a folder")
+    return sets
+
+
+def _evaluate(options: argparse.Namespace, sets: Sequence[EvalSet], console: Console) -> None:
+    model = _load(options, console)
+    plan = Plan(
+        mixed=options.mixed, snrs_db=options.snr or (0.0,), negative_audio=options.negative_audio
+    )
+    source, track = ModelSource(model), _Tracker(console)
+    sets = [
+        audible(data, source, plan, track, allow_missing=options.allow_missing) for data in sets
+    ]
+    for data in sets:
+        if data.silent:
+            console.print(f"{data.name}: {len(data.silent)} silent sounds were left out")
+    about = _about(options, model, sets)
+    rows: list[Row] = []
+    out = Console()
+    try:
+        for found in evaluate(source, sets, plan, track):
+            rows += found
+            if options.json is not None:
+                write_json(options.json, about, rows)
+    finally:
+        if rows:
+            title = f"{model.config.name}{'' if model.config.trained else UNTRAINED}"
+            out.print(f"{title}: percent, with 95 % intervals", highlight=False)
+        for shown in tables(rows, (TOTAL, *model.config.heads)):
+            out.print(shown)
+
+
+def _folders(options: argparse.Namespace) -> list[tuple[Layout, Path]]:
+    return [
+        (layout, folder)
+        for name, (layout, _) in LAYOUTS.items()
+        for folder in getattr(options, name.replace("-", "_"))
+    ]
+
+
+def _load(options: argparse.Namespace, console: Console) -> DenseAV:
+    device = options.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    with console.status(f"loading {options.source}"):
+        model = load(options.source)
+    try:
+        return model.to(device)
+    except (RuntimeError, AssertionError) as error:
+        first = str(error).partition("\n")[0]
+        raise DataError(f"the device {device!r} cannot be used ({first}); try cpu") from None
+
+
+def _about(options: argparse.Namespace, model: DenseAV, sets: Sequence[EvalSet]) -> dict[str, Any]:
+    return {
+        "source": options.source,
+        "model": model.config.name,
+        "trained": model.config.trained,
+        "heads": model.config.heads,
+        "mixed": options.mixed,
+        "negative_audio_seeds": SEEDS if options.negative_audio else [],
+        "sets": [
+            {
+                "name": data.name,
+                "kind": data.kind,
+                "task": data.task,
+                "items": len(data.items),
+                "missing": data.missing,
+                "silent": data.silent,
+            }
+            for data in sets
+        ],
+    }
+
+
+class _Tracker:
+    """A progress bar on the error stream."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def __call__(self, sequence: Sequence[T], description: str) -> Iterable[T]:
+        """Yield the sequence."""
+        return rich_track(sequence, description, console=self._console, transient=True)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of items")
+    return int(text)
+
+
+def _number(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 on")
+    return int(text)

@@ -1,0 +1,115 @@
+"""`denseav-train`: parse, start, run, say where the result is."""
+
+import logging
+import re
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+from rich.console import Console
+
+from denseav.models import CheckpointError
+from denseav.train.errors import DataError, SettingsError
+from denseav.train.trainer.settings import Settings
+
+_CODES = """every setting is a --key value, nested with dots, and overrides the configuration;
+exit codes: 0 done, 2 usage, 3 data, 4 checkpoint, 6 training went nowhere, 7 disk"""
+
+_IN_GROUP = re.compile(
+    r'(?:Parser key "(.+?)": )?Does not validate .*? Errors: - '
+    r"(?:Problem with given class_path \S+ )?(.+?)(?: - Expected a <class.*)?$"
+)
+"""What jsonargparse says of a wrong key or value in a group that may be left out."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
+    console = Console(stderr=True)
+    logging.basicConfig(format="%(message)s")
+    # Of the gradients of 1x1 convolutions, in every process: their last strides mean nothing.
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+    try:
+        settings, out = parse(arguments)
+        return _run(settings, out, console)
+    except (DataError, CheckpointError) as error:
+        _tell(console, error)
+        return error.exit_code
+    except KeyboardInterrupt:
+        console.print("denseav-train: interrupted; the same command goes on from last.ckpt")
+        return 130
+
+
+def parse(arguments: Sequence[str] | None = None) -> tuple[Settings, Path]:
+    """Return the settings and the run's folder.
+
+    Raises
+    ------
+    SettingsError
+        When a key is unknown, or a value is not possible.
+    """
+    parser = jsonargparse.ArgumentParser(
+        prog="denseav-train",
+        description="Train DenseAV, or mix-and-separate, from shards.",
+        epilog=_CODES,
+        exit_on_error=False,
+    )
+    parser.add_argument("--config", action="config", help="a file of configs/train/")
+    parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="the run's folder")
+    parser.add_class_arguments(Settings)
+    try:
+        given = parser.parse_args(list(sys.argv[1:] if arguments is None else arguments))
+        values: dict[str, Any] = vars(parser.instantiate(given))
+        names = Settings.__dataclass_fields__
+        settings = Settings(**{name: values[name] for name in names})
+    except DataError:
+        raise
+    except CheckpointError as error:
+        raise SettingsError(f"network: {error}") from None
+    except (jsonargparse.ArgumentError, ValueError) as error:
+        raise SettingsError(_one_line(str(error))) from None
+    return settings, values["out"]
+
+
+def _run(settings: Settings, out: Path, console: Console) -> int:
+    # Imported late: the loop takes seconds to import, and a wrong key should not.
+    from denseav.train.distributed.collectives import first_to_say, give_way, leave, rank
+    from denseav.train.trainer.loop import train
+
+    try:
+        progress = train(settings, out, console)
+    except (DataError, CheckpointError) as error:
+        if first_to_say(str(error)):
+            _tell(console, error)
+        give_way()
+        return error.exit_code
+    if rank() == 0:
+        console.print(
+            f"{progress.step} steps, {progress.skipped} skipped; best mean recall "
+            f"{progress.best:.1f} %; the network is in {out / 'model'}",
+            soft_wrap=True,
+            highlight=False,
+        )
+    leave()
+    return 0
+
+
+def _tell(console: Console, error: Exception) -> None:
+    console.print(f"denseav-train: error: {error}", style="red", soft_wrap=True, markup=False)
+
+
+def _one_line(text: str) -> str:
+    text = " ".join(text.split())
+    of_group = _IN_GROUP.match(text)
+    if of_group is None:
+        return f"{text}; see denseav-train --help for all keys"
+    group, reason = of_group.groups()
+    if group is None:  # our own words
+        return str(reason)
+    return f"{group}: {reason}; see denseav-train --{group}.help for all its keys"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Files become shards, shards become examples, examples become batches."""

@@ -1,0 +1,174 @@
+"""Rows: examples by epoch and number, each with its partner where two sounds are mixed.
+
+What is drawn for a clip depends on the seed, the epoch and the clip alone, so that a row comes
+out the same after an interruption and in any worker. Damaged clips are replaced by others of
+their set, and logged.
+
+Axes: S samples at 16 kHz.
+
+Errors
+------
+DataError            the settings or the shards cannot be used
+"""
+
+import logging
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.random import Generator
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from denseav.train.data.augment import mix
+from denseav.train.data.example import Changes, Example, ExampleMaker
+from denseav.train.data.sampler import Place
+from denseav.train.data.shards import Clip, DamagedClip, Shards
+from denseav.train.errors import DataError
+
+_log = logging.getLogger(__name__)
+
+TRIES = 20
+"""How many clips in a row may be damaged before the run stops."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixing:
+    """How two sounds are added, for mix-and-separate.
+
+    Attributes
+    ----------
+    gain_low_db, gain_high_db : bounds of how much louder the clip is made than its partner.
+    level : first give both the same loudness.
+    normalized : instead, first give each zero mean and unit variance.
+    """
+
+    gain_low_db: float = 0.0
+    gain_high_db: float = 0.0
+    level: bool = True
+    normalized: bool = False
+
+    def __post_init__(self) -> None:
+        if self.gain_low_db > self.gain_high_db:
+            raise DataError("gain_low_db is above gain_high_db; exchange them")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    """What is loaded, and how.
+
+    Attributes
+    ----------
+    shards : the folder whose clips are gone through, all once an epoch.
+    others : a second folder, whose clips are drawn at random; "" for none.
+    others_share : how often one of `others` stands in for a clip of `shards`; without mixing.
+    mixing : make each clip of `shards` sound together with one of `others`; None for not.
+    changes : what is changed at random.
+    batch_size : clips of one batch of one process.
+    workers : processes that load, for each process that trains; never more than its cores.
+    image_size : side of the square picture, in pixels.
+    shuffle : in a new order every epoch, without a last, smaller batch; otherwise all, in order.
+    """
+
+    shards: str
+    others: str = ""
+    others_share: float = 0.5
+    mixing: Mixing | None = None
+    changes: Changes = field(default_factory=Changes)
+    batch_size: int = 10
+    workers: int = 8
+    image_size: int = 224
+    shuffle: bool = True
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.workers < 0 or self.image_size < 2 or self.image_size % 2:
+            raise DataError("batch_size is at least 1, workers 0, image_size 2 and even")
+        if not 0 <= self.others_share <= 1:
+            raise DataError(f"others_share must be in [0, 1], not {self.others_share}")
+        if self.mixing and not self.others:
+            raise DataError("mixing needs the folder of a second set of shards: set others")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Row:
+    """One example, and for mix-and-separate its partner and the two sounds in one."""
+
+    example: Example
+    partner: Example | None = None
+    mixed_S: Tensor | None = None
+
+
+class Rows(Dataset[Row]):
+    """What batches are stacked from.
+
+    Parameters
+    ----------
+    settings : what is loaded, and how.
+    seed : of all that is drawn.
+
+    Raises
+    ------
+    DataError
+        When shards are missing, or while reading when too many are damaged.
+    """
+
+    def __init__(self, settings: DataSettings, seed: int) -> None:
+        self.shards = Shards(settings.shards)
+        self._others = Shards(settings.others) if settings.others else None
+        self._settings, self._seed = settings, seed
+        self._maker = ExampleMaker(settings.image_size, settings.changes)
+        self._told: set[str] = set()
+
+    def __getitem__(self, place: Place) -> Row:
+        """Return the row of a clip in an epoch."""
+        random = np.random.default_rng([self._seed, *place])
+        settings, others = self._settings, self._others
+        if others and not settings.mixing and random.random() < settings.others_share:
+            return Row(self._drawn(others, random))
+        example = self._example(self.shards, place[1], random)
+        if not others or not settings.mixing:
+            return Row(example)
+        partner = self._drawn(others, random)
+        return Row(example, partner, _mixed(example, partner, settings.mixing, random))
+
+    def _drawn(self, shards: Shards, random: Generator) -> Example:
+        return self._example(shards, int(random.integers(shards.clips)), random)
+
+    def _example(self, shards: Shards, number: int, random: Generator) -> Example:
+        for _ in range(TRIES):
+            try:
+                clip = shards.clip(number)
+                return self._maker.make(clip, lambda: self._whole(shards, random), random)
+            except DamagedClip as damage:
+                self._tell(shards, str(damage))
+            except (ValueError, OSError) as error:
+                self._tell(shards, f"clip {number}: {error}")
+            number = int(random.integers(shards.clips))
+        raise DataError(
+            f"{TRIES} clips in a row of {shards.folder} are damaged; copy the folder again, or "
+            "make it again with: denseav-data prepare"
+        )
+
+    def _whole(self, shards: Shards, random: Generator) -> Clip:
+        for _ in range(TRIES):
+            try:
+                return shards.clip(int(random.integers(shards.clips)))
+            except DamagedClip as damage:
+                self._tell(shards, str(damage))
+        raise DamagedClip("many shards")
+
+    def _tell(self, shards: Shards, what: str) -> None:
+        if what not in self._told:
+            self._told.add(what)
+            _log.warning("%s: %s is damaged; other clips stand in for it", shards.folder, what)
+
+
+def _mixed(example: Example, partner: Example, mixing: Mixing, random: Generator) -> Tensor:
+    return mix(
+        example.plain_S,
+        example.audio_mask_S,
+        partner.plain_S,
+        partner.audio_mask_S,
+        gain_db=random.uniform(mixing.gain_low_db, mixing.gain_high_db),
+        level=mixing.level,
+        normalized=mixing.normalized,
+    )

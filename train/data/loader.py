@@ -1,0 +1,149 @@
+"""The loader: shards enter, batches leave.
+
+The very next batch after a restart is the one that an uninterrupted run would have seen, however
+many workers load ahead.
+
+Errors
+------
+DataError            the settings, the shards or the saved state cannot be used
+"""
+
+import dataclasses
+import multiprocessing
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from threading import Thread
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from denseav.train.data.batch import Batch
+from denseav.train.data.dataset import DataSettings, Row, Rows
+from denseav.train.data.example import Example
+from denseav.train.data.sampler import Order
+from denseav.train.errors import DataError
+
+
+class Loader:
+    """Batches of what is left of the epoch, whenever it is iterated; `endless` moves on."""
+
+    def __init__(self, rows: Rows, order: Order, workers: int) -> None:
+        self._rows, self._order = rows, order
+        self._workers = min(workers, len(os.sched_getaffinity(0)))
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield the batches that are left of the epoch, without moving on."""
+        return self._loading()
+
+    def endless(self) -> Iterator[Batch]:
+        """Yield batches, epoch after epoch, each counted as taken when it is given."""
+        while True:
+            for batch in self._loading():
+                self._order.advance()
+                yield batch
+            self._order.next_epoch()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the loading stands: after the batches that `endless` gave, none more."""
+        return self._order.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where a state was saved, by as many processes and workers as there are now.
+
+        Raises
+        ------
+        DataError
+            When it was saved with other shards or another seed.
+        """
+        self._order.load_state_dict(state)
+
+    def _loading(self) -> Iterator[Batch]:
+        context = multiprocessing.get_context("forkserver") if self._workers else None
+        if context:
+            context.set_forkserver_preload([__name__])
+        loading: Iterable[Batch] = DataLoader(
+            self._rows,
+            batch_sampler=self._order.batches(),
+            num_workers=self._workers,
+            collate_fn=_stack_rows,
+            multiprocessing_context=context,
+            worker_init_fn=_end_with_run,
+            pin_memory=torch.cuda.is_available(),
+            # Of its own: PyTorch's would be one number further on after a restart in mid-epoch.
+            generator=torch.Generator(),
+        )
+        try:
+            yield from loading
+        except DataError as error:  # a worker's comes with its traceback before it
+            raise DataError(str(error).splitlines()[-1].split("DataError: ")[-1]) from None
+
+
+def make_loader(settings: DataSettings, *, rank: int, world: int, seed: int) -> Loader:
+    """Open the shards of one process.
+
+    Parameters
+    ----------
+    settings : what is loaded, and how.
+    rank, world : this process, and how many there are; their clips do not overlap.
+    seed : of the order and of all changes; the same on every rank.
+
+    Raises
+    ------
+    DataError
+        When shards are missing, or there are too few for a batch.
+    """
+    rows = Rows(settings, seed)
+    clips = rows.shards.clips
+    if settings.shuffle and settings.batch_size * world > clips:
+        raise DataError(
+            f"a batch of {settings.batch_size} on each of {world} processes needs more than the "
+            f"{clips} clips in {settings.shards}; lower batch_size to {max(clips // world, 1)}"
+        )
+    if not settings.shuffle and settings.batch_size * (world - 1) >= clips:
+        raise DataError(
+            f"the {clips} clips in {settings.shards} do not reach all of {world} processes in "
+            f"batches of {settings.batch_size}; lower validation.batch_size to "
+            f"{max((clips - 1) // (world - 1), 1)}"
+        )
+    order = Order(
+        rows.shards.sizes,
+        settings.batch_size,
+        rank=rank,
+        world=world,
+        seed=seed,
+        shuffle=settings.shuffle,
+    )
+    return Loader(rows, order, settings.workers)
+
+
+def _end_with_run(_: int) -> None:
+    """End this worker with its run, even a killed one: it and its server keep each other alive."""
+    run = multiprocessing.parent_process()
+    assert run is not None
+
+    def wait() -> None:
+        run.join()
+        os._exit(0)
+
+    Thread(target=wait, daemon=True).start()
+
+
+def _stack_rows(rows: Sequence[Row]) -> Batch:
+    batch = _stack([row.example for row in rows])
+    partners = [row.partner for row in rows if row.partner is not None]
+    if not partners:
+        return batch
+    mixed = [row.mixed_S for row in rows if row.mixed_S is not None]
+    return dataclasses.replace(batch, partner=_stack(partners), mixed_wave_BS=torch.stack(mixed))
+
+
+def _stack(examples: Sequence[Example]) -> Batch:
+    return Batch(
+        image_B3HW=torch.stack([example.image_3HW for example in examples]),
+        wave_BS=torch.stack([example.wave_S for example in examples]),
+        audio_mask_BS=torch.stack([example.audio_mask_S for example in examples]),
+        positive_mask_BS=torch.stack([example.positive_mask_S for example in examples]),
+        image_mask_B1HW=torch.stack([example.image_mask_1HW for example in examples]),
+        kind_B=torch.tensor([example.kind for example in examples]),
+    )

@@ -1,0 +1,260 @@
+"""Shards are made once: items of a source enter, a folder of shards leaves.
+
+Items are taken in parts; a part is done when its record stands in `parts/`, so that a run that
+was stopped goes on with the parts that are left. A file that cannot be used is skipped, and
+listed with its reason in `skipped.tsv`. A part that was begun and not finished may hold a file
+that ends the process that reads it: it is read in a process of its own, so that this file too
+can be skipped.
+
+Errors
+------
+DataError            the folder is of another source, cannot be written, or nothing was usable
+"""
+
+import hashlib
+import json
+import multiprocessing
+import shutil
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from denseav.train.data.decode import (
+    LEAST_SAMPLES,
+    RATE_HZ,
+    UnreadableError,
+    cut_video,
+    flac,
+    read_picture,
+    read_sound,
+)
+from denseav.train.data.shards import Clip, close_shards, count_closed, write_json, write_shards
+from denseav.train.data.source_lists import FRAMES, Item
+from denseav.train.errors import DataError
+
+PART_ITEMS = 64
+PIECE_S = 10.0
+
+_PLAN = "prepare.json"
+_PARTS = "parts"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """What came of it: how many clips there are, and what was skipped, with the reasons."""
+
+    clips: int
+    skipped: int
+    skipped_list: Path
+
+
+def prepare(
+    items: Sequence[Item], out: Path, *, jobs: int, advance: Callable[[int], None]
+) -> Prepared:
+    """Make shards of items, or go on where this was stopped.
+
+    Parameters
+    ----------
+    items : what there is, in an order that does not change.
+    out : a new folder, or one that this began with the same items.
+    jobs : processes that read and encode.
+    advance : called with how many more items are done, those of an earlier run included.
+
+    Raises
+    ------
+    DataError
+        When the folder was begun with other items or holds other files, cannot be written, or
+        no item is usable.
+    """
+    skipped_list = out / "skipped.tsv"
+    _claim(items, out)
+    if count_closed(out):
+        advance(len(items))
+        return _summary(out, skipped_list)
+    parts = [items[at : at + PART_ITEMS] for at in range(0, len(items), PART_ITEMS)]
+    _run(parts, out, jobs, advance)
+    records = [json.loads(_record_path(out, number).read_text()) for number in range(len(parts))]
+    lines = [f"{key}\t{reason}\n" for record in records for key, reason in record["skipped"]]
+    skipped_list.write_text("".join(lines))
+    if not any(record["index"]["chunks"] for record in records):
+        raise DataError(f"nothing was usable; {skipped_list} has the reasons: {lines[0].strip()}")
+    close_shards(out, [record["index"] for record in records])
+    shutil.rmtree(out / _PARTS)
+    return _summary(out, skipped_list)
+
+
+def _summary(out: Path, skipped_list: Path) -> Prepared:
+    return Prepared(
+        clips=count_closed(out),
+        skipped=len(skipped_list.read_text().splitlines()),
+        skipped_list=skipped_list,
+    )
+
+
+def _claim(items: Sequence[Item], out: Path) -> None:
+    digest = hashlib.sha256("\n".join(f"{item.kind} {item.key}" for item in items).encode())
+    plan = {"items": len(items), "sha256": digest.hexdigest()}
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if not any(out.iterdir()):
+            write_json(out / _PLAN, plan)
+        begun = json.loads((out / _PLAN).read_text()) if (out / _PLAN).exists() else None
+        (out / _PARTS).mkdir(exist_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot write to {out} ({error.strerror}); choose another --out") from None
+    if begun != plan:
+        raise DataError(f"{out} holds something else, or other items' shards; choose another --out")
+
+
+def _run(
+    parts: Sequence[Sequence[Item]], out: Path, jobs: int, advance: Callable[[int], None]
+) -> None:
+    """Make all parts that have no record, again and again while processes die over new ones."""
+    left, before = dict(enumerate(parts)), None
+    while True:
+        for number in [number for number in left if _record_path(out, number).exists()]:
+            advance(len(left.pop(number)))
+        begun = {path.stem for path in (out / _PARTS).iterdir()}
+        if not left:
+            return
+        if begun == before:
+            raise DataError(
+                "processes that read files die again and again, likely for want of memory; run the "
+                "same command again, with fewer --jobs: what is done is kept"
+            )
+        before = begun
+        with suppress(BrokenProcessPool):
+            _run_once(left, out, jobs, advance)
+
+
+def _run_once(
+    left: dict[int, Sequence[Item]], out: Path, jobs: int, advance: Callable[[int], None]
+) -> None:
+    """Make parts, and take those that are done out of what is left."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_ignore_interrupt)
+    try:
+        numbers = {
+            pool.submit(make_part, number, part, out): number for number, part in left.items()
+        }
+        for done in as_completed(numbers):
+            done.result()
+            advance(len(left.pop(numbers[done])))
+    except OSError as error:
+        raise DataError(
+            f"cannot write to {out} ({error.strerror}); make room and run the same command "
+            "again: what is done is kept"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _ignore_interrupt() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _record_path(out: Path, number: int) -> Path:
+    return out / _PARTS / f"{number:06d}.json"
+
+
+def make_part(number: int, items: Sequence[Item], out: Path) -> None:
+    """Write the shards of one part, then the record that says it is done; in a worker.
+
+    Raises
+    ------
+    OSError
+        When something cannot be written.
+    """
+    work = out / _PARTS / f"{number:06d}"
+    clips = _clips_apart if work.exists() else _clips
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir()
+    skipped: list[tuple[str, str]] = []
+    index = write_shards(work, clips(items, skipped))
+    for place, chunk in enumerate(index["chunks"]):
+        name = f"shard-{number:06d}-{place}.bin"
+        (work / chunk["filename"]).replace(out / name)
+        chunk["filename"] = name
+    work.rmdir()
+    write_json(_record_path(out, number), {"index": index, "skipped": skipped})
+
+
+def _clips(items: Sequence[Item], skipped: list[tuple[str, str]]) -> Iterator[Clip]:
+    for item in items:
+        try:
+            yield from _of_pictures(item) if item.pictures else _of_video(item)
+        except UnreadableError as reason:
+            skipped.append((item.key, str(reason)))
+
+
+def _clips_apart(items: Sequence[Item], skipped: list[tuple[str, str]]) -> Iterator[Clip]:
+    """Read in a process of its own, and go on in another after an item that ends it."""
+    # A worker has one thread, so that it may fork: a hundred times as fast as a fork server.
+    context = multiprocessing.get_context("fork")
+    left = list(items)
+    while left:
+        receiver, sender = context.Pipe(duplex=False)
+        reader = context.Process(target=_send_clips, args=(left, receiver, sender))
+        reader.start()
+        sender.close()
+        try:
+            while left:
+                sent = receiver.recv()
+                if isinstance(sent, Clip):
+                    yield sent
+                else:
+                    skipped += sent
+                    del left[0]
+        except (EOFError, OSError):
+            reader.join()
+            reason = f"the process that read it died (exit code {reader.exitcode})"
+            skipped.append(
+                (left.pop(0).key, f"{reason}, by a decoder's fault or for want of memory")
+            )
+        finally:
+            reader.kill()
+            reader.join()
+
+
+def _send_clips(items: Sequence[Item], receiver: Connection, sender: Connection) -> None:
+    """Send the clips of each item, and then why it was skipped, if it was."""
+    receiver.close()  # only the worker's is left, so that sending fails when the worker is gone
+    with suppress(BrokenPipeError):
+        for item in items:
+            skipped: list[tuple[str, str]] = []
+            for clip in _clips([item], skipped):
+                sender.send(clip)
+            sender.send(skipped)
+
+
+def _of_pictures(item: Item) -> list[Clip]:
+    there = [path for path in item.pictures if path.exists()]
+    if not there:
+        raise UnreadableError(f"{item.pictures[0]} is missing")
+    wave_S = read_sound(item.sound)
+    if len(wave_S) < LEAST_SAMPLES:
+        raise UnreadableError(f"{item.sound} has only {len(wave_S) / RATE_HZ:.2f} s of sound")
+    frames = tuple(read_picture(path) for path in there)
+    return [Clip(key=item.key, kind=item.kind, frames=frames, audio=flac(wave_S), notes=item.notes)]
+
+
+def _of_video(item: Item) -> Iterator[Clip]:
+    pieces: Any = cut_video(item.sound, PIECE_S, FRAMES)
+    found = False
+    for index, (frames, wave_S) in enumerate(pieces):
+        if len(wave_S) >= LEAST_SAMPLES:
+            found = True
+            key = f"{item.key}@{index * PIECE_S:g}"
+            notes = item.notes | {"start_s": index * PIECE_S}
+            yield Clip(
+                key=key, kind=item.kind, frames=tuple(frames), audio=flac(wave_S), notes=notes
+            )
+    if not found:
+        raise UnreadableError(f"{item.sound} has less than 0.41 s of picture and sound together")

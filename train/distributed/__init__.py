@@ -1,0 +1,1 @@
+"""Many processes: devices, collectives, FSDP, files that the first one writes."""

@@ -1,0 +1,134 @@
+"""The machine: settings enter, a started Fabric leaves, and a learner placed on its devices.
+
+One device, data parallelism over many, many nodes: torchrun and SLURM are recognised by Fabric.
+
+Errors
+------
+SettingsError        the machine lacks the devices that the settings ask for, or was given others
+"""
+
+import logging
+import os
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision, Precision
+from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning_fabric.strategies.ddp import DDPStrategy
+from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
+from lightning_fabric.strategies.strategy import Strategy
+
+from denseav.models import DenseAV
+from denseav.train.distributed.fsdp import shard
+from denseav.train.errors import SettingsError
+from denseav.train.loss.denseav_loss import Learner
+from denseav.train.trainer.settings import Machine, Settings
+
+
+def start(settings: Settings) -> Fabric:
+    """Start this process's part of the run; more processes are launched where they are wanted."""
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    machine = settings.machine
+    kind = _kind(machine)
+    if machine.threads and kind == "cpu":
+        torch.set_num_threads(machine.threads)
+    _check_launch(machine)
+    fabric = Fabric(
+        accelerator=kind,
+        devices=machine.devices,
+        num_nodes=machine.nodes,
+        plugins=[_precision(machine, kind)],
+        strategy=_strategy(machine),
+    )
+    fabric.launch()
+    return fabric
+
+
+def place(fabric: Fabric, learner: Learner) -> Learner:
+    """Move a learner to this process's device, and deal it out where that is wanted."""
+    if fabric.device.type == "cpu":
+        suit_cpu(learner.model)
+    learner = learner.to(fabric.device)
+    if isinstance(fabric.strategy, ModelParallelStrategy):
+        return shard(learner, fabric.strategy.device_mesh)
+    return learner
+
+
+def described(fabric: Fabric) -> str:
+    """Return on what it runs, in words."""
+    device = fabric.device
+    name = "the CPU" if device.type == "cpu" else torch.cuda.get_device_name(device)
+    processes = "1 process" if fabric.world_size == 1 else f"{fabric.world_size} processes"
+    return f"{processes} on {name}, {fabric.strategy.precision.precision}"
+
+
+def suit_cpu(model: DenseAV) -> None:
+    """Let both encoders attend in plain matrix products; PyTorch's fused ones take twice as long.
+
+    That is so of training in bfloat16 on a CPU; values differ in rounding alone.
+    """
+    model.image_encoder.vit.set_attn_implementation("eager")
+    model.audio_encoder.hubert.set_attn_implementation("eager")
+
+
+def _kind(machine: Machine) -> str:
+    gpus = torch.cuda.device_count()
+    alone = machine.devices * machine.nodes == 1
+    # Many processes of a large network would take a CPU's memory, where a driver is broken.
+    if machine.accelerator == "cpu" or (machine.accelerator == "auto" and alone and not gpus):
+        return "cpu"
+    if gpus < machine.devices:
+        raise SettingsError(
+            f"machine.devices asks for {machine.devices} GPUs and there are {gpus}; lower it, or "
+            "set --machine.accelerator cpu"
+        )
+    return "cuda"
+
+
+def _check_launch(machine: Machine) -> None:
+    """Refuse processes that something else started in another number than the settings have."""
+    if TorchElasticEnvironment.detect():
+        launcher, started = "torchrun", os.environ["WORLD_SIZE"]
+        fits = _fits(TorchElasticEnvironment, machine)
+    elif SLURMEnvironment.detect():
+        launcher, started = "srun", os.environ["SLURM_NTASKS"]
+        fits = _fits(SLURMEnvironment, machine)
+    else:
+        return
+    if not fits:
+        raise SettingsError(
+            f"{launcher} started {started} processes, the settings have {machine.nodes} nodes of "
+            f"{machine.devices}; set --machine.nodes and --machine.devices as {launcher} has "
+            "them (srun: --nodes and --ntasks-per-node)"
+        )
+
+
+def _fits(cluster: type[ClusterEnvironment], machine: Machine) -> bool:
+    try:
+        environment = cluster()
+        environment.validate_settings(machine.devices, machine.nodes)
+    except (RuntimeError, ValueError):
+        return False
+    return environment.world_size() == machine.devices * machine.nodes
+
+
+def _strategy(machine: Machine) -> Strategy | str:
+    processes = machine.devices * machine.nodes
+    if processes == 1:
+        return "auto"
+    if machine.strategy == "ddp":
+        return DDPStrategy()
+    return ModelParallelStrategy(
+        shard,
+        data_parallel_size=processes,
+        tensor_parallel_size=1,
+        save_distributed_checkpoint=False,
+    )
+
+
+def _precision(machine: Machine, kind: str) -> Precision:
+    if machine.precision == "32-true":
+        return Precision()
+    return MixedPrecision(machine.precision, device=kind)

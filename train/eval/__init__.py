@@ -1,0 +1,1 @@
+"""The papers' evaluations: items, heatmaps, tasks, report."""

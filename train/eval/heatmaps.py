@@ -1,0 +1,154 @@
+"""Items enter, their heatmaps, similarities and true masks leave: all a metric needs.
+
+V map variants: `total`, the maximum over heads at each place and token, then each head alone.
+N items, A clips, V pictures, K heads, T tokens, H W pixels, h w the feature grid, S samples.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from denseav.models.config import Aggregation
+from denseav.models.similarity import aggregate
+from denseav.train.errors import DataError
+from denseav.train.eval.items import EvalSet, Item, listed
+from denseav.train.eval.mixtures import Wave
+from denseav.train.eval.model import Features, Source, token_mask
+from denseav.train.eval.read import RATE_HZ, read_picture, read_truth
+from denseav.train.metrics.localization import Mask
+from denseav.train.metrics.segmentation import time_mean, word_tokens
+
+TOTAL = "total"
+TILE = 16
+MISA = Aggregation(clips="misa")
+
+T = TypeVar("T")
+Listen = Callable[[Item], tuple[Wave, int]]
+"""Gives what an item sounds like in a source's window, and how many samples are heard."""
+
+
+class Track(Protocol):
+    """Shows how far a loop has come."""
+
+    def __call__(self, sequence: Sequence[T], description: str) -> Iterable[T]:
+        """Yield the sequence."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Maps:
+    """Heatmaps float32 [V, N, h, w], and how many words had to be cut to their clip."""
+
+    heat_VNhw: NDArray[np.float32]
+    words_cut: int
+
+
+class Truths:
+    """The true masks of a set, read and checked before any model runs; one bit for a pixel."""
+
+    def __init__(self, data: EvalSet, size: tuple[int, int], track: Track) -> None:
+        self._size = size
+        packed: list[NDArray[np.uint8]] = []
+        seen: dict[str, bool] = {}
+        for item in track(data.items, f"{data.name}: true masks"):
+            mask_HW, whole_has_it = read_truth(item, size, stretch=data.stretch)
+            packed.append(np.packbits(mask_HW))
+            seen[item.category] = seen.get(item.category, False) or whole_has_it
+        self._packed = packed
+        unseen = sorted(category for category, found in seen.items() if not found)
+        if unseen:
+            raise DataError(
+                f"{data.name}: no picture shows what is asked for in the categories "
+                f"{listed(unseen)}; correct their masks or remove their rows"
+            )
+
+    def mask(self, index: int) -> Mask:
+        """Return the true mask of one item, bool [H, W]."""
+        height, width = self._size
+        bits = np.unpackbits(self._packed[index], count=height * width)
+        return bits.reshape(self._size).astype(np.bool_)
+
+    def __call__(self, items: Sequence[int]) -> Tensor:
+        """Return the true masks of some items, bool [n, H, W]."""
+        return torch.from_numpy(np.stack([self.mask(index) for index in items]))
+
+    def __len__(self) -> int:
+        return len(self._packed)
+
+
+def picture(source: Source, data: EvalSet, item: Item) -> Features:
+    """Encode an item's picture."""
+    return source.picture(read_picture(item.image, source.frame_size, stretch=data.stretch))
+
+
+def heat(
+    source: Source, seen: Features, heard: Features, samples: int, item: Item
+) -> tuple[NDArray[np.float32], bool]:
+    """Return the heatmaps [V, h, w] of one picture with one sound, and whether a word was cut.
+
+    Parameters
+    ----------
+    samples
+        How many samples of the window are heard; tokens after them do not count.
+    item
+        Says when its word is heard, if only that is to count.
+    """
+    volume_KTHW = source.volumes([heard], [seen])[0, 0]
+    tokens = volume_KTHW.shape[1]
+    mask_T, cut = token_mask(samples, source.window_samples, tokens), False
+    if item.word_s is not None:
+        mask_T, cut = word_tokens(item.word_s, source.window_samples / RATE_HZ, tokens)
+    variants_VTHW = torch.cat((volume_KTHW.amax(dim=0, keepdim=True), volume_KTHW))
+    mask_VT = mask_T.to(volume_KTHW.device).expand(len(variants_VTHW), -1)
+    return time_mean(variants_VTHW, mask_VT).cpu().numpy(), cut
+
+
+def maps(source: Source, data: EvalSet, listen: Listen, what: str, track: Track) -> Maps:
+    """Return the heatmaps of all items of a set."""
+    found, cuts = [], 0
+    for item in track(data.items, what):
+        wave_S, samples = listen(item)
+        seen, heard = picture(source, data, item), source.sound(wave_S)
+        heat_Vhw, cut = heat(source, seen, heard, samples, item)
+        found.append(heat_Vhw)
+        cuts += cut
+    return Maps(heat_VNhw=np.stack(found, axis=1), words_cut=cuts)
+
+
+def similarities(source: Source, data: EvalSet, listen: Listen, what: str, track: Track) -> Tensor:
+    """Return the similarity [A, V, K] of every clip with every picture; partners lie on A = V.
+
+    Features of the whole set are held: 1.3 MB for an item of the full-size model.
+    """
+    seen, heard, samples = [], [], []
+    for item in track(data.items, what):
+        wave_S, count = listen(item)
+        seen.append(picture(source, data, item))
+        heard.append(source.sound(wave_S))
+        samples.append(count)
+    starts = range(0, len(seen), TILE)
+    rows = [
+        torch.cat(
+            [
+                _tile(source, heard[a : a + TILE], seen[v : v + TILE], samples[a : a + TILE])
+                for v in starts
+            ],
+            dim=1,
+        )
+        for a in track(starts, f"{what}: all with all")
+    ]
+    return torch.cat(rows)
+
+
+def _tile(
+    source: Source, heard: Sequence[Features], seen: Sequence[Features], samples: Sequence[int]
+) -> Tensor:
+    volume_AVKTHW = source.volumes(heard, seen)
+    tokens = volume_AVKTHW.shape[3]
+    mask_AT = torch.stack([token_mask(s, source.window_samples, tokens) for s in samples])
+    mask_AT = mask_AT.to(volume_AVKTHW.device)
+    return aggregate(volume_AVKTHW, mask_AT, MISA, join_heads=False).cpu()

@@ -1,0 +1,107 @@
+"""Files of an item enter, arrays of the size that a source takes leave.
+
+S samples at 16 kHz, H W pixels.
+"""
+
+from pathlib import Path
+
+import av
+import numpy as np
+import soxr
+from numpy.typing import NDArray
+from PIL import Image
+
+from denseav.train.errors import DataError
+from denseav.train.eval.items import Item
+from denseav.train.metrics.localization import Mask, boxes_mask
+
+RATE_HZ = 16_000
+WHITE = 128
+Size = tuple[int, int]
+
+
+def read_picture(path: Path, size: Size, *, stretch: bool) -> NDArray[np.uint8]:
+    """Return an RGB picture [H, W, 3], resized bilinearly.
+
+    Raises
+    ------
+    DataError
+        When the file is no picture.
+    """
+    return np.array(_fit(_open(path).convert("RGB"), size, stretch, Image.Resampling.BILINEAR))
+
+
+def read_truth(item: Item, size: Size, *, stretch: bool) -> tuple[Mask, bool]:
+    """Return where the item is to be found, bool [H, W], and whether the whole picture has it.
+
+    The two differ where the cut left it out.
+
+    Raises
+    ------
+    DataError
+        When a label map or mask is no picture.
+    """
+    if item.label is not None:
+        full_hw = ade_classes(_open(item.label)) == item.label_class
+    elif item.mask is not None:
+        full_hw = np.asarray(_open(item.mask).convert("L")) >= WHITE
+    else:
+        return boxes_mask(item.boxes, size), True
+    picture = Image.fromarray(full_hw.astype(np.uint8))
+    fitted = _fit(picture, size, stretch, Image.Resampling.NEAREST)
+    return np.asarray(fitted).astype(np.bool_), bool(full_hw.any())
+
+
+def ade_classes(label: Image.Image) -> NDArray[np.int64]:
+    """Return the class of each pixel of an ADE20K label map: red's tens, times 256, plus green."""
+    red_hw, green_hw, _ = np.moveaxis(np.asarray(label.convert("RGB"), dtype=np.int64), -1, 0)
+    classes_hw: NDArray[np.int64] = red_hw // 10 * 256 + green_hw
+    return classes_hw
+
+
+def read_wave(path: Path) -> NDArray[np.float32]:
+    """Return the first channel of a sound at 16 kHz, float32 [S] in [-1, 1].
+
+    The first channel, not the mean of all, as in the released code.
+
+    Raises
+    ------
+    DataError
+        When the file holds no sound that can be decoded.
+    """
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.audio:
+                raise DataError(f"{path} has no sound; remove it from the data set")
+            stream = container.streams.audio[0]
+            planar = av.AudioResampler(format="fltp")
+            parts = [
+                part.to_ndarray()[0]
+                for frame in container.decode(stream)
+                for part in planar.resample(frame)
+            ]
+            rate_hz = stream.rate
+    except (av.FFmpegError, OSError) as error:
+        raise DataError(f"{path} cannot be decoded ({error}); replace or remove it") from None
+    if not parts:
+        raise DataError(f"{path} has no sound; remove it from the data set")
+    return np.asarray(soxr.resample(np.concatenate(parts), rate_hz, RATE_HZ), dtype=np.float32)
+
+
+def _open(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+            return picture
+    except OSError as error:
+        raise DataError(f"{path} is no picture ({error}); replace or remove it") from None
+
+
+def _fit(picture: Image.Image, size: Size, stretch: bool, how: Image.Resampling) -> Image.Image:
+    height, width = size
+    if stretch:
+        return picture.resize((width, height), how)
+    scale_to, short = min(size), min(picture.size)
+    wide, high = (scale_to * side // short for side in picture.size)
+    left, top = round((wide - width) / 2), round((high - height) / 2)
+    return picture.resize((wide, high), how).crop((left, top, left + width, top + height))

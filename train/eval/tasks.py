@@ -1,0 +1,197 @@
+"""The questions: arrays of one data set enter, rows of the report leave.
+
+Each question names its unit of resampling, the one its metric averages over.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from denseav.train.eval.heatmaps import TOTAL, Maps, Truths
+from denseav.train.eval.report import Row
+from denseav.train.metrics import localization, negative_audio
+from denseav.train.metrics.bootstrap import Drawn, interval
+from denseav.train.metrics.disentanglement import (
+    activation_disentanglement,
+    prediction_disentanglement,
+)
+from denseav.train.metrics.localization import Heat, Mask
+from denseav.train.metrics.retrieval import RANKS, hits, total
+from denseav.train.metrics.segmentation import score_classes, to_pixels
+
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask:
+    """Whose numbers: the set's name, what was heard, and the names of the map variants."""
+
+    data: str
+    audio: str
+    heads: Sequence[str]
+
+    def row(
+        self,
+        metric: str,
+        head: str,
+        statistic: Callable[..., float],
+        *counts: int,
+        unit: str,
+    ) -> Row:
+        """Return a percentage with its interval; the statistic takes drawn indices."""
+        low, high = interval(statistic, counts)
+        value = statistic(*(np.arange(count) for count in counts))
+        return Row(
+            data=self.data,
+            audio=self.audio,
+            metric=metric,
+            head=head,
+            value=100 * value,
+            low=100 * low,
+            high=100 * high,
+            count=sum(counts),
+            unit=unit,
+        )
+
+    def number(self, metric: str, head: str, value: float, count: int, unit: str) -> Row:
+        """Return a number that is no percentage and has no interval."""
+        return Row(
+            data=self.data,
+            audio=self.audio,
+            metric=metric,
+            head=head,
+            value=value,
+            count=count,
+            unit=unit,
+        )
+
+
+def segmentation(ask: Ask, maps: Maps, categories: Sequence[str], truths: Truths) -> list[Row]:
+    """Return mAP and mIoU, means over classes, of each map variant."""
+    found = score_classes(torch.from_numpy(maps.heat_VNhw), categories, truths)
+    rows = []
+    for metric, values_VC in (("mAP", found.ap_VC), ("mIoU", found.iou_VC)):
+        for head, values_C in zip(ask.heads, values_VC, strict=True):
+            rows.append(ask.row(metric, head, _mean(values_C), len(values_C), unit="classes"))
+    if maps.words_cut:
+        count = maps.heat_VNhw.shape[1]
+        rows.append(ask.number("words cut to the clip", TOTAL, maps.words_cut, count, "items"))
+    return rows
+
+
+def retrieval(ask: Ask, sims_AVK: Tensor) -> list[Row]:
+    """Return recall at 1, 5 and 10 both ways, with all heads and with each alone."""
+    sims = [total(sims_AVK), *sims_AVK.movedim(-1, 0)]
+    rows = []
+    for head, sims_AV in zip(ask.heads, sims, strict=True):
+        for k in RANKS:
+            found = hits(sims_AV, k)
+            count = len(found.audio_to_image_N)
+            ways = ("I->A", found.image_to_audio_N), ("A->I", found.audio_to_image_N)
+            for way, hit_N in ways:
+                values_N = hit_N.astype(np.float64)
+                rows.append(ask.row(f"R@{k} {way}", head, _mean(values_N), count, unit="queries"))
+    return rows
+
+
+def disentangled(ask: Ask, speech_NK: Tensor, sound_NK: Tensor) -> list[Row]:
+    """Return PredDis and ActDis of a model with two heads, from clips with their own pictures."""
+    counts = len(speech_NK), len(sound_NK)
+
+    def drawn(statistic: Callable[[Tensor, Tensor], float]) -> Callable[[Drawn, Drawn], float]:
+        return lambda a, b: statistic(speech_NK[a], sound_NK[b])
+
+    return [
+        ask.row("PredDis", TOTAL, drawn(prediction_disentanglement), *counts, unit="clips"),
+        ask.row("ActDis", TOTAL, drawn(activation_disentanglement), *counts, unit="clips"),
+    ]
+
+
+def boxes(ask: Ask, maps: Maps, truths: Truths, scenes: Sequence[str]) -> list[Row]:
+    """Return cIoU and AUC at the median and the adaptive threshold; IIoU and IAUC of scenes."""
+    rows = []
+    for head, heat_Nhw in zip(ask.heads, maps.heat_VNhw, strict=True):
+        for name, ciou_N in _both_thresholds(heat_Nhw, truths).items():
+            rows += _shares(ask, head, ("cIoU", "AUC"), name, ciou_N, "pictures")
+            if len(set(scenes)) < len(scenes) and all(scenes):
+                worst_S = localization.worst_of_scene(ciou_N, scenes)
+                rows += _shares(ask, head, ("IIoU", "IAUC"), name, worst_S, "scenes")
+    return rows
+
+
+def negatives(
+    ask: Ask, maps: Maps, silent: Mapping[str, NDArray[np.float32]], truths: Truths
+) -> list[Row]:
+    """Return the figures of the negative-audio protocol.
+
+    Parameters
+    ----------
+    silent
+        For each kind of negative audio, heatmaps [V, M, h, w]; M is a multiple of N, draw by draw.
+    """
+    masks = [truths.mask(index) for index in range(len(truths))]
+    rows = []
+    for variant, head in enumerate(ask.heads):
+        heats = {kind: heat_VMhw[variant] for kind, heat_VMhw in silent.items()}
+        rows += _negative_rows(ask, head, maps.heat_VNhw[variant], heats, masks)
+    return rows
+
+
+def _negative_rows(
+    ask: Ask, head: str, heat_Nhw: Heat, heats: Mapping[str, Heat], masks: Sequence[Mask]
+) -> list[Row]:
+    scores = negative_audio.score_negatives(heat_Nhw, heats, masks)
+    count = len(masks)
+    # The mean of an item's draws: draws of one item are not independent of each other.
+    areas = {kind: area.reshape(-1, count).mean(axis=0) for kind, area in scores.area.items()}
+    area_N = np.mean(list(areas.values()), axis=0)
+    ciou_N = scores.ciou_N
+
+    def f_score(drawn: Drawn) -> float:
+        return negative_audio.harmonic(float(ciou_N[drawn].mean()), 1 - float(area_N[drawn].mean()))
+
+    rows = [ask.row("cIoU_U", head, _mean(ciou_N), count, unit="pictures")]
+    for kind, kind_N in areas.items():
+        rows.append(ask.row(f"pIA {kind}", head, _mean(kind_N), count, unit="pictures"))
+        draws_DN = scores.area[kind].reshape(-1, count)
+        rows.append(ask.row(f"AOC {kind}", head, _aoc(draws_DN), count, unit="pictures"))
+    rows.append(ask.row("F", head, f_score, count, unit="pictures"))
+    rows.append(ask.number("threshold U", head, scores.threshold, count, "pictures"))
+    return rows
+
+
+def _shares(
+    ask: Ask, head: str, names: tuple[str, str], suffix: str, ciou_N: Values, unit: str
+) -> list[Row]:
+    statistics = localization.passed, localization.area_under_curve
+    return [
+        ask.row(f"{name} {suffix}", head, _of(statistic, ciou_N), len(ciou_N), unit=unit)
+        for name, statistic in zip(names, statistics, strict=True)
+    ]
+
+
+def _both_thresholds(heat_Nhw: Heat, truths: Truths) -> dict[str, Values]:
+    median, adaptive = [], []
+    for index, heat_hw in enumerate(torch.from_numpy(heat_Nhw)):
+        truth_HW = truths.mask(index)
+        size = truth_HW.shape[0], truth_HW.shape[1]
+        heat_HW = to_pixels(heat_hw[None], size)[0].numpy()
+        median.append(localization.ciou(localization.above_median(heat_HW), truth_HW))
+        adaptive.append(localization.ciou(localization.as_large_as(heat_HW, truth_HW), truth_HW))
+    return {"median": np.array(median), "adaptive": np.array(adaptive)}
+
+
+def _mean(values: Values) -> Callable[[Drawn], float]:
+    return lambda drawn: float(values[drawn].mean())
+
+
+def _of(statistic: Callable[[Values], float], values: Values) -> Callable[[Drawn], float]:
+    return lambda drawn: statistic(values[drawn])
+
+
+def _aoc(draws_DN: Values) -> Callable[[Drawn], float]:
+    return lambda drawn: negative_audio.area_over_curve(draws_DN[:, drawn].ravel())

@@ -1,0 +1,1 @@
+"""The evaluation on the synthetic world, whose truth is known."""

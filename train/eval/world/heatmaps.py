@@ -1,0 +1,143 @@
+"""Clips with one thing heard: heatmaps, similarities and true masks leave, all that scores need.
+
+A map is the mean over the tokens that overlap what is heard. Two maps that know less are made
+beside it: `any object` is the most that any of all classes is, each heard with the same picture,
+which knows where things are and not which is meant; `mismatched` is the map of another class.
+
+V map variants, N clips, A classes, K heads, T tokens, H W pixels, h w the feature grid.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from denseav.train.eval.exported_model import Calibration
+from denseav.train.eval.heatmaps import Track
+from denseav.train.eval.model import Features
+from denseav.train.eval.world.listener import Listener
+from denseav.train.metrics.localization import Mask
+from denseav.train.metrics.segmentation import time_mean, to_pixels
+from denseav.train.world.clips import Head, Heard
+
+OWN, TOTAL, WORD = "own head", "total", "at the word"
+ANY, MISMATCHED = "any object", "mismatched"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Maps:
+    """Heatmaps of one thing in each clip, and where it is.
+
+    Attributes
+    ----------
+    heat : of each variant, float32 [N, h, w].
+    names : what is heard.
+    size : height and width of the pictures.
+    packed : the true masks, eight pixels to a byte.
+    """
+
+    heat: dict[str, Tensor]
+    names: list[str]
+    size: tuple[int, int]
+    packed: list[NDArray[np.uint8]]
+
+    def truth(self, items: Sequence[int]) -> Tensor:
+        """Return where some clips show what is heard, bool [n, H, W]."""
+        height, width = self.size
+        bits = [np.unpackbits(self.packed[index], count=height * width) for index in items]
+        return torch.from_numpy(np.stack(bits).reshape(-1, height, width).astype(np.bool_))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prompted(Maps):
+    """What became of the clips with one thing heard.
+
+    Attributes
+    ----------
+    sims_NK : similarity of each clip with its picture, by each head.
+    lit_N : the share of the thing heard that is above the threshold; empty without a calibration.
+    """
+
+    sims_NK: Tensor
+    lit_N: NDArray[np.float64]
+
+
+class RollCall:
+    """Every class heard once: the sound that goes with any picture, and with none."""
+
+    def __init__(self, listener: Listener, head: Head) -> None:
+        calls = listener.split.roll_call(head)
+        self.events = [event for event, _ in calls]
+        self._listener, self._head = listener, listener.own[head]
+        self._sounds = [listener.source.sound(wave_S) for _, wave_S in calls]
+
+    def maps(self, seen: Features) -> Tensor:
+        """Return the own head's map of each class [A, h, w]."""
+        volume_ATHW = self._listener.source.volumes(self._sounds, [seen])[:, 0, self._head].cpu()
+        tokens = volume_ATHW.shape[1]
+        mask_AT = torch.stack([self._listener.heard(event, tokens) for event in self.events])
+        return time_mean(volume_ATHW, mask_AT)
+
+
+def prompted(
+    listener: Listener, head: Head, count: int, calibration: Calibration | None, track: Track
+) -> Prompted:
+    """Hear one thing in each of `count` scenes.
+
+    Parameters
+    ----------
+    listener : what hears, and what is heard.
+    head : whether it makes its sound or is named.
+    calibration : from what heat on something is shown, if known.
+    """
+    call = RollCall(listener, head)
+    random = np.random.default_rng(listener.split.seed)
+    heats, names, packed, sims, lit = [], [], [], [], []
+    for number in track(range(count), f"{head} prompted"):
+        case = listener.split.case(head, number)
+        event = case.clip.heard[0]
+        truth_HW = case.truth(event.name)
+        seen, volume_KTHW = listener.look(case)
+        own_THW = volume_KTHW[listener.own[head]]
+        others = [index for index, other in enumerate(call.events) if other.name != event.name]
+        calls_Ahw = call.maps(seen)
+        heats.append(
+            {
+                OWN: listener.map(own_THW, event),
+                TOTAL: listener.map(volume_KTHW.amax(0), event),
+                WORD: _at_the_word(listener, own_THW, event),
+                ANY: calls_Ahw.amax(0),
+                MISMATCHED: calls_Ahw[int(random.choice(others))],
+            }
+        )
+        names.append(event.name)
+        packed.append(np.packbits(truth_HW))
+        sims.append(listener.similarity(volume_KTHW, event))
+        if calibration is not None:
+            threshold = calibration.thresholds[listener.own[head]]
+            lit.append(_lit(own_THW[listener.heard(event, len(own_THW))], truth_HW, threshold))
+    variants = [name for name in heats[0] if head == "speech" or name != WORD]
+    return Prompted(
+        heat={name: torch.stack([heat[name] for heat in heats]) for name in variants},
+        names=names,
+        sims_NK=torch.stack(sims),
+        lit_N=np.array(lit),
+        size=listener.split.size,
+        packed=packed,
+    )
+
+
+def _at_the_word(listener: Listener, own_THW: Tensor, event: Heard) -> Tensor:
+    """Return the map while the name itself is heard, by the paper's protocol; else all of it."""
+    spans = [(w.start_s, w.stop_s) for w in event.words if event.name in w.text.split()]
+    mask_T = listener.word(spans[0], len(own_THW)) if spans else listener.heard(event, len(own_THW))
+    return time_mean(own_THW[None], mask_T[None])[0]
+
+
+def _lit(own_tHW: Tensor, truth_HW: Mask, threshold: float) -> float:
+    size = truth_HW.shape[0], truth_HW.shape[1]
+    above_tHW = to_pixels(own_tHW, size) > threshold
+    return float(above_tHW[:, torch.from_numpy(truth_HW)].float().mean())

@@ -1,0 +1,92 @@
+"""A source hears the clips of a test split: which head should answer, and when it is listened to.
+
+The own head of a sound is the one named `sound`, of a spoken name `speech`. Heads of other names
+are taken for what they answer to, on clips that are used for nothing else.
+
+K heads, T tokens, H W pixels, h w the feature grid.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from denseav.models.similarity import aggregate
+from denseav.train.eval.heatmaps import MISA
+from denseav.train.eval.model import Features, Source
+from denseav.train.eval.world.split import Case, Split
+from denseav.train.metrics.localization import Mask
+from denseav.train.metrics.segmentation import time_mean, to_pixels, word_tokens
+from denseav.train.world.clips import RATE_HZ, Head, Heard
+
+HEADS: tuple[Head, ...] = ("sound", "speech")
+ASIDE = 10**9
+"""The number of the first clip that is set aside to learn what heads answer to."""
+ASIDE_CLIPS = 24
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Listener:
+    """A source, what it hears, and which head is whose."""
+
+    source: Source
+    split: Split
+    own: Mapping[Head, int]
+
+    def look(self, case: Case) -> tuple[Features, Tensor]:
+        """Return a picture's features and its volume [K, T, h, w] with the clip's sound."""
+        seen = self.source.picture(case.picture_HW3)
+        heard = self.source.sound(case.clip.wave_S)
+        return seen, self.source.volumes([heard], [seen])[0, 0].cpu()
+
+    def heard(self, event: Heard, tokens: int) -> Tensor:
+        """Return in which of all tokens a thing is heard, bool [T]."""
+        span_s = event.start_s, event.stop_s
+        return word_tokens(span_s, self.split.samples / RATE_HZ, tokens, margin_s=0.0)[0]
+
+    def word(self, span_s: tuple[float, float], tokens: int) -> Tensor:
+        """Return in which of all tokens a word counts, bool [T]: 0.2 s before and after it too."""
+        return word_tokens(span_s, self.split.samples / RATE_HZ, tokens)[0]
+
+    def map(self, volume_THW: Tensor, event: Heard) -> Tensor:
+        """Return the map [h, w] while a thing is heard."""
+        mask_T = self.heard(event, len(volume_THW))
+        return time_mean(volume_THW[None], mask_T[None])[0]
+
+    def similarity(self, volume_KTHW: Tensor, event: Heard) -> Tensor:
+        """Return each head's similarity [K] while a thing is heard."""
+        mask_T = self.heard(event, volume_KTHW.shape[1])
+        return aggregate(volume_KTHW[None], mask_T[None], MISA, join_heads=False)[0]
+
+
+def make_listener(source: Source, split: Split) -> Listener:
+    """Return a listener that knows which head is whose."""
+    own: dict[Head, int] = {
+        head: source.heads.index(head) for head in HEADS if head in source.heads
+    }
+    if len(own) == len(HEADS):
+        return Listener(source=source, split=split, own=own)
+    aside = Listener(source=source, split=split, own={})
+    own = preferred(_aside(aside, "sound"), _aside(aside, "speech"))
+    return Listener(source=source, split=split, own=own)
+
+
+def preferred(sound_NK: Tensor, speech_NK: Tensor) -> dict[Head, int]:
+    """Return which head is more similar to sounds, by its own measure, and which to speech."""
+    deviation_K = torch.cat((sound_NK, speech_NK)).std(0).clamp_min(1e-12)
+    lead_K = (sound_NK.mean(0) - speech_NK.mean(0)) / deviation_K
+    return {"sound": int(lead_K.argmax()), "speech": int(lead_K.argmin())}
+
+
+def points(heat_hw: Tensor, truth_HW: Mask) -> bool:
+    """Tell whether a map's peak, in pixels, lies on the truth."""
+    size = truth_HW.shape[0], truth_HW.shape[1]
+    return bool(truth_HW.flat[int(to_pixels(heat_hw[None], size)[0].argmax())])
+
+
+def _aside(listener: Listener, head: Head) -> Tensor:
+    cases = [listener.split.case(head, ASIDE + number) for number in range(ASIDE_CLIPS)]
+    return torch.stack(
+        [listener.similarity(listener.look(case)[1], case.clip.heard[0]) for case in cases]
+    )

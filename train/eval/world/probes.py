@@ -1,0 +1,119 @@
+"""Clips that ask more than where one thing is: two at once, none that is seen, and which picture.
+
+N clips, K heads, T tokens, V pictures, H W pixels.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from denseav.models.config import Aggregation
+from denseav.models.similarity import aggregate
+from denseav.train.eval.exported_model import Calibration
+from denseav.train.eval.heatmaps import MISA, Track
+from denseav.train.eval.world.heatmaps import OWN, TOTAL, Maps
+from denseav.train.eval.world.listener import HEADS, Listener
+from denseav.train.metrics.segmentation import to_pixels
+from denseav.train.world.clips import Head, Heard, Kind
+
+MODEL = Aggregation()
+"""How heads are joined in training: element by element, by their maximum."""
+
+
+def mixed(listener: Listener, count: int, track: Track) -> dict[Head, Maps]:
+    """Return the maps of two things heard at once, one that sounds and one that is named.
+
+    Of each there are the map of its own head and that of the strongest of both.
+    """
+    heats: dict[Head, list[dict[str, Tensor]]] = {head: [] for head in HEADS}
+    names: dict[Head, list[str]] = {head: [] for head in HEADS}
+    packed: dict[Head, list[NDArray[np.uint8]]] = {head: [] for head in HEADS}
+    for number in track(range(count), "both at once"):
+        case = listener.split.case("both", number)
+        _, volume_KTHW = listener.look(case)
+        for event in case.clip.heard:
+            heats[event.head].append(
+                {
+                    OWN: listener.map(volume_KTHW[listener.own[event.head]], event),
+                    TOTAL: listener.map(volume_KTHW.amax(0), event),
+                }
+            )
+            names[event.head].append(event.name)
+            packed[event.head].append(np.packbits(case.truth(event.name)))
+    return {
+        head: Maps(
+            heat={name: torch.stack([heat[name] for heat in heats[head]]) for name in (OWN, TOTAL)},
+            names=names[head],
+            size=listener.split.size,
+            packed=packed[head],
+        )
+        for head in HEADS
+    }
+
+
+def unseen(
+    listener: Listener, kind: Kind, count: int, calibration: Calibration, track: Track
+) -> NDArray[np.float64]:
+    """Return what share of the picture is shown as sounding though nothing in it does.
+
+    As it runs live: token by token, each head with its threshold, and nothing of a token that is
+    quieter than the energy floor. Of a thing off screen, tokens count in which it is heard.
+
+    Returns
+    -------
+    ndarray
+        Float [N, K + 1]: the area of each head, and where any of them is.
+    """
+    areas = []
+    threshold_K111 = torch.tensor(calibration.thresholds)[:, None, None, None]
+    for number in track(range(count), kind.replace("_", " ")):
+        case = listener.split.case(kind, number)
+        volume_KTHW = listener.look(case)[1]
+        loud_T = calibration.loud(case.clip.wave_S, volume_KTHW.shape[1])
+        pixels_KTHW = torch.stack(
+            [to_pixels(head_T, listener.split.size) for head_T in volume_KTHW]
+        )
+        above_KTHW = (pixels_KTHW > threshold_K111) & loud_T[:, None, None]
+        for event in case.clip.heard:
+            above_KTHW = above_KTHW[:, listener.heard(event, len(loud_T))]
+        shown = torch.cat((above_KTHW, above_KTHW.any(0, keepdim=True)))
+        areas.append(shown.double().mean((1, 2, 3)))
+    return torch.stack(areas).numpy()
+
+
+def retrieved(
+    listener: Listener, head: Head, count: int, track: Track
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Ask with each clip for the most similar picture of all.
+
+    Returns
+    -------
+    tuple
+        Float [2, 2, N], 1 or 0: by the own head and by all heads; whether the first picture shows
+        what is heard, and whether it is the clip's own. And float [N], the share of pictures that
+        show it.
+    """
+    source, seen, heard, clips = listener.source, [], [], []
+    for number in range(count):
+        case = listener.split.case(head, number)
+        seen.append(source.picture(case.picture_HW3))
+        heard.append(source.sound(case.clip.wave_S))
+        clips.append(case.clip)
+    events = [clip.heard[0] for clip in clips]
+    shows_NV = np.array([[event.name in clip.scene.names for clip in clips] for event in events])
+    tops = []
+    for index in track(range(count), f"retrieval by {head}"):
+        volume_VKTHW = source.volumes([heard[index]], seen)[0].cpu()
+        tops.append(_tops(listener, volume_VKTHW, events[index], listener.own[head]))
+    top_2N = np.array(tops).T
+    numbers_N = np.arange(count)
+    found = [(shows_NV[numbers_N, top_N], top_N == numbers_N) for top_N in top_2N]
+    return np.array(found, np.float64), shows_NV.mean(1)
+
+
+def _tops(listener: Listener, volume_VKTHW: Tensor, event: Heard, own: int) -> list[int]:
+    mask_VT = listener.heard(event, volume_VKTHW.shape[2]).expand(len(volume_VKTHW), -1)
+    heads_VK = aggregate(volume_VKTHW, mask_VT, MISA, join_heads=False)
+    joined_V = aggregate(volume_VKTHW, mask_VT, MODEL, join_heads=True)
+    return [int(heads_VK[:, own].argmax()), int(joined_V.argmax())]

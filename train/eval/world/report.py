@@ -1,0 +1,82 @@
+"""What was measured on the world enters, tables and notes for people leave."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from denseav.train.eval.exported_model import Subject
+from denseav.train.eval.report import Row, cell
+from denseav.train.eval.world.listener import HEADS, Listener
+from denseav.train.world.clips import Head
+
+WORST = 5
+
+
+@dataclass(kw_only=True)
+class Report:
+    """What was measured.
+
+    Attributes
+    ----------
+    rows : all results.
+    classes : of sounds and of names, how well each class is found, in percent.
+    answers : which head prefers sounds, and which speech.
+    """
+
+    rows: list[Row] = field(default_factory=list)
+    classes: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    answers: dict[Head, int] = field(default_factory=dict)
+
+
+def show(subject: Subject, listener: Listener, report: Report) -> None:
+    """Print everything."""
+    out = Console(highlight=False)
+    untrained = "" if subject.trained else " (UNTRAINED: random weights)"
+    digest = (subject.identity["sha256"] or "")[:12]
+    out.print(f"{subject.name}{untrained}, {subject.identity['form']} {digest}", markup=False)
+    out.print(f"on the world of seed {listener.split.seed}: percent, with 95 % intervals")
+    parts: dict[str, list[Row]] = {}
+    for row in report.rows:
+        parts.setdefault(row.data, []).append(row)
+    for title, rows in parts.items():
+        out.print(_table(title, rows))
+    for note in _notes(subject, listener, report):
+        out.print(note, markup=False)
+
+
+def worst(classes: dict[str, dict[str, float]]) -> str:
+    """Return the classes that are pointed at least often, for people."""
+    order = sorted(classes, key=lambda name: classes[name]["pointing"])
+    return ", ".join(f"{name} {classes[name]['pointing']:.0f} %" for name in order[:WORST])
+
+
+def _table(title: str, rows: Sequence[Row]) -> Table:
+    counts = dict.fromkeys(f"{row.count} {row.unit}" for row in rows)
+    shown = Table(title=f"{title} ({', '.join(counts)})", title_justify="left", box=box.SIMPLE_HEAD)
+    shown.add_column("metric")
+    heads = list(dict.fromkeys(row.head for row in rows))
+    for head in heads:
+        shown.add_column(head, justify="right")
+    for metric in dict.fromkeys(row.metric for row in rows):
+        found = {row.head: row for row in rows if row.metric == metric}
+        shown.add_row(metric, *(cell(found.get(head)) for head in heads))
+    return shown
+
+
+def _notes(subject: Subject, listener: Listener, report: Report) -> Iterator[str]:
+    for head, classes in report.classes.items():
+        yield f"pointed at least often, {head} prompted: {worst(classes)}"
+    heads = listener.source.heads
+    if set(HEADS) - set(heads):
+        owners = ", ".join(f"{heads[index]} for {head}" for head, index in listener.own.items())
+        yield f"no heads are named sound and speech; by what they answer to: {owners}"
+    elif report.answers != listener.own:
+        yield "the heads answer to each other's kind of sound more than to their own"
+    if subject.calibration is None:
+        yield (
+            "a checkpoint has no calibrated thresholds: silence, noise and off-screen sounds are "
+            "left out; export it and evaluate the bundle"
+        )

@@ -1,0 +1,110 @@
+"""The evaluation on the world, in order: a model and a seed enter, rows and a report leave.
+
+Everything is measured on clips made here and now from the seed, of parts that are held out of all
+training.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from denseav.train.eval.exported_model import Calibration, Subject, open_subject
+from denseav.train.eval.heatmaps import Track
+from denseav.train.eval.report import write_json
+from denseav.train.eval.world.heatmaps import Prompted, prompted
+from denseav.train.eval.world.listener import HEADS, Listener, make_listener, preferred
+from denseav.train.eval.world.probes import mixed, retrieved, unseen
+from denseav.train.eval.world.report import Report, show
+from denseav.train.eval.world.scores import (
+    disentangled_rows,
+    mixed_rows,
+    prompted_rows,
+    retrieval_rows,
+    unseen_rows,
+)
+from denseav.train.eval.world.split import Split
+from denseav.train.world.clips import Head, Kind
+
+CLIPS = 300
+GALLERY = 100
+"""How many pictures one is to be found among."""
+
+UNSEEN: tuple[Kind, ...] = ("silence", "noise", "offscreen_sound", "offscreen_speech")
+
+
+def evaluate_world(
+    listener: Listener, clips: int, calibration: Calibration | None, track: Track
+) -> Report:
+    """Measure everything that the world can tell of a model.
+
+    Parameters
+    ----------
+    listener : the model, and the test split.
+    clips : how many of each kind.
+    calibration : what the area above the threshold is measured with; None leaves it out.
+    track : shows how far it has come.
+    """
+    report = Report()
+    found: dict[Head, Prompted] = {}
+    for head in HEADS:
+        found[head] = prompted(listener, head, clips, calibration, track)
+        rows, report.classes[head] = prompted_rows(f"{head} prompted", found[head])
+        report.rows += rows
+    report.answers = preferred(found["sound"].sims_NK, found["speech"].sims_NK)
+    report.rows += disentangled_rows(found["speech"].sims_NK, found["sound"].sims_NK)
+    report.rows += mixed_rows(mixed(listener, clips, track))
+    if calibration is not None:
+        for kind in UNSEEN:
+            area_Nx = unseen(listener, kind, clips, calibration, track)
+            report.rows += unseen_rows(kind, area_Nx, listener.source.heads)
+    for head in HEADS:
+        report.rows += retrieval_rows(head, *retrieved(listener, head, min(clips, GALLERY), track))
+    return report
+
+
+def run(
+    model: str,
+    device: str,
+    seed: int,
+    clips: int,
+    json_path: Path | None,
+    console: Console,
+    track: Track,
+) -> None:
+    """Open a model, measure it, print the tables, and write JSON if asked to.
+
+    Raises
+    ------
+    CheckpointError, DataError
+        When the model cannot be used, its pictures are larger than the world, espeak-ng is
+        missing, or the JSON cannot be written.
+    """
+    with console.status(f"loading {model}"):
+        subject = open_subject(model, device)
+        source = subject.source
+        split = Split(seed=seed, size=source.frame_size, samples=source.window_samples)
+    listener = make_listener(source, split)
+    report = evaluate_world(listener, clips, subject.calibration, track)
+    show(subject, listener, report)
+    if json_path is not None:
+        about = _about(subject, listener, model, clips)
+        write_json(json_path, {**about, "classes": report.classes}, report.rows)
+
+
+def _about(subject: Subject, listener: Listener, model: str, clips: int) -> dict[str, Any]:
+    split, heads = listener.split, listener.source.heads
+    return {
+        "world": {
+            "seed": split.seed,
+            "clips_of_each_kind": clips,
+            "frame_size": split.size,
+            "window_samples": split.samples,
+        },
+        "source": model,
+        "model": subject.name,
+        "trained": subject.trained,
+        **subject.identity,
+        "heads": heads,
+        "own_heads": {head: heads[index] for head, index in listener.own.items()},
+    }

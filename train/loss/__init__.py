@@ -1,0 +1,1 @@
+"""Features become a loss: similarity, pooling, regularizers, mix-and-separate."""

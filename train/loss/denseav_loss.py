@@ -1,0 +1,191 @@
+"""What is minimised: a batch enters, the named terms of one process's share of the loss leave.
+
+The network is called once, in `Learner`; the rest is in float32 and holds no weights.
+b clips of one process, A of all, V images of one, K heads, C channels, T tokens, S samples.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from denseav.models import DenseAV
+from denseav.models.audio_encoder import normalize_wave
+from denseav.train.data.batch import SOUND, SPEECH, Batch
+from denseav.train.distributed.collectives import gather, rank
+from denseav.train.loss import regularizers
+from denseav.train.loss.chunked_similarity import dense_similarity
+from denseav.train.loss.pooling import HEARD, Pooling, SimPool, average, cls, summed, token_mask
+
+_KINDS = {"speech": SPEECH, "sound": SOUND}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """How much each term counts; 0 leaves it out. The defaults are DenseAV's.
+
+    Attributes
+    ----------
+    contrast : the symmetric InfoNCE.
+    disentanglement : two heads active at one place.
+    splice : similarity with another clip, spliced in.
+    calibration : a calibrator that falls below one.
+    nonnegativity : negative inner products.
+    total_variation : steps between tokens.
+    silence_l1, silence_l2 : similarity of silence.
+    image_mixup : similarity with pictures mixed in.
+    wrong_head : similarity in the head of the other kind; needs kinds, is not in the paper.
+    """
+
+    contrast: float = 1.0
+    disentanglement: float = 0.05
+    splice: float = 0.01
+    calibration: float = 0.1
+    nonnegativity: float = 0.01
+    total_variation: float = 0.01
+    silence_l1: float = 0.01
+    silence_l2: float = 0.0
+    image_mixup: float = 0.1
+    wrong_head: float = 0.0
+
+    def ramped(self, share: float) -> "Weights":
+        """Return the weights with `share` of what counts beside the contrast."""
+        scaled = {name: share * weight for name, weight in vars(self).items()}
+        return Weights(**scaled | {"contrast": self.contrast})
+
+    def total(self, terms: dict[str, Tensor]) -> Tensor:
+        """Return the weighted sum; terms without a weight of their own are contrasts."""
+        weights = vars(self)
+        weighted = [weights.get(name, self.contrast) * term for name, term in terms.items()]
+        return torch.stack(weighted).sum()
+
+
+class Features(NamedTuple):
+    """What the network makes of a batch: float32 features, and vectors unless pooling is dense.
+
+    `sums_heads` says that a place has the sum of its heads, not the strongest.
+    """
+
+    image_VKCHW: Tensor
+    audio_bKCT: Tensor
+    mask_bT: Tensor
+    scale: Tensor
+    image_VD: Tensor | None = None
+    audio_bD: Tensor | None = None
+    sums_heads: bool = False
+
+
+Encode = Callable[[Tensor, Tensor, Tensor], Features]
+
+
+class Learner(nn.Module):
+    """The network with the weights that only training needs, called once for a batch."""
+
+    def __init__(self, model: DenseAV, pooling: Pooling) -> None:
+        super().__init__()
+        self.model = model
+        self.pooling = pooling
+        width = model.config.channels * len(model.config.heads)
+        self.pool = SimPool(width) if pooling == "simpool" else None
+
+    def forward(self, image_V3HW: Tensor, wave_bS: Tensor, mask_bS: Tensor) -> Features:
+        """Encode pictures and waves; each wave is given zero mean and unit variance first."""
+        image_VKCHW, audio_bKCT = self.model(image_V3HW, normalize_wave(wave_bS))
+        # Copies, for what gathers sharded weights on the way back hangs on what is no view.
+        image_VKCHW = image_VKCHW.to(torch.float32, copy=True)
+        audio_bKCT = audio_bKCT.to(torch.float32, copy=True)
+        mask_bT = token_mask(mask_bS, audio_bKCT.shape[-1])
+        scale = self.model.calibrator.scale
+        if self.pooling in ("dense", "dense_sum"):
+            sums_heads = self.pooling == "dense_sum"
+            return Features(image_VKCHW, audio_bKCT, mask_bT, scale, sums_heads=sums_heads)
+        grid_VKCN, heard_bT = image_VKCHW.flatten(3), (mask_bT > HEARD).float()
+        vectors = self._pool(grid_VKCN, torch.ones_like(grid_VKCN[:, 0, 0]))
+        return Features(
+            image_VKCHW, audio_bKCT, mask_bT, scale, vectors, self._pool(audio_bKCT, heard_bT)
+        )
+
+    def _pool(self, features_BKCN: Tensor, weight_BN: Tensor) -> Tensor:
+        if self.pool is not None:
+            vector_BD: Tensor = self.pool(features_BKCN, weight_BN)
+            return vector_BD
+        if self.pooling == "cls":
+            return cls(features_BKCN)
+        return average(features_BKCN, weight_BN)
+
+
+def denseav_terms(
+    encode: Encode,
+    batch: Batch,
+    heads: tuple[str, ...],
+    weights: Weights,
+    generator: torch.Generator,
+) -> dict[str, Tensor]:
+    """Return the terms of DenseAV's loss.
+
+    Parameters
+    ----------
+    encode
+        The learner, or what wraps it.
+    batch
+        This process's clips.
+    heads
+        The names of the network's heads.
+    weights
+        Which terms are wanted.
+    generator
+        Draws places, the same on all processes.
+    """
+    features = encode(batch.image_B3HW, batch.wave_BS, batch.audio_mask_BS)
+    pairs = make_pairs(features, batch)
+    if features.audio_bD is None:
+        both = pairs.image_VKCHW, pairs.audio_AKCT
+        image_VKCHW, audio_AKCT = map(summed, both) if features.sums_heads else both
+        sims_AV = dense_similarity(image_VKCHW, audio_AKCT, pairs.mask_AT)
+    else:
+        assert features.image_VD is not None
+        sims_AV = gather(features.audio_bD) @ features.image_VD.T
+    logits_AA = every_image(sims_AV) * features.scale
+    terms = {"contrast": regularizers.info_nce(logits_AA, pairs.own)}
+    return terms | regularize(pairs, features.scale, batch, heads, weights, generator)
+
+
+def make_pairs(features: Features, batch: Batch) -> regularizers.Pairs:
+    """Gather what the losses look at from all processes."""
+    height, width = features.image_VKCHW.shape[-2:]
+    tokens = features.audio_bKCT.shape[-1]
+    return regularizers.Pairs(
+        image_VKCHW=features.image_VKCHW,
+        audio_AKCT=gather(features.audio_bKCT),
+        mask_AT=gather(features.mask_bT > HEARD),
+        positive_AT=gather(token_mask(batch.positive_mask_BS, tokens)),
+        image_mask_A1HW=gather(
+            functional.adaptive_avg_pool2d(batch.image_mask_B1HW, (height, width))
+        ),
+        first=rank() * len(batch),
+    )
+
+
+def every_image(sims_AV: Tensor) -> Tensor:
+    """Return the similarities [A, A] with the images of all processes."""
+    return gather(sims_AV.T).T
+
+
+def regularize(
+    pairs: regularizers.Pairs,
+    scale: Tensor,
+    batch: Batch,
+    heads: tuple[str, ...],
+    weights: Weights,
+    generator: torch.Generator,
+) -> dict[str, Tensor]:
+    """Return the wanted terms beside the contrast."""
+    places = regularizers.Places.draw(pairs, generator).to(scale.device)
+    right_head_B = torch.full_like(batch.kind_B, -1)
+    for head, kind in _KINDS.items():
+        if head in heads:
+            right_head_B[batch.kind_B == kind] = heads.index(head)
+    return regularizers.regularizers(pairs, scale, places, right_head_B, vars(weights))

@@ -1,0 +1,1 @@
+"""The papers' metrics, each a function of numbers."""

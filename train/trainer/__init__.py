@@ -1,0 +1,1 @@
+"""The training loop, its settings, stages, checkpoints, validation and logs."""

@@ -1,0 +1,260 @@
+"""Checkpoints of a run: all that is needed to go on as if nothing had happened.
+
+`last.ckpt` and `best.ckpt` hold weights, optimizer, gradient scaler, progress, and of each
+process its random states and where its loader is; any number of processes reads them. `model/`
+is the best network alone, as `denseav.models.load` reads it; `settings.yaml` is what the run was
+told. Every file appears whole or not at all: a full disk or a kill leaves the old one.
+
+Errors
+------
+DiskError            a checkpoint cannot be written; the old one is whole
+CheckpointError      a checkpoint is damaged, or of another network
+"""
+
+import dataclasses
+import json
+import os
+import pickle
+import random
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from denseav.models import CheckpointError, ModelConfig
+from denseav.models.checkpoint import CONFIG, write
+from denseav.train.distributed.collectives import gather_objects, rank
+from denseav.train.distributed.fsdp import dealt_like, whole
+from denseav.train.distributed.rank0_files import on_first, replacing, writing
+from denseav.train.trainer.settings import Settings
+
+LAST = "last.ckpt"
+BEST = "best.ckpt"
+MODEL = "model"
+SETTINGS = "settings.yaml"
+
+
+class Resumable(Protocol):
+    """A part of a run that can say where it is and go on from there."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where it is."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+
+
+@dataclass
+class Progress:
+    """How far a run is.
+
+    Attributes
+    ----------
+    step : steps done, skipped ones too.
+    skipped : steps without effect, because the gradient was not finite.
+    skipped_in_row : of these, the latest without a good one since.
+    best : the best mean recall so far.
+    """
+
+    step: int = 0
+    skipped: int = 0
+    skipped_in_row: int = 0
+    best: float = -1.0
+
+    def improves(self, recall: float | None) -> bool:
+        """Note a recall, and tell whether it is the best so far; without any, the latest is."""
+        better = recall is None or recall > self.best
+        self.best = max(self.best, -1.0 if recall is None else recall)
+        return better
+
+
+@dataclass(frozen=True)
+class Keeper:
+    """Writes and reads the checkpoints of one run's folder.
+
+    Attributes
+    ----------
+    folder : the run's.
+    settings : what the run was told.
+    scaler : what scales gradients, if that precision does.
+    """
+
+    folder: Path
+    settings: Settings
+    scaler: Resumable
+
+    def __post_init__(self) -> None:
+        on_first(self._make_folder)
+
+    def save(
+        self,
+        learner: nn.Module,
+        optimizer: Optimizer,
+        loader: Resumable,
+        progress: Progress,
+        *,
+        best: bool,
+    ) -> None:
+        """Write `last.ckpt`, and `best.ckpt` and `model/` where it is the best; all call it."""
+        own = {"loader": loader.state_dict(), "random": _random_states()}
+        state = {
+            "network": self.settings.network.to_json(),
+            "progress": dataclasses.asdict(progress),
+            "processes": gather_objects(own),
+            "scaler": self.scaler.state_dict(),
+            "learner": whole(dict(learner.state_dict())),
+            "optimizer": whole(optimizer.state_dict()),
+        }
+        on_first(lambda: self._write(state, best=best))
+
+    def resume(self, learner: nn.Module, optimizer: Optimizer, loader: Resumable) -> Progress:
+        """Go on from `last.ckpt`, or begin where there is none; note what the run was told."""
+        path = self.folder / LAST
+        here = gather_objects(path.exists())
+        if here[0] and not all(here):
+            raise CheckpointError(
+                f"{path} is not on every node; give an --out that all nodes share, or copy it to "
+                "each of them"
+            )
+        progress = Progress()
+        if here[0]:
+            progress = self._restore(path, learner, optimizer, loader)
+            on_first(self._keep_missing)
+        on_first(self._note_settings)
+        return progress
+
+    def _make_folder(self) -> None:
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+
+    def _write(self, state: dict[str, Any], *, best: bool) -> None:
+        with replacing(self.folder / LAST) as partial:
+            torch.save(state, partial)
+            _flush(partial)
+            # Before it counts as done: a run that ends in between does the step again.
+            if best:
+                self._keep_best(partial, state["learner"])
+
+    def _keep_best(self, checkpoint: Path, learner: dict[str, Any]) -> None:
+        with replacing(self.folder / BEST) as partial:
+            try:
+                partial.hardlink_to(checkpoint)
+            except OSError:  # not every file system has links
+                shutil.copyfile(checkpoint, partial)
+        of_model = [name for name in learner if name.startswith("model.")]
+        weights = {name.removeprefix("model."): learner[name] for name in of_model}
+        trained = dataclasses.replace(self.settings.network, trained=True)
+        folder = self.folder / MODEL
+        with writing(folder):
+            try:
+                write(trained, weights, folder)
+            finally:
+                for partial in folder.glob(".*.partial"):
+                    partial.unlink()
+
+    def _keep_missing(self) -> None:
+        """Keep the best, or the last where that is gone too, if somebody removed it."""
+        best = self.folder / BEST
+        checkpoint = best if best.exists() else self.folder / LAST
+        if checkpoint != best or not (self.folder / MODEL / CONFIG).exists():
+            self._keep_best(checkpoint, self._read(checkpoint)["learner"])
+
+    def _note_settings(self) -> None:
+        record = json.dumps(dataclasses.asdict(self.settings), indent=2)  # YAML too
+        with replacing(self.folder / SETTINGS) as partial:
+            partial.write_text(record + "\n")
+
+    def _restore(
+        self, path: Path, learner: nn.Module, optimizer: Optimizer, loader: Resumable
+    ) -> Progress:
+        state = self._read(path)
+        try:
+            _load(learner, optimizer, state)
+            self.scaler.load_state_dict(state["scaler"])
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise CheckpointError(
+                f"{path} does not fit this run ({str(error).splitlines()[0]}); give the settings "
+                "it was made with, or another --out"
+            ) from None
+        own = state["processes"][rank() % len(state["processes"])]
+        if own["loader"].keys() != loader.state_dict().keys():
+            raise CheckpointError(
+                f"{path} is of a run on another kind of data; give the data it was made with, or "
+                "another --out"
+            )
+        loader.load_state_dict(own["loader"])
+        _restore_random(own["random"])
+        return Progress(**state["progress"])
+
+    def _read(self, path: Path) -> Any:
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            network = ModelConfig.from_json(state["network"])
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError) as error:
+            raise CheckpointError(
+                f"{path} is damaged ({str(error).splitlines()[0]}); copy {BEST} over it, or give "
+                "another --out"
+            ) from None
+        if network != self.settings.network:
+            raise CheckpointError(
+                f"{path} is of another architecture, "
+                f"{_difference(network, self.settings.network)}; give the configuration it was "
+                "made with, or another --out"
+            )
+        return state
+
+
+def _load(learner: nn.Module, optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """Load what any number of processes saved, each its part."""
+    now = learner.state_dict()
+    weights = state["learner"]
+    learner.load_state_dict(
+        {key: dealt_like(weights[key], now[key]) if key in now else weights[key] for key in weights}
+    )
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    averages = {
+        number: {name: dealt_like(value, parameters[number]) for name, value in of_one.items()}
+        for number, of_one in state["optimizer"]["state"].items()
+        if number < len(parameters)
+    }
+    optimizer.load_state_dict(state["optimizer"] | {"state": averages})
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _random_states() -> dict[str, Any]:
+    # NumPy draws the stretches of sound that HuBERT does not hear.
+    numbers = np.random.get_state(legacy=False)
+    place = numbers["state"]
+    states: dict[str, Any] = {
+        "torch": torch.get_rng_state(),
+        "python": random.getstate(),
+        "numpy": numbers | {"state": place | {"key": place["key"].tolist()}},
+    }
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def _restore_random(states: dict[str, Any]) -> None:
+    torch.set_rng_state(states["torch"])
+    random.setstate(states["python"])
+    np.random.set_state(states["numpy"])
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"])
+
+
+def _difference(theirs: ModelConfig, ours: ModelConfig) -> str:
+    for field in dataclasses.fields(ModelConfig):
+        one, other = getattr(theirs, field.name), getattr(ours, field.name)
+        if one != other:
+            return f"whose {field.name} is {one}, not {other}"
+    return "though the settings are the same"

@@ -1,0 +1,68 @@
+"""Where clips come from: settings enter, a loader to learn from and sets to be measured on leave.
+
+Errors
+------
+DataError            shards cannot be used
+SettingsError        there are too few made things for a batch
+"""
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+from denseav.train.data.batch import Batch
+from denseav.train.data.example import NO_CHANGES
+from denseav.train.data.loader import make_loader
+from denseav.train.data.toy import MadeLoader
+from denseav.train.distributed.collectives import rank, world
+from denseav.train.trainer.checkpointer import Resumable
+from denseav.train.trainer.settings import Settings
+from denseav.train.world.loader import WorldLoader
+
+
+class Batches(Resumable, Protocol):
+    """A loader of training batches."""
+
+    def endless(self) -> Iterator[Batch]:
+        """Yield batches without end."""
+
+
+def clips_of_step(settings: Settings) -> int:
+    """Return how many clips all processes learn from in a step."""
+    source = settings.data or settings.made or settings.world
+    assert source is not None, "settings have one or the other"
+    return source.batch_size * world() * settings.optimization.accumulate
+
+
+def open_loader(settings: Settings) -> Batches:
+    """Open what this process learns from."""
+    own = {"rank": rank(), "world": world(), "seed": settings.seed}
+    if settings.made is not None:
+        return MadeLoader(settings.made, mixtures=settings.separation is not None, **own)
+    if settings.world is not None:
+        return WorldLoader(settings.world, mixtures=settings.separation is not None, **own)
+    assert settings.data is not None, "settings have one or the other"
+    loader: Batches = make_loader(settings.data, **own)
+    return loader
+
+
+def held_out(settings: Settings) -> dict[str, Iterable[Batch]]:
+    """Return this process's validation batches, unchanged by chance, of each set there is.
+
+    One set has the name ""; of two, each has the name of its setting.
+    """
+    own = {"rank": rank(), "world": world(), "seed": settings.seed}
+    if settings.made is not None:
+        return {"": [MadeLoader(settings.made, mixtures=False, **own).each_thing()]}
+    if settings.world is not None:
+        return {"": WorldLoader(settings.world, mixtures=False, **own).held_out()}
+    if settings.validation is None:
+        return {}
+    plain = dataclasses.replace(
+        settings.validation, others="", mixing=None, changes=NO_CHANGES, shuffle=False
+    )
+    shards = make_loader(plain, **own)
+    if not settings.validation.others:
+        return {"": shards}
+    others = make_loader(dataclasses.replace(plain, shards=settings.validation.others), **own)
+    return {"shards": shards, "others": others}

@@ -1,0 +1,258 @@
+"""The loop: settings enter, a trained network leaves. It reads top to bottom.
+
+A batch's way: loader, learner, objective, gradient, optimizer; and once in a while a line, a
+validation, a checkpoint. Started again in the same folder, it goes on with the very next batch.
+
+Errors
+------
+SettingsError        the machine lacks what the settings ask for
+StoppedError         ten steps in a row had no finite gradient
+"""
+
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from rich.console import Console
+from torch import Tensor
+from torch.optim import Optimizer
+
+from denseav.train.data.batch import Batch
+from denseav.train.distributed.collectives import rank, total, world
+from denseav.train.distributed.fabric import described, place, start
+from denseav.train.distributed.fsdp import full
+from denseav.train.distributed.rank0_files import on_first, writing
+from denseav.train.errors import StoppedError
+from denseav.train.loss.denseav_loss import Learner, Weights, denseav_terms
+from denseav.train.loss.mix_and_separate import separation_terms
+from denseav.train.trainer.backbones import new_network
+from denseav.train.trainer.checkpointer import LAST, Keeper, Progress
+from denseav.train.trainer.loaders import clips_of_step, held_out, open_loader
+from denseav.train.trainer.pretrain_audio import pretrain
+from denseav.train.trainer.pretrain_image import pretrain_image
+from denseav.train.trainer.run_log import Watch
+from denseav.train.trainer.settings import Backbones, Optimization, Settings
+from denseav.train.trainer.stages import Stage, set_learning, stages
+from denseav.train.trainer.validation import recalls
+
+PATIENCE = 10
+"""So many steps in a row without a finite gradient end the run."""
+
+
+def train(settings: Settings, out: Path, console: Console) -> Progress:
+    """Train a network, or go on where the run in `out` was.
+
+    Parameters
+    ----------
+    settings
+        The run.
+    out
+        Its folder: checkpoints, `model/`, figures.
+    console
+        Where lines are shown.
+
+    Returns
+    -------
+    Progress
+        How far it came.
+    """
+    fabric = start(settings)
+    backbones = prepared(settings, out, console)
+    network = new_network(settings.network, backbones, settings.seed, settings.initial)
+    learner = place(fabric, Learner(network, settings.pooling))
+    optimizer = torch.optim.Adam(learner.parameters(), eps=settings.optimization.epsilon)
+    loader = open_loader(settings)
+    held_out(settings)  # what is wrong with it is said now, not at the first validation
+    # Dropout differs among processes; HuBERT's masking of time draws from NumPy.
+    torch.manual_seed(settings.seed + 1 + rank())
+    np.random.seed(settings.seed + 1 + rank())
+
+    keeper = Keeper(out, settings, fabric.strategy.precision)
+    progress = keeper.resume(learner, optimizer, loader)
+    batches = loader.endless()
+    with Watch(out, settings.optimization.steps, progress.step, console) as watch:
+        watch.say(described(fabric))
+        for stage in stages(settings.optimization):
+            if progress.step >= stage.end:
+                continue
+            watch.say(f"step {progress.step}: {stage.name} learn until step {stage.end}")
+            set_learning(learner, stage)
+            encode, stepper = fabric.setup(learner, optimizer)
+            encode.train()
+            while progress.step < stage.end:
+                rate = learning_rate(settings.optimization, progress.step)
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+                optimizer.zero_grad(set_to_none=True)
+                terms = gradients(settings, fabric, encode, batches, stage, progress.step)
+                move(settings, fabric, encode, stepper, progress, out)
+                progress.step += 1
+                watch.count(clips_of_step(settings))
+
+                if progress.step % settings.rhythm.log == 0:
+                    watch.step(progress.step, shared(settings, terms), rate, progress.skipped)
+                last = progress.step == settings.optimization.steps
+                due = last or progress.step % settings.rhythm.validate == 0
+                recall = validate(settings, learner, watch, progress.step) if due else None
+                # Amid steps without effect the checkpoint before them stays, to go back to.
+                kept = last or not progress.skipped_in_row
+                if kept and (due or progress.step % settings.rhythm.save == 0):
+                    best = due and progress.improves(recall)
+                    keeper.save(learner, optimizer, loader, progress, best=best)
+    return progress
+
+
+def prepared(settings: Settings, out: Path, console: Console) -> Backbones:
+    """Return where the encoders begin; they are pretrained where that is wanted."""
+    wanted, audio, image = settings.pretraining, out / "pretrained_audio", out / "pretrained_image"
+    if wanted is None:
+        return settings.backbones
+
+    def tell(step: int, loss: float) -> None:
+        if step % settings.rhythm.log == 0:
+            console.print(f"pretraining step {step}  loss {loss:.4f}", highlight=False)
+
+    def work() -> None:
+        with writing(out):
+            out.mkdir(parents=True, exist_ok=True)
+        # The other processes wait: what they have of the CPU is free.
+        torch.set_num_threads(torch.get_num_threads() * world())
+        if not audio.exists():
+            console.print(f"the audio encoder is pretrained first: {wanted.steps} steps")
+            pretrain(settings.network, wanted, settings.seed, audio, tell)
+        if not image.exists():
+            console.print(f"the image encoder is pretrained next: {wanted.image_steps} steps")
+            pretrain_image(
+                settings.network,
+                wanted,
+                audio,
+                settings.seed,
+                image,
+                tell,
+                told=settings.world is not None and settings.world.told,
+            )
+        torch.set_num_threads(torch.get_num_threads() // world())
+
+    on_first(work)
+    return Backbones(image=str(image), audio=str(audio))
+
+
+def gradients(
+    settings: Settings,
+    fabric: Fabric,
+    encode: Any,
+    batches: Iterator[Batch],
+    stage: Stage,
+    step: int,
+) -> dict[str, Tensor]:
+    """Add up the gradients of one step; return this process's share of the last batch's terms."""
+    parts = settings.optimization.accumulate
+    weights = settings.loss.ramped(ramp(settings.optimization, step))
+    mixtures = "audio" in stage.learning and step >= settings.optimization.contrast_steps
+    terms: dict[str, Tensor] = {}
+    for part in range(parts):
+        batch = next(batches).to(fabric.device)
+        generator = torch.Generator().manual_seed((settings.seed << 32) + step * parts + part)
+        with fabric.no_backward_sync(encode, enabled=part + 1 < parts):
+            terms = objective(settings, encode, batch, generator, weights, mixtures=mixtures)
+            loss = weights.total(terms)
+            # Shares add up to the loss, and data parallelism takes the mean of their gradients.
+            fabric.backward(loss * (world() / parts))
+    return terms
+
+
+def objective(
+    settings: Settings,
+    encode: Any,
+    batch: Batch,
+    generator: torch.Generator,
+    weights: Weights,
+    *,
+    mixtures: bool,
+) -> dict[str, Tensor]:
+    """Return this process's share of all terms of one batch."""
+    common = (encode, batch, settings.network.heads, weights, generator)
+    if settings.separation is None:
+        return denseav_terms(*common)
+    return separation_terms(*common, settings.separation, mixtures=mixtures)
+
+
+def move(
+    settings: Settings,
+    fabric: Fabric,
+    encode: Any,
+    stepper: Optimizer,
+    progress: Progress,
+    out: Path,
+) -> None:
+    """Make a step with a finite gradient; skip and count any other.
+
+    Raises
+    ------
+    StoppedError
+        After ten in a row.
+    """
+    norm = fabric.clip_gradients(
+        encode, stepper, max_norm=settings.optimization.clip_norm, error_if_nonfinite=False
+    )
+    assert norm is not None
+    finite = bool(full(norm).isfinite())
+    if finite or settings.machine.precision == "16-mixed":  # whose scaler has to see it
+        stepper.step()
+    progress.skipped += not finite
+    progress.skipped_in_row = 0 if finite else progress.skipped_in_row + 1
+    if progress.skipped_in_row == PATIENCE:
+        raise StoppedError(
+            f"{PATIENCE} steps in a row had no finite gradient, the last of them step "
+            f"{progress.step}; the last good checkpoint is {out / LAST}: go on from it with a "
+            "lower optimization.learning_rate or machine.precision 32-true"
+        )
+
+
+def learning_rate(optimization: Optimization, step: int) -> float:
+    """Return the rate of a step: linear warm-up, constant, linear cool-down."""
+    warm = (step + 1) / max(optimization.warmup_steps, 1)
+    cold = (optimization.steps - step) / max(optimization.cooldown_steps, 1)
+    return optimization.learning_rate * min(warm, cold, 1)
+
+
+def ramp(optimization: Optimization, step: int) -> float:
+    """Return how much of their weight the terms beside the contrast have in a step."""
+    since = step - optimization.contrast_steps + 1
+    return min(max(since / max(optimization.ramp_steps, 1), 0), 1)
+
+
+def shared(settings: Settings, terms: dict[str, Tensor]) -> dict[str, float]:
+    """Return the terms of all processes' batch, with their weighted total."""
+    values = {name: total(term) for name, term in terms.items()}
+    values["total"] = settings.loss.total(values)
+    return {name: value.item() for name, value in values.items()}
+
+
+def validate(settings: Settings, learner: Learner, watch: Watch, step: int) -> float | None:
+    """Measure retrieval in each validation set, draw heatmaps, and return the mean recall."""
+    found: dict[str, float] = {}
+    means: list[float] = []
+    device = learner.model.calibrator.scale.device
+    limit = -(-settings.rhythm.validation_clips // world())
+    learner.eval()
+    for name, batches in held_out(settings).items():
+        left = iter(batches)
+        first = next(left, None)
+        if first is None:
+            continue
+        path = f"{name}/" if name else ""
+        of_set = recalls(learner, chain([first], left), device, limit)
+        means.append(of_set["recall"])
+        found |= {path + figure: value for figure, value in of_set.items()}
+        watch.heatmaps(step, f"{path}heatmaps", learner, first.to(device))
+    learner.train()
+    if not means:
+        return None
+    found["recall"] = sum(means) / len(means)
+    watch.found(step, found)
+    return found["recall"]

@@ -1,0 +1,147 @@
+"""Before any picture: a small audio encoder learns to hear, from sound alone.
+
+Of each clip some stretches are hidden, and from what is left the encoder has to say how loud each
+band of the whole clip is, every 20 ms: masked prediction as HuBERT's (Hsu et al., 2021), with a
+log-mel spectrogram in place of its clusters. Released encoders have had theirs; one that begins
+at random stands still for hundreds of steps without it. Enters: a configuration, and the world.
+Leaves: a folder as `transformers` writes it, which is a backbone.
+
+Axes: B clips, D hidden, F mel bands, L stem frames, S samples at 16 kHz.
+"""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torchaudio
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+from denseav.models import DenseAV, ModelConfig
+from denseav.models.audio_encoder import normalize_wave
+from denseav.models.config import STEM_HOP_SAMPLES, STEM_SPAN_SAMPLES
+from denseav.train.distributed.fabric import suit_cpu
+from denseav.train.distributed.rank0_files import replacing
+from denseav.train.trainer.settings import Pretraining
+from denseav.train.world.classes import CLASSES
+from denseav.train.world.clips import RATE_HZ, Head, hear, room
+from denseav.train.world.library import library
+
+BANDS = 64
+CLIP_NORM = 10.0
+FLOOR = 1e-4
+HEARD: tuple[tuple[Head, ...], ...] = (("sound",), ("speech",), ("sound", "speech"))
+HEARD_SHARES = (0.35, 0.5, 0.15)
+"""What is heard in a clip, and how often."""
+
+
+def pretrain(
+    config: ModelConfig,
+    settings: Pretraining,
+    seed: int,
+    out: Path,
+    tell: Callable[[int, float], None],
+) -> None:
+    """Prepare an audio encoder on the CPU, and write it once it is done.
+
+    Parameters
+    ----------
+    config
+        The network whose audio encoder it is.
+    settings, seed
+        How, and what decides the rest.
+    out
+        The folder it appears in, whole.
+    tell
+        Hears of every step and its loss, the mean error in deviations of the spectrogram.
+
+    Raises
+    ------
+    DiskError
+        When it cannot be written.
+    """
+    torch.manual_seed(seed)
+    np.random.seed(seed)  # transformers draws what is hidden from NumPy
+    model = DenseAV(config).train()
+    suit_cpu(model)
+    hubert = model.audio_encoder.hubert
+    hubert.config.apply_spec_augment, hubert.config.mask_time_prob = True, settings.hidden_share
+    bands = nn.Linear(config.audio.hidden, BANDS)
+    target = Spectrogram()
+
+    def loss_of(step: int) -> Tensor:
+        wave_BS = normalize_wave(waves(settings, np.random.default_rng([seed, step])))
+        with torch.autocast("cpu", torch.bfloat16):
+            hidden_BLD = hubert(wave_BS).last_hidden_state
+        said_BFL = bands(hidden_BLD.float()).transpose(1, 2)
+        return functional.l1_loss(said_BFL, target(wave_BS))
+
+    learn(nn.ModuleList((hubert, bands)), loss_of, settings.rates(), tell)
+    keep(hubert, out)
+
+
+def learn(
+    module: nn.Module,
+    loss_of: Callable[[int], Tensor],
+    rates: Iterable[float],
+    tell: Callable[[int, float], None],
+) -> None:
+    """Let all weights of a module learn, one step of each rate; `loss_of` is asked for each."""
+    weights = list(module.parameters())
+    optimizer = torch.optim.Adam(weights)
+    for step, rate in enumerate(rates):
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        loss = loss_of(step)
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        nn.utils.clip_grad_norm_(weights, CLIP_NORM)
+        optimizer.step()
+        tell(step + 1, loss.item())
+
+
+def keep(encoder: PreTrainedModel, out: Path) -> None:
+    """Write an encoder; its folder appears whole.
+
+    Raises
+    ------
+    DiskError
+        When it cannot be written.
+    """
+    with replacing(out) as partial:
+        encoder.save_pretrained(partial)
+
+
+class Spectrogram:
+    """Waves [B, S] in, log-mel spectrograms [B, F, L] out: of each clip, mean 0 and deviation 1."""
+
+    def __init__(self) -> None:
+        self._mel = torchaudio.transforms.MelSpectrogram(
+            RATE_HZ,
+            n_fft=STEM_SPAN_SAMPLES,
+            hop_length=STEM_HOP_SAMPLES,
+            n_mels=BANDS,
+            center=False,
+        )
+
+    def __call__(self, wave_BS: Tensor) -> Tensor:
+        """Return one frame for each frame of HuBERT's stem."""
+        log_BFL = (self._mel(wave_BS) + FLOOR).log()
+        deviation_B11, mean_B11 = torch.std_mean(log_BFL, dim=(1, 2), keepdim=True)
+        normal_BFL: Tensor = (log_BFL - mean_B11) / (deviation_B11 + 1e-3)
+        return normal_BFL
+
+
+def waves(settings: Pretraining, random: np.random.Generator) -> Tensor:
+    """Return clips [B, S] of the world: a sound or a spoken name, or both, in room noise."""
+    parts = library(held_out=False)
+    clips = []
+    for _ in range(settings.batch_size):
+        wave_S = room(random, settings.samples)
+        for head in HEARD[int(random.choice(len(HEARD), p=HEARD_SHARES))]:
+            name = str(random.choice(CLASSES))
+            wave_S = wave_S + hear(random, parts, head, name, settings.samples)[1]
+        clips.append(wave_S)
+    return torch.from_numpy(np.stack(clips)).float()

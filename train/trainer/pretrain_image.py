@@ -1,0 +1,163 @@
+"""Before the two meet: a small image encoder learns to see what will be heard.
+
+The sounds of clips are put into clusters by what the pretrained audio encoder makes of them, and
+from the picture of a clip the image encoder has to say which cluster its sound is in: cross-modal
+deep clustering (Alwassel et al., "Self-Supervised Learning by Cross-Modal Audio-Video Clustering",
+2020). No class is told. Where clips tell their kind, those that speak are left out; where they do
+not, spoken names are clustered with the rest. Released encoders have had their own pretraining.
+Enters: a configuration, a folder with a pretrained audio encoder, and the world. Leaves: a folder
+as `transformers` writes it, which is a backbone.
+
+Axes: B clips, C classes of clusters, D hidden, N clips that are put into clusters, S samples.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from numpy.random import Generator
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import HubertModel
+
+from denseav.models import DenseAV, ModelConfig
+from denseav.models.audio_encoder import normalize_wave
+from denseav.models.config import STEM_HOP_SAMPLES
+from denseav.train.distributed.fabric import suit_cpu
+from denseav.train.trainer.pretrain_audio import keep, learn
+from denseav.train.trainer.settings import Pretraining
+from denseav.train.world.classes import CLASSES
+from denseav.train.world.clips import Head, hear, room
+from denseav.train.world.library import library
+from denseav.train.world.loader import normalize_picture
+from denseav.train.world.scenes import choose_names, compose, draw
+
+LOUD = 0.1
+"""Stem frames count that are at least so loud, of the loudest of the clip."""
+COMPONENTS = 24
+AT_ONCE = 16
+
+
+class Pair(NamedTuple):
+    """A clip of the world: the thing that is seen, and the cluster of its sound or spoken name."""
+
+    name: str
+    cluster: int
+
+
+def pretrain_image(
+    config: ModelConfig,
+    settings: Pretraining,
+    audio: Path,
+    seed: int,
+    out: Path,
+    tell: Callable[[int, float], None],
+    *,
+    told: bool,
+) -> None:
+    """Prepare an image encoder on the CPU, and write it once it is done.
+
+    Parameters
+    ----------
+    config
+        The network whose image encoder it is.
+    settings, seed
+        How, and what decides the rest.
+    audio
+        The folder of the pretrained audio encoder.
+    out
+        The folder it appears in, whole.
+    tell
+        Hears of every step and its loss, the cross-entropy of the clusters.
+    told
+        Whether clips tell if they are speech or another sound.
+
+    Raises
+    ------
+    DiskError
+        When it cannot be written.
+    """
+    torch.manual_seed(seed)
+    random = np.random.default_rng([seed, 2])
+    model = DenseAV(config).train()
+    suit_cpu(model)
+    pairs = cluster(settings, audio, random, told=told)
+    says = nn.Linear(config.code_dim, settings.clusters)
+
+    def loss_of(step: int) -> Tensor:
+        image_B3HW, cluster_B = _batch(settings, pairs, step, random)
+        with torch.autocast("cpu", torch.bfloat16):
+            features_BKCHW = model.encode_image(image_B3HW)
+        said_BC = says(features_BKCHW.float().flatten(3).amax(-1).flatten(1))
+        return functional.cross_entropy(said_BC, cluster_B)
+
+    learning = nn.ModuleList((model.image_encoder, model.image_aligner, says))
+    learn(learning, loss_of, settings.image_rates(), tell)
+    keep(model.image_encoder.vit, out)
+
+
+def cluster(settings: Pretraining, audio: Path, random: Generator, *, told: bool) -> list[Pair]:
+    """Return clips whose sounds are in clusters: of each class as many, none told which.
+
+    Half of them are spoken names, unless it is `told` which are.
+    """
+    hubert = HubertModel.from_pretrained(audio)  # in evaluation mode
+    names = [name for _ in range(settings.clustered) for name in CLASSES]
+    features = []
+    for first in range(0, len(names), AT_ONCE):
+        some = names[first : first + AT_ONCE]
+        waves = [_wave(random, name, settings.samples, told) for name in some]
+        features.append(_summary(hubert, torch.from_numpy(np.stack(waves)).float()))
+    features_ND = np.concatenate(features)
+    features_ND = (features_ND - features_ND.mean(0)) / (features_ND.std(0) + 1e-6)
+    _, axes = cv2.PCACompute(features_ND, np.empty(0), maxComponents=COMPONENTS)
+    white_ND = features_ND @ np.asarray(axes).T
+    white_ND = (white_ND / (white_ND.std(0) + 1e-6)).astype(np.float32)
+    until = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_MAX_ITER, 50, 1e-4)
+    cv2.setRNGSeed(int(random.integers(2**31)))
+    begin = np.zeros((len(white_ND), 1), np.int32)
+    _, label_N1, _ = cv2.kmeans(white_ND, settings.clusters, begin, until, 5, cv2.KMEANS_PP_CENTERS)
+    labels = np.asarray(label_N1).ravel()
+    return [Pair(name, int(label)) for name, label in zip(names, labels, strict=True)]
+
+
+def _wave(random: Generator, name: str, samples: int, told: bool) -> NDArray[np.float32]:
+    head: Head = "sound" if told or random.random() < 0.5 else "speech"
+    _, wave_S = hear(random, library(held_out=False), head, name, samples)
+    return wave_S + room(random, samples)
+
+
+def _summary(hubert: HubertModel, wave_BS: Tensor) -> NDArray[np.float32]:
+    """Return mean and deviation [B, 2 D] of the features of each clip where it is loud."""
+    with torch.no_grad():
+        hidden_BLD = hubert(normalize_wave(wave_BS)).last_hidden_state
+    frames = hidden_BLD.shape[1]
+    loudness_BL = wave_BS[:, : frames * STEM_HOP_SAMPLES].view(len(wave_BS), frames, -1).std(-1)
+    loud_BL = loudness_BL >= LOUD * loudness_BL.amax(1, keepdim=True)
+    summaries = [
+        torch.cat((hidden_LD[loud_L].mean(0), hidden_LD[loud_L].std(0, correction=0)))
+        for hidden_LD, loud_L in zip(hidden_BLD, loud_BL, strict=True)
+    ]
+    summary_BD: NDArray[np.float32] = torch.stack(summaries).numpy()
+    return summary_BD
+
+
+def _batch(
+    settings: Pretraining, pairs: list[Pair], step: int, random: Generator
+) -> tuple[Tensor, Tensor]:
+    """Return pictures and clusters: first one thing and nothing else, at last two in clutter."""
+    done = step / settings.image_steps
+    side, most = (64, 1) if done < 0.5 else (96, 1 if done < 0.75 else 2)
+    chosen = [pairs[int(i)] for i in random.integers(len(pairs), size=settings.image_batch_size)]
+    parts = library(held_out=False)
+    pictures = []
+    for pair in chosen:
+        names = choose_names(random, int(random.integers(1, most + 1)), pair.name)
+        scene = compose(random, parts, side, side, names, plain=done < 0.5)
+        pictures.append(draw(scene, parts)[0])
+    image_B3HW = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
+    return normalize_picture(image_B3HW), torch.tensor([pair.cluster for pair in chosen])

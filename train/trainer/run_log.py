@@ -1,0 +1,174 @@
+"""What can be seen of a run: console lines, TensorBoard, and `metrics.jsonl`.
+
+Only the first process shows anything; where it cannot record, all stop. Nothing here changes what
+is learned.
+
+B clips, K heads, T tokens, H W grid.
+
+Errors
+------
+DiskError            a figure cannot be written
+"""
+
+import contextlib
+import json
+import math
+import os
+import time
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+
+import psutil
+import torch
+from rich.console import Console
+from torch import Tensor
+from torch.nn import functional
+
+from denseav.models.image_encoder import IMAGE_MEAN, IMAGE_STD
+from denseav.models.similarity import volume
+from denseav.train.data.batch import Batch
+from denseav.train.distributed.collectives import rank
+from denseav.train.distributed.rank0_files import on_first, replacing, writing
+from denseav.train.errors import DiskError
+from denseav.train.loss.denseav_loss import Learner
+from denseav.train.trainer.tensorboard import Board
+
+METRICS = "metrics.jsonl"
+EXAMPLES = 4
+"""How many validation clips are drawn with their heatmaps."""
+
+
+class Watch:
+    """Shows and records a run in its folder.
+
+    Parameters
+    ----------
+    folder : where `metrics.jsonl` and TensorBoard's files go.
+    steps : all steps of the run.
+    start : the step it goes on from; what was recorded after it is forgotten.
+    console : where lines are shown.
+    """
+
+    def __init__(self, folder: Path, steps: int, start: int, console: Console) -> None:
+        self._steps = steps
+        self._console = console
+        self._first_process = rank() == 0
+        self._began, self._first = time.monotonic(), start
+        self._since, self._clips = self._began, 0
+        self._path = folder / METRICS
+        on_first(lambda: self._open(start))
+
+    def __enter__(self) -> "Watch":
+        """Begin."""
+        return self
+
+    def __exit__(self, failure: type[BaseException] | None, *_: object) -> None:
+        """Write what is left; what went wrong before is what is told."""
+        if failure is None:
+            on_first(self._close)
+        elif self._first_process:
+            with contextlib.suppress(DiskError):
+                self._close()
+
+    def say(self, text: str) -> None:
+        """Show a line."""
+        if self._first_process:
+            self._console.print(text, soft_wrap=True, markup=False, highlight=False)
+
+    def count(self, clips: int) -> None:
+        """Note that clips were learned from."""
+        self._clips += clips
+
+    def step(self, step: int, terms: Mapping[str, float], rate: float, skipped: int) -> None:
+        """Show and record a step: its loss terms, the learning rate, speed and memory."""
+        now = time.monotonic()
+        speed = self._clips / max(now - self._since, 1e-9)
+        left_s = (self._steps - step) * (now - self._began) / max(step - self._first, 1)
+        self._since, self._clips = now, 0
+        memory_gb = _memory_bytes() / 2**30
+        shown = "  ".join(f"{name} {value:.4f}" for name, value in terms.items())
+        self.say(
+            f"step {step}/{self._steps}  {shown}  lr {rate:.2e}  {speed:.1f} clips/s  "
+            f"{memory_gb:.1f} GB  ETA {timedelta(seconds=round(left_s))}"
+            + (f"  skipped {skipped}" if skipped else "")
+        )
+        figures = {f"loss/{name}": value for name, value in terms.items()}
+        speeds = {"clips_per_s": speed, "memory_gb": memory_gb}
+        self.record(step, figures | {"learning_rate": rate, "skipped": float(skipped)} | speeds)
+
+    def found(self, step: int, recalls: Mapping[str, float]) -> None:
+        """Show and record what validation found, in percent."""
+        shown = "  ".join(f"{name} {value:.1f}" for name, value in recalls.items())
+        self.say(f"step {step}/{self._steps}  validation: {shown}")
+        self.record(step, {f"recall/{name}": value for name, value in recalls.items()})
+
+    def record(self, step: int, figures: Mapping[str, float]) -> None:
+        """Write figures to `metrics.jsonl` and TensorBoard; all processes call it."""
+        on_first(lambda: self._write(step, figures))
+
+    def heatmaps(self, step: int, name: str, learner: Learner, batch: Batch) -> None:
+        """Draw the first clips of a batch and, of each head, where it hears them; all call it."""
+        pictures = draw_heatmaps(learner, batch)
+        on_first(lambda: self._draw(step, name, pictures))
+
+    def _open(self, start: int) -> None:
+        _forget_after(self._path, start)
+        with writing(self._path.parent):
+            self._board = Board(self._path.parent, start)
+
+    def _write(self, step: int, figures: Mapping[str, float]) -> None:
+        numbers = {name: value if math.isfinite(value) else None for name, value in figures.items()}
+        with writing(self._path), self._path.open("a") as file:
+            file.write(json.dumps({"step": step, **numbers}) + "\n")
+        with writing(self._path.parent):
+            self._board.figures(step, figures)
+
+    def _draw(self, step: int, name: str, picture_B3HW: Tensor) -> None:
+        with writing(self._path.parent):
+            self._board.pictures(step, name, picture_B3HW)
+
+    def _close(self) -> None:
+        with writing(self._path.parent):
+            self._board.close()
+
+
+@torch.no_grad()
+def draw_heatmaps(learner: Learner, batch: Batch) -> Tensor:
+    """Return [B, 3, H, (1 + K) W]: each picture, and once for each head lit where it hears.
+
+    Light is the similarity's mean over time, from the lowest of the map to the highest.
+    """
+    image_B3HW, wave_BS = batch.image_B3HW[:EXAMPLES], batch.wave_BS[:EXAMPLES]
+    features = learner(image_B3HW, wave_BS, batch.audio_mask_BS[:EXAMPLES])
+    volume_BKTHW = volume(features.image_VKCHW, features.audio_bKCT)
+    heat_BKHW = functional.interpolate(
+        volume_BKTHW.mean(dim=2), image_B3HW.shape[-2:], mode="bilinear"
+    )
+    low, high = heat_BKHW.amin((2, 3), keepdim=True), heat_BKHW.amax((2, 3), keepdim=True)
+    light_BKHW = (heat_BKHW - low) / (high - low).clamp_min(1e-6)
+    mean, deviation = (torch.tensor(x, device=image_B3HW.device) for x in (IMAGE_MEAN, IMAGE_STD))
+    picture_B3HW = image_B3HW * deviation[:, None, None] + mean[:, None, None]
+    lit = [picture_B3HW * light_BHW[:, None] for light_BHW in light_BKHW.unbind(1)]
+    return torch.cat((picture_B3HW, *lit), dim=-1).clamp(0, 1).cpu()
+
+
+def _memory_bytes() -> int:
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    resident: int = psutil.Process(os.getpid()).memory_info().rss
+    return resident
+
+
+def _forget_after(path: Path, step: int) -> None:
+    if path.exists():
+        kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
+        with replacing(path) as partial:
+            partial.write_text("".join(f"{line}\n" for line in kept))
+
+
+def _step_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):  # a line cut off by a kill
+        return float("inf")

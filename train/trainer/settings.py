@@ -1,0 +1,251 @@
+"""What a training run is: one checked, frozen record, read from YAML and `--key value`.
+
+The defaults are the papers': Hamilton et al. (2024) for everything, and what they leave open as
+their released code has it. A configuration file states only what differs.
+
+Errors
+------
+SettingsError        a value is out of range, or two contradict each other
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from denseav.models.config import ImageConfig, LoraConfig, ModelConfig
+from denseav.train.data.dataset import DataSettings
+from denseav.train.data.toy import MadeSettings
+from denseav.train.errors import SettingsError
+from denseav.train.loss.denseav_loss import Weights
+from denseav.train.loss.mix_and_separate import Separation, check_heads
+from denseav.train.loss.pooling import Pooling
+from denseav.train.world.loader import WorldSettings
+
+DENSEAV_WEIGHTS = Weights()
+PAPER_NETWORK = ModelConfig(name="denseav", image=ImageConfig(lora=LoraConfig()))
+
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backbones:
+    """Where the encoders' first weights are from: a hub id or a folder; "" for random ones."""
+
+    image: str = "facebook/dino-vits8"
+    audio: str = "facebook/hubert-large-ls960-ft"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretraining:
+    """How small encoders are prepared: first the audio encoder, then from it the image encoder.
+
+    Attributes
+    ----------
+    steps : batches it learns from.
+    batch_size : clips of a batch.
+    samples : length of a clip, at 16 kHz.
+    learning_rate : Adam's, after `warmup_steps`, falling to zero in the last third.
+    hidden_share : how much of a clip is hidden, about, in stretches of 0.2 s.
+    image_steps, image_batch_size, image_learning_rate : the same of the image encoder.
+    clusters : into how many clusters sounds are put.
+    clustered : how many clips of each class are: of sounds alone where clips tell their kind, else
+        of sounds and spoken names alike.
+    """
+
+    steps: int = 1_200
+    batch_size: int = 16
+    samples: int = 32_000
+    learning_rate: float = 2e-3
+    warmup_steps: int = 50
+    hidden_share: float = 0.2
+    image_steps: int = 4_000
+    image_batch_size: int = 32
+    image_learning_rate: float = 1e-3
+    clusters: int = 40
+    clustered: int = 100
+
+    def __post_init__(self) -> None:
+        whole = (self.steps, self.batch_size, self.warmup_steps, self.image_steps)
+        if min(*whole, self.image_batch_size, self.clusters, self.clustered) < 1:
+            raise SettingsError("pretraining: numbers of steps, clips and clusters are at least 1")
+        if min(self.learning_rate, self.image_learning_rate) <= 0:
+            raise SettingsError("pretraining: learning rates must be above 0")
+        if not 0 < self.hidden_share < 1:
+            raise SettingsError(
+                f"pretraining: hidden_share must be between 0 and 1, not {self.hidden_share}"
+            )
+
+    def rates(self) -> list[float]:
+        """Return the learning rate of each step of the audio encoder."""
+        return self._rates(self.steps, self.learning_rate)
+
+    def image_rates(self) -> list[float]:
+        """Return the learning rate of each step of the image encoder."""
+        return self._rates(self.image_steps, self.image_learning_rate)
+
+    def _rates(self, steps: int, full: float) -> list[float]:
+        return [
+            full * min((step + 1) / self.warmup_steps, 3 * (steps - step) / steps, 1.0)
+            for step in range(steps)
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimization:
+    """How weights move: Adam, a linear warm-up, then a constant rate.
+
+    Attributes
+    ----------
+    aligner_steps : steps in which only the aligners learn, at the beginning.
+    steps : all steps.
+    learning_rate : after the warm-up.
+    warmup_steps : until the rate is full.
+    epsilon : Adam's.
+    clip_norm : the largest norm of the whole gradient.
+    accumulate : batches whose gradients make one step; each has its own negatives.
+    cooldown_steps : so many steps, at the end, in which the rate falls to zero.
+    contrast_steps, ramp_steps : so many steps, at first, learn from the contrast alone; in so many
+        more the other terms come to their weight.
+    learn_stem : whether the convolutions before HuBERT's transformer learn too; on a CPU they are
+        most of the work of a small network.
+    """
+
+    aligner_steps: int = 3_000
+    steps: int = 803_000
+    learning_rate: float = 5e-5
+    warmup_steps: int = 1_000
+    epsilon: float = 1e-7
+    clip_norm: float = 10.0
+    accumulate: int = 1
+    cooldown_steps: int = 0
+    contrast_steps: int = 0
+    ramp_steps: int = 0
+    learn_stem: bool = True
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.accumulate) < 1:
+            raise SettingsError("optimization: steps and accumulate must be at least 1")
+        counts = (self.aligner_steps, self.cooldown_steps, self.contrast_steps, self.ramp_steps)
+        if min(counts) < 0:
+            raise SettingsError("optimization: no number of steps can be below 0")
+        if min(self.learning_rate, self.clip_norm, self.epsilon) <= 0 or self.warmup_steps < 0:
+            raise SettingsError(
+                "optimization: learning_rate, clip_norm and epsilon must be above 0"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """Where it runs; nodes and ranks themselves come from torchrun or SLURM.
+
+    Attributes
+    ----------
+    accelerator : what kind of device; auto takes a GPU where there is one, and the CPU for one
+        process alone.
+    devices : processes on each node, one device each.
+    nodes : how many machines.
+    strategy : of many processes: ddp keeps the whole network on each, fsdp a part of it.
+    precision : of the encoders; the losses are always in float32.
+    threads : of one process on a CPU; 0 leaves PyTorch's choice.
+    """
+
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
+    devices: int = 1
+    nodes: int = 1
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    precision: Precision = "bf16-mixed"
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.devices, self.nodes) < 1 or self.threads < 0:
+            raise SettingsError("machine: devices and nodes must be at least 1, threads 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rhythm:
+    """How often something else is done than a step, in steps.
+
+    Attributes
+    ----------
+    log : a line on the console and in the logs.
+    save : a checkpoint.
+    validate : retrieval on the validation clips, and a checkpoint.
+    validation_clips : at most so many clips are compared.
+    """
+
+    log: int = 50
+    save: int = 1_000
+    validate: int = 10_000
+    validation_clips: int = 1_000
+
+    def __post_init__(self) -> None:
+        if min(vars(self).values()) < 1:
+            raise SettingsError("rhythm: every number must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """One training run.
+
+    Attributes
+    ----------
+    network : what is trained.
+    initial : a trained network to begin with, as `denseav.models.load` reads it; its encoders
+        take the place of the backbones. "" begins with those.
+    backbones : where its encoders begin.
+    pretraining : prepare both encoders on the world first; None for not.
+    data : the shards to learn from.
+    validation : the shards to be measured on, its `others` too, by themselves; None for no
+        validation.
+    made : clips made in memory, in place of shards, to see that learning works.
+    world : clips of the synthetic world, in place of shards.
+    pooling : how a pair gets its similarity: the paper's, or one of its ablations.
+    loss : what each term weighs.
+    separation : mix-and-separate, with what its paper leaves open; None for DenseAV.
+    optimization, machine, rhythm : how, where and how often.
+    seed : of weights, order and changes.
+    """
+
+    network: ModelConfig = PAPER_NETWORK
+    initial: str = ""
+    backbones: Backbones = Backbones()
+    pretraining: Pretraining | None = None
+    data: DataSettings | None = None
+    validation: DataSettings | None = None
+    made: MadeSettings | None = None
+    world: WorldSettings | None = None
+    pooling: Pooling = "dense"
+    loss: Weights = DENSEAV_WEIGHTS
+    separation: Separation | None = None
+    optimization: Optimization = Optimization()
+    machine: Machine = Machine()
+    rhythm: Rhythm = Rhythm()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if [self.data, self.made, self.world].count(None) != 2:
+            raise SettingsError("name the shards to learn from with --data.shards FOLDER")
+        self._check_pooling()
+        begun = self.initial or self.backbones.audio or self.backbones.image
+        if self.pretraining is not None and (self.world is None or begun):
+            raise SettingsError(
+                "pretraining goes with the world and random encoders: set world, and "
+                'initial, backbones.audio and backbones.image to ""'
+            )
+        if self.separation is not None:
+            check_heads(self.network)
+            if self.data is not None and self.data.mixing is None:
+                raise SettingsError("mix-and-separate needs mixtures: set data.mixing")
+
+    def _check_pooling(self) -> None:
+        aggregation = self.network.aggregation
+        if (aggregation.clips, aggregation.heads) != ("misa", "max_elementwise"):
+            raise SettingsError(
+                "training has the paper's aggregation, misa and max_elementwise; choose its "
+                "ablations with --pooling dense_sum, average, cls or simpool"
+            )
+        if aggregation.nonnegative or not aggregation.mask_silence:
+            raise SettingsError("training needs nonnegative: false and mask_silence: true")
+        if (self.pooling == "cls") != self.network.cls_similarity:
+            raise SettingsError("--pooling cls goes with --network.cls_similarity true, and only")
+        if self.separation is not None and self.pooling != "dense":
+            raise SettingsError("mix-and-separate chooses heads: leave --pooling dense")

@@ -1,0 +1,167 @@
+"""Batches of the world, made as they are needed: no file is read, and none is written.
+
+Which batch comes next depends on the seed and on how many came before, so that a loader can say
+where it is in one number.
+
+Axes: B clips, 3 red green blue, H W pixels, S samples at 16 kHz.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.random import Generator
+from torch import Tensor
+
+from denseav.models.image_encoder import IMAGE_MEAN, IMAGE_STD
+from denseav.train.data.batch import SOUND, SPEECH, UNKNOWN, Batch
+from denseav.train.errors import SettingsError
+from denseav.train.world.clips import RATE_HZ, Clip, Heard, Kind, make_clip
+from denseav.train.world.library import library
+from denseav.train.world.scenes import draw
+
+MARGIN_S = 0.1
+"""A token still belongs to a sound so long before and after it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldSettings:
+    """What is learned from.
+
+    Attributes
+    ----------
+    batch_size : clips of one batch of one process; couples of clips for mix-and-separate.
+    image_size : side of the picture, in pixels.
+    samples : length of the sound.
+    fewest_things, most_things : how many things a scene has.
+    single_batches : so many batches, at first, have one thing in each scene, and nothing else.
+    single_image_size : side of the picture in those.
+    told : whether a clip says if it is speech or another sound.
+    validation_clips : how many clips of the training library are kept for validation.
+    """
+
+    batch_size: int = 32
+    image_size: int = 96
+    samples: int = 2 * RATE_HZ
+    fewest_things: int = 1
+    most_things: int = 3
+    single_batches: int = 200
+    single_image_size: int = 64
+    told: bool = False
+    validation_clips: int = 128
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 2 or not 1 <= self.fewest_things <= self.most_things <= 4:
+            raise SettingsError("world: batch_size must be at least 2, and things between 1 and 4")
+
+
+class WorldLoader:
+    """Batches of the world.
+
+    `mixtures` makes each clip a couple of a sound and speech that are heard at the same time: the
+    shorter of them lies within the longer.
+    """
+
+    def __init__(
+        self, settings: WorldSettings, *, rank: int, world: int, seed: int, mixtures: bool
+    ) -> None:
+        self.settings = settings
+        self._rank, self._world, self._seed, self._mixtures = rank, world, seed, mixtures
+        self._library = library(held_out=False)
+        self._given = 0
+
+    def endless(self) -> Iterator[Batch]:
+        """Yield batches without end."""
+        while True:
+            self._given += 1
+            yield self._batch(self._given - 1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the loader is."""
+        return {"given": self._given}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue behind the last batch that was given."""
+        self._given = state["given"]
+
+    def held_out(self) -> Iterator[Batch]:
+        """Yield this process's share of the validation clips, always the same."""
+        random = np.random.default_rng([self._seed, self._rank, 1])
+        for _ in range(0, self.settings.validation_clips // self._world, self.settings.batch_size):
+            yield self._stack(self._clips(random, ["sound", "speech"], single=False))
+
+    def _batch(self, number: int) -> Batch:
+        random = np.random.default_rng([self._seed, self._rank, 0, number])
+        single = number < self.settings.single_batches
+        if not self._mixtures:
+            return self._stack(self._clips(random, ["sound", "speech"], single=single))
+        sounding = self._clips(random, ["sound"], single=single)
+        during = [clip.heard[0] for clip in sounding]
+        sounds = self._stack(sounding)
+        speech = self._stack(self._clips(random, ["speech"], single=single, during=during))
+        return dataclasses.replace(
+            sounds, partner=speech, mixed_wave_BS=sounds.wave_BS + speech.wave_BS
+        )
+
+    def _clips(
+        self,
+        random: Generator,
+        kinds: list[Kind],
+        *,
+        single: bool,
+        during: Sequence[Heard] | None = None,
+    ) -> list[Clip]:
+        settings = self.settings
+        at_once: Sequence[Heard | None] = during or [None] * settings.batch_size
+        most = 1 if single else settings.most_things
+        side = settings.single_image_size if single else settings.image_size
+        return [
+            make_clip(
+                random,
+                self._library,
+                kinds[int(random.integers(len(kinds)))],
+                size=(side, side),
+                things=(min(settings.fewest_things, most), most),
+                samples=settings.samples,
+                plain=single,
+                during=meanwhile,
+            )
+            for meanwhile in at_once
+        ]
+
+    def _stack(self, clips: list[Clip]) -> Batch:
+        pictures = [draw(clip.scene, self._library)[0] for clip in clips]
+        return stack(clips, pictures, self.settings.told)
+
+
+def stack(clips: list[Clip], pictures: list[Any], told: bool) -> Batch:
+    """Stack clips and their uint8 pictures; `told` says what kinds they are."""
+    image_B3HW = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
+    wave_BS = torch.from_numpy(np.stack([clip.wave_S for clip in clips]))
+    names = {"sound": SOUND, "speech": SPEECH}
+    kinds = [names.get(clip.kind, UNKNOWN) if told else UNKNOWN for clip in clips]
+    return Batch(
+        image_B3HW=normalize_picture(image_B3HW),
+        wave_BS=wave_BS,
+        audio_mask_BS=torch.ones_like(wave_BS),
+        positive_mask_BS=torch.stack([_sounding(clip) for clip in clips]),
+        image_mask_B1HW=torch.ones_like(image_B3HW[:, :1]),
+        kind_B=torch.tensor(kinds),
+    )
+
+
+def normalize_picture(image_B3HW: Tensor) -> Tensor:
+    """Return pictures in [0, 1] normalised by ImageNet's mean and deviation."""
+    mean_311 = torch.tensor(IMAGE_MEAN)[:, None, None]
+    return (image_B3HW - mean_311) / torch.tensor(IMAGE_STD)[:, None, None]
+
+
+def _sounding(clip: Clip) -> Tensor:
+    mask_S = torch.zeros(len(clip.wave_S))
+    for heard in clip.heard:
+        first = max(0, int((heard.start_s - MARGIN_S) * RATE_HZ))
+        mask_S[first : int((heard.stop_s + MARGIN_S) * RATE_HZ)] = 1
+    return mask_S
