@@ -14,9 +14,9 @@ import numpy as np
 from common import ROOT, Check, at_least, at_most, finish, say
 from rich.table import Table
 
-sys.path.insert(0, str(ROOT / "tests"))  # the servers are the tests' own
+sys.path.insert(0, str(ROOT))  # the servers are the tests' own
 
-from support.faults import break_and_mend
+from tests.support.faults import break_and_mend
 
 BACK_S = 3.0
 

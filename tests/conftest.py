@@ -14,10 +14,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from hypothesis import settings
-from support.desktop import XServer
-from support.live_command import LiveProcess
-from support.media import LEVELS, ffmpeg, grey, tone, write_clip
-from support.servers import MjpegServer, PulseServer, RtspServer
+
+from tests.support.desktop import XServer
+from tests.support.live_command import LiveProcess
+from tests.support.media import LEVELS, ffmpeg, grey, tone, write_clip
+from tests.support.servers import MjpegServer, PulseServer, RtspServer
 
 # A shell's background jobs ignore Ctrl-C, and so would each program that a test interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)

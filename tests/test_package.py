@@ -7,7 +7,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from support.live_command import environment
+
+from tests.support.live_command import environment
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("models", "train", "export", "stream")

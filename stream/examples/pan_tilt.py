@@ -5,7 +5,8 @@
 It prints degrees per second, one command a line, in place of a motor: put your own in `Mount`.
 Three things are worth keeping: the rates fall to zero as soon as the newest message is older than
 200 ms, whatever the reason; no box means no turning; and every rate is limited. On a robot without
-denseav, copy `feed_client.py` beside this file and import from `feed_client`.
+denseav, copy `stream/feed/client.py` beside this file as `feed_client.py`, and
+import from `feed_client`.
 """
 
 import sys

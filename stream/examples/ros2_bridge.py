@@ -8,7 +8,8 @@ Publishes, for each head NAME:
     ~/NAME/peak   geometry_msgs/PointStamped  x, y in pixels, z the score; only over threshold
 
 Stamps are the frame's capture on the publisher's wall clock. Nothing is published while the feed is
-stale: consumers keep their own watchdog on the stamps. Copy `feed_client.py` beside this file.
+stale: consumers keep their own watchdog on the stamps. Copy `stream/feed/client.py` beside
+this file as `feed_client.py`.
 """
 # mypy: ignore-errors
 

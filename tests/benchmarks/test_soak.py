@@ -8,7 +8,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from support.live_command import COMMAND
+
+from tests.support.live_command import COMMAND
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 LEAKING = """

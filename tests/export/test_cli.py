@@ -12,7 +12,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from support.tiny_model import CONFIG, tiny, tiny_audio
 
 from denseav.export import cli
 from denseav.export.builder import build as building
@@ -23,6 +22,7 @@ from denseav.export.builder.parity import Tolerance
 from denseav.export.runtime.bundle import Bundle, BundleError, open_bundle
 from denseav.export.runtime.open_session import open_session
 from denseav.models import save
+from tests.support.tiny_model import CONFIG, tiny, tiny_audio
 
 FRAME_SIZE = (32, 48)
 TOKENS = 4

@@ -6,10 +6,10 @@ import huggingface_hub
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from support.tiny_model import CONFIG, inputs, tiny
 
 from denseav.models import CheckpointError, ModelConfig, load, save
 from denseav.models.config import LoraConfig
+from tests.support.tiny_model import CONFIG, inputs, tiny
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "models"
 HUB_ID = "hf:mhamilton723/DenseAV-sound-language"

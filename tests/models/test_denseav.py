@@ -2,13 +2,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from support.tiny_model import CONFIG, inputs, tiny, tiny_audio
 from torch import Tensor
 from torch.nn import functional
 
 from denseav.models import DenseAV
 from denseav.models.aligners import ChannelNorm, TokenMixer
 from denseav.models.audio_encoder import normalize_wave
+from tests.support.tiny_model import CONFIG, inputs, tiny, tiny_audio
 
 
 def close(ours: Tensor, theirs: Tensor) -> None:

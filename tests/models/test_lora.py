@@ -4,13 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from support.tiny_model import CONFIG, inputs, tiny
 
 from denseav.models import DenseAV, save
 from denseav.models.checkpoint import fill
 from denseav.models.checkpoint_keys import expected_shapes
 from denseav.models.config import LoraConfig
 from denseav.models.lora import merge
+from tests.support.tiny_model import CONFIG, inputs, tiny
 
 LORA = LoraConfig(rank=2, alpha=6, dropout=0.1)
 

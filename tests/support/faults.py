@@ -13,10 +13,10 @@ import cv2
 import numpy as np
 
 from denseav.stream.feed.client import HeatmapSubscriber, HeatMessage
-from support.feeds import free_endpoint
-from support.live_command import LiveProcess
-from support.media import Image
-from support.servers import MjpegServer, PulseServer
+from tests.support.feeds import free_endpoint
+from tests.support.live_command import LiveProcess
+from tests.support.media import Image
+from tests.support.servers import MjpegServer, PulseServer
 
 DOWN_S = (0.4, 2.0, 4.0)  # how long a server is away, in turn
 SETTLED_S = 1.0  # what was on its way when a server was killed has been stamped by then

@@ -15,7 +15,7 @@ from denseav.stream.feed.publisher import Publisher
 from denseav.stream.feed.recording import Recording
 from denseav.stream.stats.stats import Stats
 from denseav.stream.types import Frame, Heatmap
-from support.ports import free_port
+from tests.support.ports import free_port
 
 RUN = bytes(range(16))
 HEADS = (

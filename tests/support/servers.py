@@ -12,8 +12,8 @@ from typing import Any
 
 import cv2
 
-from support.media import Image, grey
-from support.ports import free_port
+from tests.support.media import Image, grey
+from tests.support.ports import free_port
 
 SYSTEM_PYTHON = "/usr/bin/python3"  # the bindings of GStreamer belong to the system
 PICTURE_S = 0.03

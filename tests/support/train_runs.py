@@ -12,7 +12,7 @@ from rich.console import Console
 from denseav.train.data.toy import MadeSettings
 from denseav.train.trainer.run_log import METRICS
 from denseav.train.trainer.settings import Backbones, Machine, Optimization, Rhythm, Settings
-from support.train_parts import NETWORK
+from tests.support.train_parts import NETWORK
 
 DEBUG = Path(__file__).parents[2] / "configs" / "train" / "debug.yaml"
 SMALL = Settings(

@@ -22,7 +22,7 @@ from denseav.train.eval.items import EvalSet, own_folder, with_files
 from denseav.train.eval.model import ModelSource
 from denseav.train.eval.negative_audio import SEEDS
 from denseav.train.eval.report import Row, tables, write_json
-from denseav.train.eval.world import run
+from denseav.train.eval.world import run as world_eval
 from denseav.train.eval.world.run import CLIPS
 
 Layout = Callable[[Path], list[EvalSet]]
@@ -168,7 +168,7 @@ def _run(options: argparse.Namespace, console: Console) -> None:
     if options.json is not None and not options.json.parent.is_dir():
         raise DataError(f"{options.json.parent} does not exist; name another file with --json")
     if options.world:
-        run.run(
+        world_eval.run(
             options.model or DEMO,
             options.device,
             options.seed or 0,

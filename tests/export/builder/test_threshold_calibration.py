@@ -10,8 +10,6 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from support.fake_session import TOKENS, FakeSession, fake_manifest
-from support.tiny_model import tiny
 
 from denseav.export import cli
 from denseav.export.builder import probe_inputs
@@ -21,6 +19,8 @@ from denseav.export.runtime.bundle import BundleError, Manifest, open_bundle, wi
 from denseav.export.runtime.open_session import open_session
 from denseav.export.runtime.session import Session
 from denseav.models import save
+from tests.support.fake_session import TOKENS, FakeSession, fake_manifest
+from tests.support.tiny_model import tiny
 
 SAMPLES = window_samples(6)
 FRAME = (32, 48)

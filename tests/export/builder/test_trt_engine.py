@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.fake_session import fake_manifest
-from support.tiny_model import tiny
 
 from denseav.export import cli
 from denseav.export.builder.atomic_folder import rewritten
 from denseav.export.builder.build import Plan, remake_plan, require_same_model
 from denseav.export.builder.graphs import make_graphs
 from denseav.export.runtime.bundle import BundleError, Head, Manifest
+from tests.support.fake_session import fake_manifest
+from tests.support.tiny_model import tiny
 
 
 def test_without_a_gpu_nothing_is_built_or_written(

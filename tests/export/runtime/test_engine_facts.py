@@ -8,8 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.fake_gpu import Gpu, fake_gpu, forget_ours
-from support.fake_session import fake_manifest
 
 from denseav.export.runtime import open_session as opening
 from denseav.export.runtime.bundle import (
@@ -30,6 +28,8 @@ from denseav.export.runtime.engine_facts import (
     write_sidecar,
 )
 from denseav.export.runtime.open_session import open_session, trt_runtime
+from tests.support.fake_gpu import Gpu, fake_gpu, forget_ours
+from tests.support.fake_session import fake_manifest
 
 HERE = Machine(tensorrt="11.1.0.106", gpu="NVIDIA Fake 1", compute_capability="9.0")
 SHAPES = {

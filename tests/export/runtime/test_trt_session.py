@@ -14,8 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.fake_gpu import Context, Gpu, Stream, fake_gpu
-from support.tiny_model import tiny
 
 from denseav.export import cli
 from denseav.export.builder import probe_inputs, trt_engine
@@ -24,6 +22,8 @@ from denseav.export.runtime.bundle import Bundle, BundleError, open_bundle
 from denseav.export.runtime.open_session import open_session
 from denseav.export.runtime.session import Session
 from denseav.models import save
+from tests.support.fake_gpu import Context, Gpu, Stream, fake_gpu
+from tests.support.tiny_model import tiny
 
 FRAME_SIZE = (32, 48)
 

@@ -7,9 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.fake_session import FakeSession, fake_manifest
-from support.fakes import FakeCamera, FakeMicrophone
-from support.stalls import thrice, until, until_threads
 
 from denseav.export.runtime.bundle import TOKEN_HOP_SAMPLES, TOKEN_SPAN_SAMPLES, BundleError
 from denseav.stream.app.live_loop import LiveRun
@@ -19,6 +16,9 @@ from denseav.stream.inference.hop_controller import Throttle
 from denseav.stream.inference.pipeline import Pipeline
 from denseav.stream.stats.stats import Stats
 from denseav.stream.types import AudioBlock, Frame, Heatmap
+from tests.support.fake_session import FakeSession, fake_manifest
+from tests.support.fakes import FakeCamera, FakeMicrophone
+from tests.support.stalls import thrice, until, until_threads
 
 PICTURE = np.zeros((48, 64, 3), dtype=np.uint8)
 

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.fake_session import FakeSession, fake_manifest
-from support.live_command import live
-from support.media import grey, tone, write_clip
 
 from denseav.stream.app.offline_loop import HELD_FRAMES_MAX, run_offline
 from denseav.stream.inference.pipeline import Pipeline
 from denseav.stream.sources.media_file import Clip
 from denseav.stream.stats.stats import Stats
 from denseav.stream.types import AudioBlock, Heatmap
+from tests.support.fake_session import FakeSession, fake_manifest
+from tests.support.live_command import live
+from tests.support.media import grey, tone, write_clip
 
 
 class Shown:

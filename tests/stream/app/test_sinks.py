@@ -6,7 +6,6 @@ import av
 import cv2
 import numpy as np
 import pytest
-from support.fake_session import fake_manifest
 
 from denseav.stream.app.sinks import View
 from denseav.stream.display.drawing import Canvas
@@ -16,6 +15,7 @@ from denseav.stream.display.timeline import Strip
 from denseav.stream.errors import OutputError
 from denseav.stream.stats.stats import Stats
 from denseav.stream.types import AudioBlock, Frame, Heatmap
+from tests.support.fake_session import fake_manifest
 
 PICTURE = np.full((240, 320, 3), 90, np.uint8)
 

@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from support.fake_session import FakeSession, fake_manifest
-from support.tiny_model import tiny
 
 from denseav.export.builder import probe_inputs
 from denseav.export.builder.build import Plan, build
@@ -20,6 +18,8 @@ from denseav.models.audio_encoder import normalize_wave
 from denseav.stream.audio.level_normalizer import Loudness
 from denseav.stream.inference.pipeline import Pipeline
 from denseav.stream.types import AudioBlock, Frame
+from tests.support.fake_session import FakeSession, fake_manifest
+from tests.support.tiny_model import tiny
 
 FLOOR_DBFS = -60.0
 TOKENS = 4

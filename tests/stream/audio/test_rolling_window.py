@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 import soxr
 from numpy.typing import NDArray
-from support.stalls import until
 
 from denseav.export.runtime.bundle import SAMPLE_RATE_HZ, TOKEN_HOP_SAMPLES, TOKEN_SPAN_SAMPLES
 from denseav.stream.audio.resampler import Resampler
 from denseav.stream.audio.ring_buffer import Ring
 from denseav.stream.audio.rolling_window import RollingWindow
 from denseav.stream.types import AudioBlock
+from tests.support.stalls import until
 
 Samples = NDArray[np.float32]
 

@@ -8,17 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from support.fake_session import FakeSession, fake_manifest
-from support.live_command import LiveProcess, live
-from support.media import ffmpeg, grey, write_clip
-from support.servers import MjpegServer, PulseServer
-from support.stalls import thrice
 
 from denseav.export.runtime.bundle import TOKEN_HOP_SAMPLES
 from denseav.stream.calibration.av_offset import click_times, flash_times, match
 from denseav.stream.inference.pipeline import Pipeline
 from denseav.stream.sources.media_file import Clip
 from denseav.stream.types import AudioBlock, Frame
+from tests.support.fake_session import FakeSession, fake_manifest
+from tests.support.live_command import LiveProcess, live
+from tests.support.media import ffmpeg, grey, write_clip
+from tests.support.servers import MjpegServer, PulseServer
+from tests.support.stalls import thrice
 
 FPS, RATE_HZ = 30, 48_000
 FLASH_FRAMES = (20, 57, 88, 133, 166)

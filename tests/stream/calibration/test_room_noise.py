@@ -8,9 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from support.fake_session import FakeSession, fake_manifest
-from support.fakes import FakeSource
-from support.live_command import live
 
 from denseav.export.runtime.bundle import TOKEN_HOP_SAMPLES, Manifest
 from denseav.stream.calibration.room_noise import Room, learn, with_settings, words_of_room
@@ -19,6 +16,9 @@ from denseav.stream.display.hud import Hud
 from denseav.stream.errors import SourceError, UsageError
 from denseav.stream.stats.stats import Stats
 from denseav.stream.types import AudioBlock, Frame, Receiver
+from tests.support.fake_session import FakeSession, fake_manifest
+from tests.support.fakes import FakeSource
+from tests.support.live_command import live
 
 PICTURE = np.full((16, 24, 3), 51, np.uint8)  # a fifth of white
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.live_command import LiveProcess, live
 
 from denseav.stream.cli import bench
 from denseav.stream.cli.live_options import parse
 from denseav.stream.errors import UsageError
 from denseav.stream.stats.stats import Stats
+from tests.support.live_command import LiveProcess, live
 
 DEMO = ("--demo", "--headless", "--device", "cpu")
 

@@ -15,7 +15,15 @@ from tempfile import mkdtemp
 
 import pytest
 import zmq
-from support.feeds import (
+
+from denseav.stream.cli.feed import main
+from denseav.stream.feed.client import HeatmapSubscriber, decode
+from denseav.stream.feed.conformance import Check, check_heat, check_pair, check_status
+from denseav.stream.feed.message import Envelope
+from denseav.stream.feed.publisher import Publisher
+from denseav.stream.feed.recording import messages
+from denseav.stream.feed.status import StatusSubscriber, decode_status
+from tests.support.feeds import (
     RUN,
     free_endpoint,
     heatmap,
@@ -25,15 +33,7 @@ from support.feeds import (
     publishing,
     status_of,
 )
-from support.stalls import thrice, until
-
-from denseav.stream.cli.feed import main
-from denseav.stream.feed.client import HeatmapSubscriber, decode
-from denseav.stream.feed.conformance import Check, check_heat, check_pair, check_status
-from denseav.stream.feed.message import Envelope
-from denseav.stream.feed.publisher import Publisher
-from denseav.stream.feed.recording import messages
-from denseav.stream.feed.status import StatusSubscriber, decode_status
+from tests.support.stalls import thrice, until
 
 Begin = Callable[..., subprocess.Popen[str]]
 FEED = [

@@ -16,11 +16,6 @@ import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from support.desktop import find_window, press, screen_until, screenshot
-from support.live_command import LiveProcess, environment, live
-from support.media import ffmpeg
-from support.servers import MjpegServer, PulseServer, RtspServer
-from support.stalls import until
 
 from denseav.export.runtime.bundle import demo_folder, open_bundle
 from denseav.export.runtime.onnx_session import Interrupted, OnnxSession
@@ -34,6 +29,11 @@ from denseav.stream.sources.microphone import Microphone
 from denseav.stream.sources.open import count_losses
 from denseav.stream.sources.paced_file import PacedClip
 from denseav.stream.stats.stats import Stats
+from tests.support.desktop import find_window, press, screen_until, screenshot
+from tests.support.live_command import LiveProcess, environment, live
+from tests.support.media import ffmpeg
+from tests.support.servers import MjpegServer, PulseServer, RtspServer
+from tests.support.stalls import until
 
 ORANGE_OR_BLUE = ((0, 159, 230), (233, 180, 86))  # the colours of the heads
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.live_command import LiveProcess, live
-from support.media import LEVELS, cut, ffmpeg, grey, tone, write_clip
-from support.servers import MjpegServer
 
 from denseav.export.runtime.bundle import demo_folder
+from tests.support.live_command import LiveProcess, live
+from tests.support.media import LEVELS, cut, ffmpeg, grey, tone, write_clip
+from tests.support.servers import MjpegServer
 
 
 def refused(done: subprocess.CompletedProcess[str], code: int, *words: str) -> None:

@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from support.desktop import XServer, find_window, screen_until
-from support.faults import break_and_mend, stamp_s, stamped
-from support.feeds import free_endpoint, status_of
-from support.live_command import LiveProcess, live
-from support.media import grey
-from support.servers import MjpegServer, PulseServer
 
 from denseav.stream.feed.message import preview_jpeg
 from denseav.stream.feed.status import StatusSubscriber
+from tests.support.desktop import XServer, find_window, screen_until
+from tests.support.faults import break_and_mend, stamp_s, stamped
+from tests.support.feeds import free_endpoint, status_of
+from tests.support.live_command import LiveProcess, live
+from tests.support.media import grey
+from tests.support.servers import MjpegServer, PulseServer
 
 
 def test_a_picture_shows_when_it_was_made() -> None:

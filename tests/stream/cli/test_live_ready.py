@@ -5,11 +5,11 @@ import sys
 
 import numpy as np
 import pytest
-from support.fake_session import FakeSession
-from support.fakes import FakeCamera
 
 from denseav.stream.app.build import _announcer
 from denseav.stream.types import Frame, Heatmap
+from tests.support.fake_session import FakeSession
+from tests.support.fakes import FakeCamera
 
 
 def heatmap(audio_end_s: float | None) -> Heatmap:

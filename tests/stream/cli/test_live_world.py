@@ -11,13 +11,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from support.feeds import free_endpoint
-from support.live_command import LiveProcess
 
 from denseav.stream.feed.client import HeatmapSubscriber
 from denseav.train.world.broadcast import Crowd, broadcast
 from denseav.train.world.library import library
 from denseav.train.world.shots import FRAME_RATE, FRAME_SAMPLES, box, look, make_shot
+from tests.support.feeds import free_endpoint
+from tests.support.live_command import LiveProcess
 
 pytestmark = pytest.mark.skipif(
     ctypes.util.find_library("espeak-ng") is None or shutil.which("ffmpeg") is None,

@@ -14,9 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from support.fake_session import fake_manifest
-from support.live_command import environment, live
-from support.stalls import until
 
 from denseav.stream.app.sinks import View
 from denseav.stream.display import rerun_viewer
@@ -26,6 +23,9 @@ from denseav.stream.display.rerun_viewer import RerunDisplay, RerunLog
 from denseav.stream.errors import OutputError
 from denseav.stream.stats.stats import Stats
 from denseav.stream.types import Frame, Heatmap
+from tests.support.fake_session import fake_manifest
+from tests.support.live_command import environment, live
+from tests.support.stalls import until
 
 rerun = pytest.importorskip("rerun")
 

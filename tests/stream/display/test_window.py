@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from support.desktop import find_window, press, screen_until
+
+from tests.support.desktop import find_window, press, screen_until
 
 SHOW = """
 import sys, time

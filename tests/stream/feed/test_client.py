@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import zmq
-from support.feeds import RUN, free_endpoint, heatmap, message, publish_until, publishing
 
 from denseav.stream.feed import client
 from denseav.stream.feed.client import (
@@ -24,6 +23,7 @@ from denseav.stream.feed.client import (
     decode,
 )
 from denseav.stream.feed.message import Envelope
+from tests.support.feeds import RUN, free_endpoint, heatmap, message, publish_until, publishing
 
 
 class Sender:
@@ -268,7 +268,7 @@ def test_the_file_stands_alone(tmp_path: Path) -> None:
     code = """
 import sys
 import feed_client
-message = client.decode(open("golden.bin", "rb").read())
+message = feed_client.decode(open("golden.bin", "rb").read())
 assert message.heads["sound"].peak == (480.0, 300.0)
 assert not [name for name in sys.modules if name.startswith(("denseav", "cv2", "rich"))]
 """

@@ -11,12 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.feeds import free_endpoint, heatmap, make_keys, publish_until, publishing
-from support.stalls import until
 
 from denseav.stream.feed import client
+from tests.support.feeds import free_endpoint, heatmap, make_keys, publish_until, publishing
+from tests.support.stalls import until
 
-EXAMPLES = Path(str(client.__file__)).with_name("examples")
+EXAMPLES = Path(str(client.__file__)).parents[1] / "examples"
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.feeds import ORIGIN, RUN, heat, heatmap, message
 
 from denseav.stream.feed.client import PREFIX, FeedFormatError, decode
 from denseav.stream.feed.message import Envelope, Origin, heat_fields, preview_jpeg, region
 from denseav.stream.feed.status import SourceReport, decode_status
+from tests.support.feeds import ORIGIN, RUN, heat, heatmap, message
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 

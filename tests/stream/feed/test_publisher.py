@@ -12,14 +12,14 @@ import cv2
 import numpy as np
 import pytest
 import zmq
-from support.feeds import ORIGIN, free_endpoint, heatmap, publish_until, publishing, status_of
-from support.stalls import until, until_threads
 
 from denseav.stream.feed.client import FeedStaleError, HeatmapSubscriber
 from denseav.stream.feed.publisher import Publisher, health
 from denseav.stream.feed.status import StatusSubscriber
 from denseav.stream.stats.stats import Snapshot, Stats
 from denseav.stream.types import Heatmap
+from tests.support.feeds import ORIGIN, free_endpoint, heatmap, publish_until, publishing, status_of
+from tests.support.stalls import until, until_threads
 
 
 @pytest.fixture

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from support.feeds import make_recording
 
 from denseav.stream.errors import OutputError, SourceError
 from denseav.stream.feed.recording import Recording, messages
+from tests.support.feeds import make_recording
 
 
 def test_a_recording_cut_anywhere_is_refused(tmp_path: Path) -> None:

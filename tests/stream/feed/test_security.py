@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from support.feeds import free_endpoint, heatmap, make_keys, publish_until, publishing, status_of
 
 from denseav.stream.feed import keys as feed_keys
 from denseav.stream.feed.client import (
@@ -21,6 +20,14 @@ from denseav.stream.feed.client import (
 from denseav.stream.feed.errors import FeedAuthError
 from denseav.stream.feed.publisher import Publisher
 from denseav.stream.feed.status import StatusSubscriber
+from tests.support.feeds import (
+    free_endpoint,
+    heatmap,
+    make_keys,
+    publish_until,
+    publishing,
+    status_of,
+)
 
 
 @dataclass

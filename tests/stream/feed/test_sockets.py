@@ -3,13 +3,13 @@
 import socket
 
 import pytest
-from support.feeds import ORIGIN, free_endpoint, publishing
 
 from denseav.stream.errors import OutputError, UsageError
 from denseav.stream.feed.errors import FeedAuthError
 from denseav.stream.feed.publisher import Publisher
 from denseav.stream.feed.sockets import resolve
 from denseav.stream.stats.stats import Stats
+from tests.support.feeds import ORIGIN, free_endpoint, publishing
 
 
 @pytest.fixture

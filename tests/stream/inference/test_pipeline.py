@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import soxr
 from numpy.typing import NDArray
-from support.fake_session import FakeSession, fake_manifest
 
 from denseav.export.builder import probe_inputs
 from denseav.export.runtime.bundle import (
@@ -22,6 +21,7 @@ from denseav.export.runtime.open_session import open_session
 from denseav.export.runtime.session import Session
 from denseav.stream.inference.pipeline import Pipeline, loudness_dbfs
 from denseav.stream.types import AudioBlock, Frame
+from tests.support.fake_session import FakeSession, fake_manifest
 
 RATE_HZ = 44_100
 SOUND_SC = probe_inputs.sounds(2, 3 * RATE_HZ, seed=5).T

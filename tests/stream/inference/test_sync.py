@@ -4,8 +4,6 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from support.fake_session import TOKENS, FakeSession, fake_manifest
-from support.fakes import FakeClock
 
 from denseav.export.runtime.bundle import SAMPLE_RATE_HZ, TOKEN_HOP_SAMPLES, TOKEN_SPAN_SAMPLES
 from denseav.stream.inference import latest_slot
@@ -14,6 +12,8 @@ from denseav.stream.inference.hop_controller import HOP_TOKENS_MAX, TOKEN_S, Thr
 from denseav.stream.inference.latest_slot import WaitingLine
 from denseav.stream.inference.pipeline import Pipeline
 from denseav.stream.types import AudioBlock, Frame
+from tests.support.fake_session import TOKENS, FakeSession, fake_manifest
+from tests.support.fakes import FakeClock
 
 BLOCK_S = 0.02
 START_S = 100.0

@@ -9,15 +9,15 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from support.fakes import Collector
-from support.media import Image, grey
-from support.servers import PICTURE_S, MjpegServer, RtspServer, greys
-from support.stalls import thrice, until, until_threads
 
 from denseav.stream.cli import list_devices
 from denseav.stream.errors import SourceError
 from denseav.stream.sources import camera as camera_module
 from denseav.stream.sources.camera import Backlog, Camera, lasting, public_name
+from tests.support.fakes import Collector
+from tests.support.media import Image, grey
+from tests.support.servers import PICTURE_S, MjpegServer, RtspServer, greys
+from tests.support.stalls import thrice, until, until_threads
 
 
 def test_a_network_camera_gives_frames_stamped_when_they_came(mjpeg_server: MjpegServer) -> None:

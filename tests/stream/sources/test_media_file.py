@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.media import LEVELS, cut, ffmpeg, grey, read_sound, speak, tone, write_clip
 
 from denseav.stream.errors import SourceError
 from denseav.stream.sources.media_file import Clip, ready_s
 from denseav.stream.types import AudioBlock, Frame
+from tests.support.media import LEVELS, cut, ffmpeg, grey, read_sound, speak, tone, write_clip
 
 
 @pytest.fixture(scope="module")

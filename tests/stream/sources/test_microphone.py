@@ -6,10 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.fakes import Collector
-from support.media import read_sound, speak
-from support.servers import PulseServer
-from support.stalls import thrice
 
 from denseav.stream.audio.rolling_window import RollingWindow
 from denseav.stream.cli.list_devices import list_devices, list_microphones
@@ -17,6 +13,10 @@ from denseav.stream.errors import SourceError
 from denseav.stream.sources import microphone as microphone_module
 from denseav.stream.sources.microphone import Microphone, Packet
 from denseav.stream.types import AudioBlock
+from tests.support.fakes import Collector
+from tests.support.media import read_sound, speak
+from tests.support.servers import PulseServer
+from tests.support.stalls import thrice
 
 
 @pytest.fixture(autouse=True)

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.fakes import Collector
-from support.media import LEVELS, cut
 
 from denseav.stream.errors import SourceError
 from denseav.stream.sources import paced_file as paced_module
 from denseav.stream.sources.media_file import Clip, ready_s
 from denseav.stream.sources.paced_file import PacedClip, endless
 from denseav.stream.types import AudioBlock, Frame
+from tests.support.fakes import Collector
+from tests.support.media import LEVELS, cut
 
 
 def test_looping_goes_on_without_a_seam(exact: Path) -> None:

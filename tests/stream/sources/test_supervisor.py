@@ -8,10 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.fakes import Collector
-from support.media import grey, speak
-from support.servers import MjpegServer, PulseServer, RtspServer
-from support.stalls import thrice, until, until_threads
 
 from denseav.stream.audio.rolling_window import RollingWindow
 from denseav.stream.errors import SourceError
@@ -21,6 +17,10 @@ from denseav.stream.sources.health import Board, Kind, State
 from denseav.stream.sources.microphone import Microphone
 from denseav.stream.sources.supervisor import LAST_DELAY_S, ZEROS_S, Device, Pace, Seam, Supervised
 from denseav.stream.types import AudioBlock, Frame, Receiver, Source
+from tests.support.fakes import Collector
+from tests.support.media import grey, speak
+from tests.support.servers import MjpegServer, PulseServer, RtspServer
+from tests.support.stalls import thrice, until, until_threads
 
 BACK_S = 15.0  # from the server's return to the first picture or sound
 

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.live_command import COMMAND, environment, live
 
 from denseav.stream.errors import OutputError
 from denseav.stream.stats import json_lines
 from denseav.stream.stats.json_lines import StatsLines, check_destination
+from tests.support.live_command import COMMAND, environment, live
 
 
 @pytest.fixture(autouse=True)

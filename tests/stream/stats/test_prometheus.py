@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from support.live_command import LiveProcess, live
-from support.ports import free_port
 
 from denseav.stream.errors import OutputError
 from denseav.stream.stats.prometheus import Metrics
 from denseav.stream.stats.stats import Stats
+from tests.support.live_command import LiveProcess, live
+from tests.support.ports import free_port
 
 RUN = {"backend": "fake", "model": "demo"}
 

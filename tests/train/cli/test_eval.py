@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support import eval_trees, tiny_model
 
 from denseav.models import save
 from denseav.train.cli.eval import main
+from tests.support import eval_trees, tiny_model
 
 
 @pytest.fixture(scope="module", autouse=True)

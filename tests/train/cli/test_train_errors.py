@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import yaml
-from support.made_clips import made_clip
-from support.train_runs import ARGUMENTS, DEBUG
 
 from denseav.train.cli.train import main, parse
 from denseav.train.data.shards import save_clips
 from denseav.train.errors import SettingsError
+from tests.support.made_clips import made_clip
+from tests.support.train_runs import ARGUMENTS, DEBUG
 
 CONFIGURATIONS = sorted(DEBUG.parent.glob("*.yaml"))
 FROM_SHARDS = "--made null --data.image_size 32 --data.workers 0 --data.batch_size 2 --data.shards"

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 import torch
-from support.made_clips import made_clip, made_shards
 
 from denseav.train.data.batch import SOUND, SPEECH, Batch
 from denseav.train.data.dataset import DataSettings, Mixing
 from denseav.train.data.example import NO_CHANGES, WAVE_SAMPLES
 from denseav.train.data.loader import Loader, make_loader
 from denseav.train.errors import DataError
+from tests.support.made_clips import made_clip, made_shards
 
 CLIPS = 14
 

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 import torch
-from support.made_clips import flac_file, jpeg_file, made_clip
 
 from denseav.train.data.example import (
     NO_CHANGES,
@@ -16,6 +15,7 @@ from denseav.train.data.example import (
     decode_sound,
 )
 from denseav.train.data.shards import Clip
+from tests.support.made_clips import flac_file, jpeg_file, made_clip
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 import soundfile
 from PIL import Image
-from support.crashing import CrashingFile, DeadlyPath
-from support.media import cut, ffmpeg, grey, speak, tone, write_clip
 
 from denseav.train.cli.data import main
 from denseav.train.data.decode import RATE_HZ, UnreadableError, cut_video, flac, jpeg, read_sound
@@ -21,6 +19,8 @@ from denseav.train.data.shards import Clip, Shards
 from denseav.train.data.source_lists import Item, list_items
 from denseav.train.errors import DataError
 from denseav.train.eval.public_sets import audioset
+from tests.support.crashing import CrashingFile, DeadlyPath
+from tests.support.media import cut, ffmpeg, grey, speak, tone, write_clip
 
 
 def clips(folder: Path) -> dict[str, Clip]:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from litdata.streaming import item_loader
-from support.made_clips import made_clip, made_shards
 
 from denseav.train.data.shards import DamagedClip, Shards, save_clips, write_shards
 from denseav.train.errors import DataError
+from tests.support.made_clips import made_clip, made_shards
 
 CLIPS = 22
 

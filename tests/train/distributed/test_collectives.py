@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.train_parts import batch, learner, mixed_batch, rows
 from torch import Tensor, distributed, multiprocessing
 from torch.nn.parallel import DistributedDataParallel
 
@@ -14,6 +13,7 @@ from denseav.train.loss import regularizers
 from denseav.train.loss.denseav_loss import Encode, Weights, denseav_terms
 from denseav.train.loss.mix_and_separate import Separation, separation_terms
 from denseav.train.loss.pooling import Pooling
+from tests.support.train_parts import batch, learner, mixed_batch, rows
 
 CLIPS = 8
 HEADS = ("speech", "sound")

@@ -9,8 +9,6 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
-from support.ports import free_port
-from support.train_parts import NETWORK, batch, learner, rows, with_lora
 from torch import Tensor, distributed, multiprocessing
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
@@ -24,6 +22,8 @@ from denseav.train.trainer.checkpointer import BEST, LAST, MODEL
 from denseav.train.trainer.loop import train
 from denseav.train.trainer.settings import Backbones, Machine, Optimization, Rhythm, Settings
 from denseav.train.trainer.stages import set_learning, stages
+from tests.support.ports import free_port
+from tests.support.train_parts import NETWORK, batch, learner, rows, with_lora
 
 TWO = 2
 CLIPS = 4

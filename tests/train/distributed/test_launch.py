@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.ports import free_port
 
 from denseav.models import load
 from denseav.train.cli.train import main
 from denseav.train.trainer.checkpointer import LAST, MODEL
+from tests.support.ports import free_port
 
 DEBUG = Path(__file__).parents[3] / "configs" / "train" / "debug.yaml"
 ARGUMENTS = (

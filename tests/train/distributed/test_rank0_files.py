@@ -11,8 +11,6 @@ from typing import Any
 import pytest
 import torch
 from safetensors import SafetensorError
-from support.train_parts import batch, learner
-from support.train_runs import SMALL, losses, make, quiet, start
 
 from denseav.models import load
 from denseav.train.distributed.rank0_files import replacing
@@ -22,6 +20,8 @@ from denseav.train.trainer.checkpointer import BEST, LAST, MODEL, SETTINGS
 from denseav.train.trainer.loop import train
 from denseav.train.trainer.pretrain_audio import keep
 from denseav.train.trainer.run_log import METRICS, Watch
+from tests.support.train_parts import batch, learner
+from tests.support.train_runs import SMALL, losses, make, quiet, start
 
 SHORT = replace(SMALL, optimization=replace(SMALL.optimization, steps=2))
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from support.train_runs import SMALL
 from torch import distributed, multiprocessing
 
 from denseav.models import CheckpointError
@@ -15,6 +14,7 @@ from denseav.train.distributed.collectives import first_to_say
 from denseav.train.distributed.rank0_files import on_first
 from denseav.train.errors import DiskError
 from denseav.train.trainer.checkpointer import LAST, Keeper
+from tests.support.train_runs import SMALL
 
 TWO = 2
 

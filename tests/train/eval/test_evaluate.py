@@ -9,7 +9,6 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from support import eval_trees, tiny_model
 from torch import Tensor
 
 from denseav.train.errors import DataError
@@ -20,6 +19,7 @@ from denseav.train.eval.items import EvalSet, Item, Kind
 from denseav.train.eval.model import ModelSource, Source, token_mask
 from denseav.train.eval.read import read_wave
 from denseav.train.eval.report import Row
+from tests.support import eval_trees, tiny_model
 
 SIDE, GRID, TOKENS = 64, 16, 8
 SECOND = 16_000

@@ -4,12 +4,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from support import eval_trees
 
 from denseav.train.errors import DataError
 from denseav.train.eval import public_sets
 from denseav.train.eval.items import EvalSet, own_folder, with_files
 from denseav.train.eval.read import ade_classes, read_picture, read_truth, read_wave
+from tests.support import eval_trees
 
 
 def whole(sets: list[EvalSet]) -> EvalSet:

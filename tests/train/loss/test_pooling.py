@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from support.train_parts import NETWORK, batch, learner
 
 from denseav.models.similarity import all_volumes
 from denseav.train.loss.chunked_similarity import dense_similarity
 from denseav.train.loss.denseav_loss import Weights, denseav_terms
 from denseav.train.loss.pooling import SimPool, average, cls, summed
+from tests.support.train_parts import NETWORK, batch, learner
 
 
 def features() -> tuple[torch.Tensor, torch.Tensor]:

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.train_runs import quiet
-from test_pretrain import NETWORK
 
 from denseav.models import load
 from denseav.train.loss.denseav_loss import Weights
@@ -26,6 +24,8 @@ from denseav.train.trainer.settings import (
     Settings,
 )
 from denseav.train.world.loader import WorldSettings
+from tests.support.train_runs import quiet
+from tests.train.trainer.test_pretrain import NETWORK
 
 pytestmark = pytest.mark.skipif(
     ctypes.util.find_library("espeak-ng") is None, reason="espeak-ng is not installed"

@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 from rich.console import Console
-from support.made_clips import made_clip
-from support.train_parts import NETWORK
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from denseav.models import CheckpointError, load
@@ -24,6 +22,8 @@ from denseav.train.trainer.checkpointer import BEST, LAST, MODEL
 from denseav.train.trainer.loop import train
 from denseav.train.trainer.run_log import METRICS
 from denseav.train.trainer.settings import Backbones, Machine, Optimization, Rhythm, Settings
+from tests.support.made_clips import made_clip
+from tests.support.train_parts import NETWORK
 
 
 def clips(kind: str, count: int) -> Iterable[Clip]:

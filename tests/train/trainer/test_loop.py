@@ -10,8 +10,6 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
-from support.train_parts import NETWORK
-from support.train_runs import ARGUMENTS, DEBUG, SMALL, losses, make, quiet
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from denseav.models import DenseAV, load, save
@@ -24,6 +22,8 @@ from denseav.train.trainer import loop
 from denseav.train.trainer.checkpointer import BEST, LAST, MODEL
 from denseav.train.trainer.loop import train
 from denseav.train.trainer.run_log import METRICS
+from tests.support.train_parts import NETWORK
+from tests.support.train_runs import ARGUMENTS, DEBUG, SMALL, losses, make, quiet
 
 
 class Poisoned(MadeLoader):

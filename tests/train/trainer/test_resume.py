@@ -8,9 +8,6 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from support.made_clips import made_clip
-from support.train_parts import NETWORK
-from support.train_runs import SMALL, losses, make, quiet, start
 
 from denseav.models import CheckpointError
 from denseav.train.cli.train import parse
@@ -18,6 +15,9 @@ from denseav.train.data.shards import save_clips
 from denseav.train.trainer.checkpointer import LAST
 from denseav.train.trainer.loop import train
 from denseav.train.trainer.run_log import METRICS
+from tests.support.made_clips import made_clip
+from tests.support.train_parts import NETWORK
+from tests.support.train_runs import SMALL, losses, make, quiet, start
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import denseav.stream
+from denseav.train.cli import world
 from denseav.train.cli.data import main
-from denseav.train.cli.train import world
 from denseav.train.errors import DataError
 from denseav.train.world import film, shots
 from denseav.train.world.classes import CLASSES

@@ -11,8 +11,6 @@ from typing import Any, TypeVar
 import numpy as np
 import pytest
 import torch
-from support.tiny_model import tiny
-from support.world_sources import SAMPLES, SIZE, Guesser, Oracle
 
 from denseav.export.runtime.bundle import demo_folder, open_bundle
 from denseav.models import save
@@ -25,6 +23,8 @@ from denseav.train.eval.world.report import Report
 from denseav.train.eval.world.run import evaluate_world
 from denseav.train.eval.world.split import Split
 from denseav.train.world.classes import CLASSES
+from tests.support.tiny_model import tiny
+from tests.support.world_sources import SAMPLES, SIZE, Guesser, Oracle
 
 pytestmark = pytest.mark.skipif(
     ctypes.util.find_library("espeak-ng") is None, reason="espeak-ng is not installed"

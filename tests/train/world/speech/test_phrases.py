@@ -4,7 +4,6 @@ import threading
 
 import numpy as np
 import pytest
-from support.world_hearing import accuracy, course
 
 from denseav.train.errors import DataError
 from denseav.train.world.classes import CLASSES
@@ -13,6 +12,7 @@ from denseav.train.world.sounds.level import LEVEL_DBFS, RATE_HZ, active_rms
 from denseav.train.world.speech import espeak
 from denseav.train.world.speech.espeak import Manner, utter
 from denseav.train.world.speech.phrases import LONGEST_S, SHORTEST_S, speak, voices
+from tests.support.world_hearing import accuracy, course
 
 needs_voice = pytest.mark.skipif(
     ctypes.util.find_library("espeak-ng") is None, reason="espeak-ng is not installed"
