@@ -100,6 +100,6 @@ class Probe:
 
     def heatmaps(self, session: Session) -> Heats:
         """Return each picture's heatmap `[N, K, H, W]` with each sound."""
-        pictures = [session.image(picture) for picture in self.pictures_NHW3]
-        sounds = [session.audio(sound) for sound in self.sounds_NS]
+        pictures = [session.encode_image(picture) for picture in self.pictures_NHW3]
+        sounds = [session.encode_audio(sound) for sound in self.sounds_NS]
         return np.stack([session.heatmap(p, s, self.newest) for p in pictures for s in sounds])

@@ -102,8 +102,8 @@ def _times(
 ) -> list[dict[str, Any]]:
     (height, width), picture, sound = case.frame_size, probes.pictures_NHW3[0], probes.sounds_NS[0]
     calls: dict[str, Callable[[], object]] = {
-        f"image {height}x{width}": lambda: session.image(picture),
-        f"audio {case.window_s:g} s": lambda: session.audio(sound),
+        f"image {height}x{width}": lambda: session.encode_image(picture),
+        f"audio {case.window_s:g} s": lambda: session.encode_audio(sound),
     }
     found = []
     for graph, call in calls.items():

@@ -40,7 +40,7 @@ from denseav.export.runtime.bundle import (
 )
 from denseav.export.runtime.open_session import open_session
 from denseav.export.runtime.session import Features, Session
-from denseav.stream.audio.level_normalizer import Loudness
+from denseav.stream.audio.level_normalizer import LevelNormalizer
 from denseav.stream.inference.pipeline import loudness_dbfs
 from denseav.train.eval.world.listener import HEADS, points
 from denseav.train.eval.world.split import Case, Split
@@ -161,7 +161,7 @@ class Hearer:
         self._padded_S = np.concatenate((self._zeros_S, stream.wave_S))
         self._least = [0.0] * stream.tokens
         if way == "recent":
-            loudness = Loudness(self.floor_dbfs)
+            loudness = LevelNormalizer(self.floor_dbfs)
             self._least = [
                 loudness.least_deviation(self._window(token), _end(token))
                 for token in range(stream.tokens)
@@ -179,7 +179,7 @@ class Hearer:
         return loudness_dbfs(wave_S) > self.floor_dbfs
 
     def _hear(self, token: int) -> Features:
-        return self.session.audio(self._window(token), self._least[token])
+        return self.session.encode_audio(self._window(token), self._least[token])
 
     def _window(self, token: int) -> Wave:
         window_S: Wave = self._padded_S[_end(token) : _end(token) + len(self._zeros_S)]
@@ -194,7 +194,7 @@ def measure(hearer: Hearer, lookaheads: Sequence[int]) -> Means:
     """Return each clip's figures, in [0, 1], by what they are of."""
     found: Means = defaultdict(list)
     for turn in hearer.stream.turns:
-        image = hearer.session.image(turn.case.picture_HW3)
+        image = hearer.session.encode_image(turn.case.picture_HW3)
         truth_HW = turn.case.truth(turn.case.clip.heard[0].name)
         found["chance", turn.head].append(float(truth_HW.mean()))
         by_lookahead = [[*_heats(hearer, image, turn, ahead)] for ahead in lookaheads]

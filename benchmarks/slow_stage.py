@@ -51,15 +51,15 @@ class SlowSession:
         self.backend, self.precision = session.backend, session.precision
         self._session, self._image_s, self._audio_s = session, image_s, audio_s
 
-    def image(self, image_HW3: NDArray[np.uint8]) -> Features:
-        """As `Session.image`."""
+    def encode_image(self, image_HW3: NDArray[np.uint8]) -> Features:
+        """As `Session.encode_image`."""
         with _lasting(self._image_s):
-            return self._session.image(image_HW3)
+            return self._session.encode_image(image_HW3)
 
-    def audio(self, wave_S: NDArray[np.float32], least_deviation: float = 0.0) -> Features:
-        """As `Session.audio`."""
+    def encode_audio(self, wave_S: NDArray[np.float32], least_deviation: float = 0.0) -> Features:
+        """As `Session.encode_audio`."""
         with _lasting(self._audio_s):
-            return self._session.audio(wave_S, least_deviation)
+            return self._session.encode_audio(wave_S, least_deviation)
 
     def heatmap(self, image: Features, audio: Features, token: int) -> NDArray[np.float32]:
         """As `Session.heatmap`."""

@@ -181,11 +181,11 @@ class _Reference:
 
 
 def _probe_heatmaps(session: Session, plan: Plan) -> _Reference:
-    pictures = [session.image(p) for p in probe_inputs.frames(PICTURES, *plan.frame_size)]
+    pictures = [session.encode_image(p) for p in probe_inputs.frames(PICTURES, *plan.frame_size)]
     samples = window_samples(plan.tokens)
 
     def heatmaps(waves_NS: NDArray[np.float32]) -> Heats:
-        sounds = [session.audio(wave_S) for wave_S in waves_NS]
+        sounds = [session.encode_audio(wave_S) for wave_S in waves_NS]
         newest = plan.tokens - 1
         return np.stack([session.heatmap(p, s, newest) for p in pictures for s in sounds])
 

@@ -80,12 +80,12 @@ class Graphs:
     backend: str = "torch-cpu"
     precision: str = "fp32"
 
-    def image(self, image_HW3: NDArray[np.uint8]) -> Tensor:
-        """As `Session.image`."""
+    def encode_image(self, image_HW3: NDArray[np.uint8]) -> Tensor:
+        """As `Session.encode_image`."""
         return _run(self.image_graph, torch.from_numpy(image_HW3))
 
-    def audio(self, wave_S: NDArray[np.float32], least_deviation: float = 0.0) -> Tensor:
-        """As `Session.audio`."""
+    def encode_audio(self, wave_S: NDArray[np.float32], least_deviation: float = 0.0) -> Tensor:
+        """As `Session.encode_audio`."""
         return _run(self.audio_graph, torch.from_numpy(normalized(wave_S, least_deviation)))
 
     def heatmap(self, image: Tensor, audio: Tensor, token: int) -> NDArray[np.float32]:

@@ -173,12 +173,12 @@ def calibrate_on(session: Session, manifest: Manifest, pairs: Sequence[Pair]) ->
 
 def _looks(session: Session, manifest: Manifest, pair: Pair) -> Iterator[_Look]:
     """Run a pair, window by window."""
-    seen, random = session.image(_picture(pair.picture, manifest)), np.random.default_rng(0)
+    seen, random = session.encode_image(_picture(pair.picture, manifest)), np.random.default_rng(0)
     for wave_S in _windows(_sound(pair.sound), manifest.audio.window_samples):
         tokens = _counting(wave_S, manifest)
         if not len(tokens):
             continue
-        heard = session.audio(wave_S)
+        heard = session.encode_audio(wave_S)
         heat_KTP = np.stack(
             [session.heatmap(seen, heard, int(t)).reshape(len(manifest.heads), -1) for t in tokens],
             axis=1,

@@ -54,11 +54,11 @@ class OnnxSession:
         self._run_options = ort.RunOptions()
         self._graphs = {name: _open(bundle.graph(name), device, threads) for name in GRAPHS}
 
-    def image(self, image_HW3: NDArray[np.uint8]) -> Features:
+    def encode_image(self, image_HW3: NDArray[np.uint8]) -> Features:
         """Encode one RGB picture that already has the manifest's size."""
         return self._run("image", {"image": self._put(image_HW3)}, self._device)
 
-    def audio(self, wave_S: NDArray[np.float32], least_deviation: float = 0.0) -> Features:
+    def encode_audio(self, wave_S: NDArray[np.float32], least_deviation: float = 0.0) -> Features:
         """Encode one window of 16 kHz sound, exactly the manifest's `window_samples`."""
         if self._takes_normalized:
             wave_S = normalized(wave_S, least_deviation)

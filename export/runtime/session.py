@@ -26,10 +26,10 @@ class Session(Protocol):
     def precision(self) -> str:
         """`fp32`, `fp16` or `int8`, as the manifest says."""
 
-    def image(self, image_HW3: NDArray[np.uint8]) -> Features:
+    def encode_image(self, image_HW3: NDArray[np.uint8]) -> Features:
         """Encode one RGB picture that already has the manifest's size."""
 
-    def audio(self, wave_S: NDArray[np.float32], least_deviation: float = 0.0) -> Features:
+    def encode_audio(self, wave_S: NDArray[np.float32], least_deviation: float = 0.0) -> Features:
         """Encode one window of 16 kHz sound, exactly the manifest's `window_samples`.
 
         It is normalised as `normalized` says; by its own deviation alone where the bundle's graph

@@ -53,11 +53,11 @@ class TrtSession:
         self._token = self._heatmap.staged("token")
         self._heat = self._heatmap.staged("heat")
 
-    def image(self, image_HW3: NDArray[np.uint8]) -> Features:
+    def encode_image(self, image_HW3: NDArray[np.uint8]) -> Features:
         """Encode one RGB picture that already has the manifest's size; do not wait for it."""
         return self._image.encode(image_HW3)
 
-    def audio(self, wave_S: NDArray[np.float32], least_deviation: float = 0.0) -> Features:
+    def encode_audio(self, wave_S: NDArray[np.float32], least_deviation: float = 0.0) -> Features:
         """Encode one window of 16 kHz sound, exactly the manifest's `window_samples`."""
         if self._takes_normalized:
             wave_S = normalized(wave_S, least_deviation)

@@ -22,7 +22,7 @@ from denseav.export.runtime.session import Session
 from denseav.stream.app.live_loop import LiveRun
 from denseav.stream.app.offline_loop import run_offline
 from denseav.stream.app.sinks import View
-from denseav.stream.audio.level_normalizer import Loudness
+from denseav.stream.audio.level_normalizer import LevelNormalizer
 from denseav.stream.calibration.av_offset import CALIBRATION_S, watch, words, write_clip
 from denseav.stream.calibration.room_noise import learn, with_settings, words_of_room
 from denseav.stream.display.hud import Hud
@@ -33,7 +33,7 @@ from denseav.stream.display.window import Screen, display_available
 from denseav.stream.errors import UsageError, without_secrets
 from denseav.stream.feed.message import Origin
 from denseav.stream.feed.publisher import Publisher
-from denseav.stream.inference.hop_controller import Throttle
+from denseav.stream.inference.hop_controller import HopController
 from denseav.stream.inference.pipeline import Pipeline
 from denseav.stream.inference.timed_session import TimedSession
 from denseav.stream.sources.health import Board
@@ -158,8 +158,8 @@ def _open_pipeline(options: argparse.Namespace, session: Session, manifest: Mani
         manifest,
         exact=options.sync == "exact",
         lookahead=options.lookahead,
-        throttle=None if options.offline else Throttle(),
-        loudness=None if options.offline else Loudness(manifest.audio.energy_floor_dbfs),
+        throttle=None if options.offline else HopController(),
+        loudness=None if options.offline else LevelNormalizer(manifest.audio.energy_floor_dbfs),
     )
 
 

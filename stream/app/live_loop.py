@@ -14,7 +14,8 @@ from time import monotonic
 from denseav.export.runtime.onnx_session import Interrupted
 from denseav.stream.app.sinks import View
 from denseav.stream.errors import SourceError
-from denseav.stream.inference.latest_slot import Came, Mailbox, WaitingLine
+from denseav.stream.inference.delay_line import Came, DelayLine
+from denseav.stream.inference.latest_slot import LatestSlot
 from denseav.stream.inference.pipeline import Pipeline
 from denseav.stream.sources.health import Board
 from denseav.stream.stats.stats import Stats
@@ -60,10 +61,10 @@ class LiveRun:
         self._publish = publish
         self._av_offset_s = av_offset_s
         self._board = board or Board(lambda _: None)
-        self._frames: Mailbox[Came] | WaitingLine = Mailbox()
+        self._frames: LatestSlot[Came] | DelayLine = LatestSlot()
         if pipeline.exact:
-            self._frames = WaitingLine(pipeline.wait_s, partial(stats.drop, "model_busy"))
-        self._heatmaps: Mailbox[Heatmap] = Mailbox()
+            self._frames = DelayLine(pipeline.wait_s, partial(stats.drop, "model_busy"))
+        self._heatmaps: LatestSlot[Heatmap] = LatestSlot()
         self._stop = stop
         self._ended = threading.Event()
         self._all_seen = threading.Event()

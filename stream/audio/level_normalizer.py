@@ -17,7 +17,7 @@ FADE_DB_PER_S = 2.0
 ABOVE_FLOOR_DB = 20.0
 
 
-class Loudness:
+class LevelNormalizer:
     """The loudness of one stream.
 
     Parameters

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-class Ring:
+class RingBuffer:
     """Keep the newest `capacity_samples` of a mono stream whose first sample has index 0.
 
     Attributes

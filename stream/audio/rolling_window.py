@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from denseav.export.runtime.bundle import SAMPLE_RATE_HZ, TOKEN_HOP_SAMPLES, TOKEN_SPAN_SAMPLES
 from denseav.stream.audio.resampler import Resampler
-from denseav.stream.audio.ring_buffer import Ring
+from denseav.stream.audio.ring_buffer import RingBuffer
 from denseav.stream.types import AudioBlock
 
 MARGIN_SAMPLES = 4 * SAMPLE_RATE_HZ  # how long a window can still be read after it was announced
@@ -28,7 +28,7 @@ class RollingWindow:
 
     def __init__(self, window_samples: int) -> None:
         self._window_samples = window_samples
-        self._ring = Ring(window_samples + MARGIN_SAMPLES)
+        self._ring = RingBuffer(window_samples + MARGIN_SAMPLES)
         self._resampler: Resampler | None = None
         self._next_sample = 0  # at the block's own rate
         self._overlap = 0  # samples a new resampler will give that the ring already has

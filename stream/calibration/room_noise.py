@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from denseav.export.runtime.bundle import Manifest
 from denseav.export.runtime.session import Session
-from denseav.stream.audio.level_normalizer import Loudness
+from denseav.stream.audio.level_normalizer import LevelNormalizer
 from denseav.stream.errors import SourceError, UsageError
 from denseav.stream.inference.pipeline import Pipeline
 from denseav.stream.types import AudioBlock, Frame, Source
@@ -102,7 +102,7 @@ def learn(
         When a source fails, or no sound came.
     """
     floor_dbfs = manifest.audio.energy_floor_dbfs
-    ear = _Ear(Pipeline(session, manifest, loudness=Loudness(floor_dbfs)))
+    ear = _Ear(Pipeline(session, manifest, loudness=LevelNormalizer(floor_dbfs)))
     with ExitStack() as started:
         for source in sources:
             started.callback(source.stop)

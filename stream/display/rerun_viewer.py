@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from denseav.export.runtime.bundle import Head
 from denseav.stream.display.drawing import Canvas, head_colours
 from denseav.stream.errors import OutputError, StreamError
-from denseav.stream.inference.latest_slot import Mailbox
+from denseav.stream.inference.latest_slot import LatestSlot
 from denseav.stream.types import Heatmap
 
 HOST, PORT = "127.0.0.1", 9876
@@ -63,7 +63,7 @@ class RerunDisplay:
         self._recording = rerun.RecordingStream("denseav")
         self._recording.connect_grpc(self.url)
         self._log = RerunLog(rerun, self._recording, heads)
-        self._newest: Mailbox[_Seen] = Mailbox()
+        self._newest: LatestSlot[_Seen] = LatestSlot()
         self._ending = threading.Event()
         self._worker = threading.Thread(target=self._work, name="rerun", daemon=True)
         self._worker.start()

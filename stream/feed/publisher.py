@@ -13,7 +13,7 @@ from typing import Any
 
 from denseav.stream.feed.message import Envelope, Origin, heat_fields, new_run, preview_jpeg
 from denseav.stream.feed.sockets import FeedSockets
-from denseav.stream.inference.latest_slot import Mailbox
+from denseav.stream.inference.latest_slot import LatestSlot
 from denseav.stream.sources.health import Kind, SourceState
 from denseav.stream.stats.stats import Snapshot, Stats
 from denseav.stream.types import Heatmap
@@ -66,7 +66,7 @@ class Publisher:
         run = new_run()
         self._heat = Envelope("heat", origin.camera_id, run)
         self._status = Envelope("status", origin.camera_id, run)
-        self._slot: Mailbox[Heatmap] = Mailbox()
+        self._slot: LatestSlot[Heatmap] = LatestSlot()
         self._replaced = 0
         self._drops: Mapping[str, int] = {}  # counting anew for each message would cost too much
         self._newest: Heatmap | None = None

@@ -26,7 +26,7 @@ PASSES_TO_HALVE = 12
 _RECENT = 5
 
 
-class Throttle:
+class HopController:
     """Chooses the hop of a live run. Callable from any thread."""
 
     def __init__(self) -> None:

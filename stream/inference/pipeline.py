@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from denseav.export.runtime.bundle import TOKEN_HOP_SAMPLES, TOKEN_SPAN_SAMPLES, Manifest
 from denseav.export.runtime.session import Features, Session
-from denseav.stream.audio.level_normalizer import Loudness
+from denseav.stream.audio.level_normalizer import LevelNormalizer
 from denseav.stream.audio.rolling_window import RollingWindow
-from denseav.stream.inference.hop_controller import HOP_TOKENS_MAX, TOKEN_S, Throttle
+from denseav.stream.inference.hop_controller import HOP_TOKENS_MAX, TOKEN_S, HopController
 from denseav.stream.types import AudioBlock, Frame, Heatmap
 
 HELD_MAX_S = 2.0  # frames wait no longer for their token, however slow the machine is
@@ -57,8 +57,8 @@ class Pipeline:
         *,
         exact: bool = False,
         lookahead: int = 0,
-        throttle: Throttle | None = None,
-        loudness: Loudness | None = None,
+        throttle: HopController | None = None,
+        loudness: LevelNormalizer | None = None,
     ) -> None:
         self.exact = exact
         self._session = session
@@ -102,7 +102,7 @@ class Pipeline:
         begun_s = monotonic()
         wave_S = self._rolling.window(end)
         least = 0.0 if self._loudness is None else self._loudness.least_deviation(wave_S, end)
-        self._heard = Heard(wave_S, end, self._session.audio(wave_S, least))
+        self._heard = Heard(wave_S, end, self._session.encode_audio(wave_S, least))
         if self._throttle is not None:
             self._throttle.heard(monotonic() - begun_s)
         self._note_hop(end - TOKEN_HOP_SAMPLES if last is None else last, end)
@@ -204,7 +204,7 @@ class Pipeline:
         """Encode a frame; one that looks like the last has the same features."""
         picture_HW3 = self._resize(frame.image_HW3)
         if self._picture_HW3 is None or not np.array_equal(picture_HW3, self._picture_HW3):
-            self._image = self._session.image(picture_HW3)
+            self._image = self._session.encode_image(picture_HW3)
             self._picture_HW3 = picture_HW3
         return self._image
 

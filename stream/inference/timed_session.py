@@ -22,15 +22,15 @@ class TimedSession:
         self._session = session
         self._stats = stats
 
-    def image(self, image_HW3: NDArray[np.uint8]) -> Features:
-        """As `Session.image`."""
+    def encode_image(self, image_HW3: NDArray[np.uint8]) -> Features:
+        """As `Session.encode_image`."""
         with self._stats.timed("image"):
-            return self._session.image(image_HW3)
+            return self._session.encode_image(image_HW3)
 
-    def audio(self, wave_S: NDArray[np.float32], least_deviation: float = 0.0) -> Features:
-        """As `Session.audio`."""
+    def encode_audio(self, wave_S: NDArray[np.float32], least_deviation: float = 0.0) -> Features:
+        """As `Session.encode_audio`."""
         with self._stats.timed("audio"):
-            return self._session.audio(wave_S, least_deviation)
+            return self._session.encode_audio(wave_S, least_deviation)
 
     def heatmap(self, image: Features, audio: Features, token: int) -> NDArray[np.float32]:
         """As `Session.heatmap`."""

@@ -61,7 +61,8 @@ def test_a_session_gives_the_heatmaps_that_pytorch_gives(fp32: Bundle, token: in
     picture = probe_inputs.frames(1, *FRAME_SIZE, seed=9)[0]
     wave_S = probe_inputs.sounds(1, fp32.manifest.audio.window_samples, seed=9)[0]
     expected, heat = (
-        s.heatmap(s.image(picture), s.audio(wave_S), token) for s in (reference, session)
+        s.heatmap(s.encode_image(picture), s.encode_audio(wave_S), token)
+        for s in (reference, session)
     )
     assert heat.dtype == np.float32
     assert heat.shape == (2, 4, 6)
@@ -76,7 +77,7 @@ def test_local_attention_travels(tmp_path: Path, precision: str) -> None:
     changed = everywhere.copy()
     changed[:8, :8] = 255 - changed[:8, :8]
     session = open_session(bundle, "cpu")
-    before, after = (session.dense(session.image(frame)) for frame in (everywhere, changed))
+    before, after = (session.dense(session.encode_image(frame)) for frame in (everywhere, changed))
     assert np.isfinite(before).all()
     assert np.array_equal(before[..., :, 3:], after[..., :, 3:])
     assert not np.array_equal(before[..., :3, :3], after[..., :3, :3])
@@ -89,7 +90,7 @@ def test_the_features_to_look_at_are_those_that_make_the_heatmaps(
     wave_S = probe_inputs.sounds(1, fp32.manifest.audio.window_samples, seed=9)[0]
     for bundle, tolerance in ((fp32, 1e-5), (fp16, 1e-2)):
         session = open_session(bundle, "cpu")
-        image, audio = session.image(picture), session.audio(wave_S)
+        image, audio = session.encode_image(picture), session.encode_audio(wave_S)
         features_KCHW = session.dense(image)
         assert features_KCHW.dtype == np.float32
         sound_KC = np.asarray(audio.numpy(), np.float32)[:, :, 0]
@@ -160,8 +161,10 @@ def test_a_model_with_cls_similarity_exports_with_it(fp32: Bundle, tmp_path: Pat
     heats = []
     for bundle in (fp32, with_cls):
         session = open_session(bundle, "cpu")
-        image = session.image(probe_inputs.frames(1, *FRAME_SIZE)[0])
-        sound = session.audio(probe_inputs.sounds(1, bundle.manifest.audio.window_samples)[0])
+        image = session.encode_image(probe_inputs.frames(1, *FRAME_SIZE)[0])
+        sound = session.encode_audio(
+            probe_inputs.sounds(1, bundle.manifest.audio.window_samples)[0]
+        )
         heats.append(session.heatmap(image, sound, 0))
     difference_KHW = heats[1] - heats[0]
     assert np.abs(difference_KHW).min() > 1e-3

@@ -55,14 +55,14 @@ class FakeSession:
         self.images = 0
         self.failure: Exception | None = None
 
-    def image(self, image_HW3: NDArray[np.uint8]) -> float:
+    def encode_image(self, image_HW3: NDArray[np.uint8]) -> float:
         if self.failure is not None:
             raise self.failure
         time.sleep(self.image_s)
         self.images += 1
         return float(image_HW3.mean()) / 255
 
-    def audio(
+    def encode_audio(
         self, wave_S: NDArray[np.float32], least_deviation: float = 0.0
     ) -> NDArray[np.float32]:
         time.sleep(self.audio_s)

@@ -80,11 +80,11 @@ class SessionSource:
 
     def picture(self, image_HW3: NDArray[np.uint8]) -> Features:
         """Encode an RGB picture of the bundle's size."""
-        return self._session.image(image_HW3)
+        return self._session.encode_image(image_HW3)
 
     def sound(self, wave_S: NDArray[np.float32]) -> Features:
         """Encode a window of sound."""
-        return self._session.audio(wave_S)
+        return self._session.encode_audio(wave_S)
 
     def volumes(self, sounds: Sequence[Features], pictures: Sequence[Features]) -> Tensor:
         """Return the volumes [A, V, K, T, H, W] of every sound with every picture, float32."""

@@ -161,7 +161,7 @@ class Machine:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rhythm:
+class Intervals:
     """How often something else is done than a step, in steps.
 
     Attributes
@@ -218,7 +218,7 @@ class Settings:
     separation: Separation | None = None
     optimization: Optimization = Optimization()
     machine: Machine = Machine()
-    rhythm: Rhythm = Rhythm()
+    rhythm: Intervals = Intervals()
     seed: int = 0
 
     def __post_init__(self) -> None:

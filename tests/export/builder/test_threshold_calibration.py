@@ -72,10 +72,10 @@ def heats_of(
 ) -> Iterator[NDArray[np.float32]]:
     """All slices of all tokens of one kind [K, T, H, W], read without the code under test."""
     for picture in sorted(folder.glob(f"{kind}-*.png")):
-        image = session.image(np.ascontiguousarray(cv2.imread(str(picture))[..., ::-1]))
+        image = session.encode_image(np.ascontiguousarray(cv2.imread(str(picture))[..., ::-1]))
         with wave.open(str(picture.with_suffix(".wav"))) as file:
             raw = np.frombuffer(file.readframes(file.getnframes()), "<i2")
-        sound = session.audio((raw / 32768).astype(np.float32))
+        sound = session.encode_audio((raw / 32768).astype(np.float32))
         tokens = range(manifest.audio.tokens)
         yield np.stack([session.heatmap(image, sound, t) for t in tokens], axis=1)
 

@@ -71,7 +71,7 @@ def close(heat: np.ndarray, expected: np.ndarray) -> bool:
 
 
 def heat_of(session: Session, picture: np.ndarray, sound: np.ndarray, token: int = 3) -> np.ndarray:
-    return session.heatmap(session.image(picture), session.audio(sound), token)
+    return session.heatmap(session.encode_image(picture), session.encode_audio(sound), token)
 
 
 def test_the_command_builds_engines_and_measures_them_as_they_run_live(bundle: Bundle) -> None:
@@ -101,8 +101,8 @@ def test_engines_give_the_heatmaps_that_the_onnx_graphs_give(
 def test_features_that_are_held_are_never_overwritten(
     session: Session, plain: Session, pictures: np.ndarray, sounds: np.ndarray
 ) -> None:
-    images = [session.image(picture) for picture in pictures]
-    audios = [session.audio(sound) for sound in sounds]
+    images = [session.encode_image(picture) for picture in pictures]
+    audios = [session.encode_audio(sound) for sound in sounds]
     for i, image in enumerate(images):
         for k, audio in enumerate(audios):
             expected = heat_of(plain, pictures[i], sounds[k])
@@ -121,10 +121,10 @@ def test_a_heatmap_stays_as_it_was_given(
 def test_features_can_be_looked_at_and_stay_what_they_were(
     session: Session, plain: Session, pictures: np.ndarray
 ) -> None:
-    held = [session.image(picture) for picture in pictures]
+    held = [session.encode_image(picture) for picture in pictures]
     looked_at = [session.dense(image) for image in held]
     for picture, features in zip(pictures, looked_at, strict=True):
-        expected = plain.dense(plain.image(picture))
+        expected = plain.dense(plain.encode_image(picture))
         assert (features.shape, features.dtype) == (expected.shape, np.float32)
         assert close(features, expected)
     np.testing.assert_array_equal(session.dense(held[0]), looked_at[0])
@@ -164,9 +164,9 @@ def test_passes_are_recorded_once_for_each_place_and_give_what_plain_ones_give(
     for turn in range(6):
         picture, sound = pictures[turn % 3], sounds[turn % 3]
         expected = heat_of(plain, picture, sound)
-        held = session.image(picture)  # so that pictures need two places
+        held = session.encode_image(picture)  # so that pictures need two places
         assert close(heat_of(session, picture, sound), expected)
-        assert close(session.heatmap(held, session.audio(sound), 3), expected)
+        assert close(session.heatmap(held, session.encode_audio(sound), 3), expected)
     recorded = how == "recorded"
     assert gpu.cuda.graphs - graphs == (3 if recorded else 0)
     assert (replays() > before) == recorded
@@ -181,7 +181,7 @@ def test_all_memory_and_streams_go_with_the_session(
     gc.collect()
     memory, streams = len(gpu.cuda.memory), len(Stream.all)
     session = open_session(bundle, "trt")
-    image, audio = session.image(pictures[0]), session.audio(sounds[0])
+    image, audio = session.encode_image(pictures[0]), session.encode_audio(sounds[0])
     assert len(Stream.all) == streams + 2
     session.heatmap(image, audio, 0)
     del session, image, audio
@@ -192,10 +192,10 @@ def test_all_memory_and_streams_go_with_the_session(
 def test_sound_is_complete_when_given_out_and_a_picture_is_not_waited_for(
     gpu: Gpu, session: Session, pictures: np.ndarray, sounds: np.ndarray
 ) -> None:
-    audio = session.audio(sounds[0])
+    audio = session.encode_audio(sounds[0])
     heard = gpu.cuda.waits[-1]
     assert heard.pending == []
-    image = session.image(pictures[0])
+    image = session.encode_image(pictures[0])
     seeing = [stream for stream in Stream.all.values() if stream.pending]
     assert len(seeing) == 1
     assert seeing[0] is not heard
@@ -207,13 +207,13 @@ def test_sound_is_complete_when_given_out_and_a_picture_is_not_waited_for(
 def test_sound_and_pictures_run_in_threads_of_their_own(
     session: Session, plain: Session, pictures: np.ndarray, sounds: np.ndarray
 ) -> None:
-    newest, stop = [(0, session.audio(sounds[0]))], threading.Event()
+    newest, stop = [(0, session.encode_audio(sounds[0]))], threading.Event()
 
     def hear() -> None:
         turn = 0
         while not stop.is_set():
             turn += 1
-            newest[0] = (turn % 3, session.audio(sounds[turn % 3]))
+            newest[0] = (turn % 3, session.encode_audio(sounds[turn % 3]))
 
     thread = threading.Thread(target=hear)
     thread.start()
@@ -221,7 +221,7 @@ def test_sound_and_pictures_run_in_threads_of_their_own(
     try:
         for turn in range(30):
             which, audio = newest[0]
-            heat = session.heatmap(session.image(pictures[turn % 3]), audio, 3)
+            heat = session.heatmap(session.encode_image(pictures[turn % 3]), audio, 3)
             assert close(heat, expected[turn % 3][which])
     finally:
         stop.set()
@@ -233,7 +233,7 @@ def test_an_array_of_another_shape_or_type_never_reaches_the_gpu(
     session: Session, picture: np.ndarray
 ) -> None:
     with pytest.raises((ValueError, TypeError)):
-        session.image(picture)
+        session.encode_image(picture)
 
 
 def test_an_engine_that_tensorrt_refuses_is_one_line_with_its_reason(
@@ -249,7 +249,7 @@ def test_a_run_that_fails_is_an_error(
 ) -> None:
     monkeypatch.setattr(Context, "broken", True)
     with pytest.raises(BundleError, match=r"TensorRT cannot run .*image\.engine"):
-        session.image(pictures[0])
+        session.encode_image(pictures[0])
 
 
 def test_a_full_gpu_is_an_error_in_cudas_words(

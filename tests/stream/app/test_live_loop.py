@@ -12,7 +12,7 @@ from denseav.export.runtime.bundle import TOKEN_HOP_SAMPLES, TOKEN_SPAN_SAMPLES,
 from denseav.stream.app.live_loop import LiveRun
 from denseav.stream.display.hud import hud_rows
 from denseav.stream.errors import SourceError
-from denseav.stream.inference.hop_controller import Throttle
+from denseav.stream.inference.hop_controller import HopController
 from denseav.stream.inference.pipeline import Pipeline
 from denseav.stream.stats.stats import Stats
 from denseav.stream.types import AudioBlock, Frame, Heatmap
@@ -145,7 +145,7 @@ def test_a_slow_audio_pass_skips_hops_and_does_not_hold_frames_up() -> None:
 
 @thrice
 def test_too_slow_for_frames_the_hop_gives_way_and_the_screen_says_so() -> None:
-    rig = Rig(FakeSession(image_s=0.3, audio_s=0.12), throttle=Throttle())
+    rig = Rig(FakeSession(image_s=0.3, audio_s=0.12), throttle=HopController())
     rig.go(lambda: rig.feed(4.0, fps=50))
     snapshot = rig.stats.snapshot()
     rows = dict(hud_rows(snapshot))
@@ -156,7 +156,7 @@ def test_too_slow_for_frames_the_hop_gives_way_and_the_screen_says_so() -> None:
 
 
 def test_fast_enough_nothing_gives_way_and_the_screen_says_how_far_sound_and_picture_are() -> None:
-    rig = Rig(FakeSession(), throttle=Throttle())
+    rig = Rig(FakeSession(), throttle=HopController())
     rig.go(lambda: rig.feed(3.0, fps=20, answered=True))
     rows = dict(hud_rows(rig.stats.snapshot()))
     assert "too slow" not in f"{rows}"

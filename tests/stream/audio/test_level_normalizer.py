@@ -15,7 +15,7 @@ from denseav.export.runtime.bundle import TOKEN_HOP_SAMPLES, Bundle, open_bundle
 from denseav.export.runtime.open_session import open_session
 from denseav.export.runtime.session import normalized
 from denseav.models.audio_encoder import normalize_wave
-from denseav.stream.audio.level_normalizer import Loudness
+from denseav.stream.audio.level_normalizer import LevelNormalizer
 from denseav.stream.inference.pipeline import Pipeline
 from denseav.stream.types import AudioBlock, Frame
 from tests.support.fake_session import FakeSession, fake_manifest
@@ -46,7 +46,7 @@ def oracle(wave_S: NDArray[np.float32], ends: list[int], samples: int) -> list[f
 
 def test_the_newest_window_is_normalised_by_what_was_lately_loud() -> None:
     session, wave_S = FakeSession(), stream()
-    pipeline = Pipeline(session, fake_manifest(FLOOR_DBFS), loudness=Loudness(FLOOR_DBFS))
+    pipeline = Pipeline(session, fake_manifest(FLOOR_DBFS), loudness=LevelNormalizer(FLOOR_DBFS))
     ends = []
     for first in range(0, len(wave_S), 1600):
         pipeline.listen(
@@ -64,7 +64,7 @@ def test_the_newest_window_is_normalised_by_what_was_lately_loud() -> None:
 
 def test_skipped_hops_fade_as_much_as_heard_ones() -> None:
     loud_S, quiet_S = stream()[:SAMPLES], np.zeros(SAMPLES, np.float32)
-    often, seldom = Loudness(FLOOR_DBFS), Loudness(FLOOR_DBFS)
+    often, seldom = LevelNormalizer(FLOOR_DBFS), LevelNormalizer(FLOOR_DBFS)
     for loudness in (often, seldom):
         loudness.least_deviation(loud_S, 0)
     for hop in range(1, 9):
@@ -99,7 +99,7 @@ def test_an_exported_model_hears_a_window_as_pytorch_does_at_any_deviation(tmp_p
     model = tiny()
     model.prepare_export(32, 48)
     session, wave_S = open_session(bundle, "cpu"), stream()[:SAMPLES]
-    image = session.image(PICTURE)
+    image = session.encode_image(PICTURE)
     reference_KCHW = torch.from_numpy(np.array(image.numpy()))
     heats = []
     for least in (0.0, 10 * float(wave_S.std())):
@@ -107,9 +107,9 @@ def test_an_exported_model_hears_a_window_as_pytorch_does_at_any_deviation(tmp_p
             normed_S = torch.from_numpy(wave_S - wave_S.mean()) / max(float(wave_S.std()), least)
             audio_KCT = model.encode_audio(normed_S[None])[0]
         expected = torch.einsum("kc,kchw->khw", audio_KCT[:, :, 2], reference_KCHW).numpy()
-        heat = session.heatmap(image, session.audio(wave_S, least), 2)
+        heat = session.heatmap(image, session.encode_audio(wave_S, least), 2)
         assert np.abs(heat - expected).max() <= 1e-3 * np.abs(expected).max()
-        same = make_graphs(model).audio(wave_S, least).numpy()
+        same = make_graphs(model).encode_audio(wave_S, least).numpy()
         assert np.abs(same - audio_KCT.numpy()).max() <= 1e-3 * np.abs(same).max()
         heats.append(heat)
     assert np.abs(heats[0] - heats[1]).max() > 0.01 * np.abs(heats[0]).max()
@@ -122,6 +122,6 @@ def test_a_graph_that_normalises_by_itself_is_given_the_sound_as_it_is(tmp_path:
     audio = dataclasses.replace(manifest.audio, takes_normalized=False)
     old = Bundle(folder=tmp_path, manifest=dataclasses.replace(manifest, audio=audio))
     new, wave_S = open_session(open_bundle(tmp_path), "cpu"), stream()[:SAMPLES]
-    expected = new.audio(wave_S, 0.5).numpy()
-    given = open_session(old, "cpu").audio(normalized(wave_S, 0.5), 9.0).numpy()
+    expected = new.encode_audio(wave_S, 0.5).numpy()
+    given = open_session(old, "cpu").encode_audio(normalized(wave_S, 0.5), 9.0).numpy()
     assert np.array_equal(given, expected)

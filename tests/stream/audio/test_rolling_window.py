@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from denseav.export.runtime.bundle import SAMPLE_RATE_HZ, TOKEN_HOP_SAMPLES, TOKEN_SPAN_SAMPLES
 from denseav.stream.audio.resampler import Resampler
-from denseav.stream.audio.ring_buffer import Ring
+from denseav.stream.audio.ring_buffer import RingBuffer
 from denseav.stream.audio.rolling_window import RollingWindow
 from denseav.stream.types import AudioBlock
 from tests.support.stalls import until
@@ -64,7 +64,7 @@ def test_downmix_hears_every_channel() -> None:
 
 
 def test_ring_gives_back_what_was_written_across_its_seam() -> None:
-    ring, wave_S = Ring(100), np.arange(1, 1001, dtype=np.float32)
+    ring, wave_S = RingBuffer(100), np.arange(1, 1001, dtype=np.float32)
     for at in range(0, 1000, 37):
         ring.write(wave_S[at : at + 37])
         np.testing.assert_array_equal(
@@ -74,14 +74,14 @@ def test_ring_gives_back_what_was_written_across_its_seam() -> None:
 
 
 def test_ring_reads_zeros_before_the_start() -> None:
-    ring = Ring(100)
+    ring = RingBuffer(100)
     ring.write(np.ones(10, np.float32))
     np.testing.assert_array_equal(ring.read(-5, 3), [0, 0, 0, 0, 0, 1, 1, 1])
     np.testing.assert_array_equal(ring.read(-9, -5), np.zeros(4))
 
 
 def test_ring_keeps_the_newest_of_a_long_write_and_of_a_long_skip() -> None:
-    ring, wave_S = Ring(100), np.arange(250, dtype=np.float32)
+    ring, wave_S = RingBuffer(100), np.arange(250, dtype=np.float32)
     ring.write(wave_S)
     np.testing.assert_array_equal(ring.read(150, 250), wave_S[150:])
     ring.skip(10**12)
@@ -92,7 +92,7 @@ def test_ring_keeps_the_newest_of_a_long_write_and_of_a_long_skip() -> None:
 
 @pytest.mark.parametrize(("start", "stop"), [(0, 10), (49, 60), (140, 151), (-5, 20)])
 def test_ring_refuses_what_it_does_not_hold(start: int, stop: int) -> None:
-    ring = Ring(100)
+    ring = RingBuffer(100)
     ring.write(np.ones(150, np.float32))
     with pytest.raises(IndexError, match="50 to 150"):
         ring.read(start, stop)

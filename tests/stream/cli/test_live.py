@@ -278,10 +278,10 @@ def test_a_pass_can_be_interrupted_and_that_is_no_failure(exact: Path) -> None:
     session = OnnxSession(bundle)
     size = bundle.manifest.image
     image_HW3 = np.zeros((size.height, size.width, 3), np.uint8)
-    session.image(image_HW3)
+    session.encode_image(image_HW3)
     session.interrupt()
     with pytest.raises(Interrupted):
-        session.image(image_HW3)
+        session.encode_image(image_HW3)
     pipeline, stats, stop = Pipeline(session, bundle.manifest), Stats(), threading.Event()
     hud, overlay = Hud("", "", []), Overlay(bundle.manifest.heads, trained=False)
     view = View(overlay, hud, stats, None, None, print)

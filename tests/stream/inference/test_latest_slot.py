@@ -1,25 +1,25 @@
 import threading
 import time
 
-from denseav.stream.inference.latest_slot import Mailbox
+from denseav.stream.inference.latest_slot import LatestSlot
 
 
 def test_newest_item_wins_and_the_replaced_are_counted() -> None:
-    mailbox: Mailbox[str] = Mailbox()
+    mailbox: LatestSlot[str] = LatestSlot()
     assert [mailbox.put(item) for item in "abc"] == [False, True, True]
     assert mailbox.get(0) == "c"
     assert mailbox.get(0) is None
 
 
 def test_an_item_taken_in_time_is_not_counted_as_dropped() -> None:
-    mailbox: Mailbox[int] = Mailbox()
+    mailbox: LatestSlot[int] = LatestSlot()
     for item in range(5):
         assert not mailbox.put(item)
         assert mailbox.get(0) == item
 
 
 def test_get_wakes_as_soon_as_an_item_comes() -> None:
-    mailbox: Mailbox[int] = Mailbox()
+    mailbox: LatestSlot[int] = LatestSlot()
     threading.Timer(0.05, mailbox.put, [7]).start()
     begin = time.monotonic()
     assert mailbox.get(10) == 7
@@ -27,7 +27,7 @@ def test_get_wakes_as_soon_as_an_item_comes() -> None:
 
 
 def test_close_wakes_the_waiting_consumer() -> None:
-    mailbox: Mailbox[int] = Mailbox()
+    mailbox: LatestSlot[int] = LatestSlot()
     threading.Timer(0.05, mailbox.close).start()
     begin = time.monotonic()
     assert mailbox.get(10) is None
@@ -35,7 +35,7 @@ def test_close_wakes_the_waiting_consumer() -> None:
 
 
 def test_a_closed_mailbox_gives_its_last_item_and_takes_no_more() -> None:
-    mailbox: Mailbox[int] = Mailbox()
+    mailbox: LatestSlot[int] = LatestSlot()
     mailbox.put(1)
     mailbox.close()
     assert not mailbox.put(2)
@@ -44,7 +44,7 @@ def test_a_closed_mailbox_gives_its_last_item_and_takes_no_more() -> None:
 
 
 def test_a_slow_consumer_sees_increasing_items_and_every_loss_is_counted() -> None:
-    mailbox: Mailbox[int] = Mailbox()
+    mailbox: LatestSlot[int] = LatestSlot()
     seen: list[int] = []
 
     def consume() -> None:

@@ -51,8 +51,8 @@ def offline_heat(bundle: Bundle, session: Session, end: int) -> NDArray[np.float
     wave_S = np.concatenate((np.zeros(window, dtype=np.float32), wave_S))[end : end + window]
     size = bundle.manifest.image
     rgb = cv2.resize(PICTURE, (size.width, size.height), interpolation=cv2.INTER_AREA)[..., ::-1]
-    image = session.image(np.ascontiguousarray(rgb))
-    return session.heatmap(image, session.audio(wave_S), bundle.manifest.audio.tokens - 1)
+    image = session.encode_image(np.ascontiguousarray(rgb))
+    return session.heatmap(image, session.encode_audio(wave_S), bundle.manifest.audio.tokens - 1)
 
 
 @pytest.mark.parametrize("samples", [441, 4096, 50_000])

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from denseav.export.runtime.bundle import SAMPLE_RATE_HZ, TOKEN_HOP_SAMPLES, TOKEN_SPAN_SAMPLES
-from denseav.stream.inference import latest_slot
+from denseav.stream.inference import delay_line
 from denseav.stream.inference import pipeline as pipeline_module
-from denseav.stream.inference.hop_controller import HOP_TOKENS_MAX, TOKEN_S, Throttle
-from denseav.stream.inference.latest_slot import WaitingLine
+from denseav.stream.inference.delay_line import DelayLine
+from denseav.stream.inference.hop_controller import HOP_TOKENS_MAX, TOKEN_S, HopController
 from denseav.stream.inference.pipeline import Pipeline
 from denseav.stream.types import AudioBlock, Frame
 from tests.support.fake_session import TOKENS, FakeSession, fake_manifest
@@ -114,7 +114,7 @@ def test_held_frames_go_on_evenly_and_each_with_its_token(monkeypatch: pytest.Mo
     monkeypatch.setattr(pipeline_module, "monotonic", clock)
     pipeline = Pipeline(FakeSession(), fake_manifest(), exact=True)
     dropped: list[int] = []
-    line = WaitingLine(pipeline.wait_s, dropped.append)
+    line = DelayLine(pipeline.wait_s, dropped.append)
     out_s, given, sound = [], 0, ramp(3.0)
     while sound:
         clock.advance(0.001)
@@ -140,7 +140,7 @@ def test_without_sound_held_frames_go_on_all_the_same(monkeypatch: pytest.Monkey
     clock = FakeClock(START_S)
     monkeypatch.setattr(pipeline_module, "monotonic", clock)
     pipeline = Pipeline(FakeSession(), fake_manifest(), exact=True)
-    line = WaitingLine(pipeline.wait_s, lambda _: None)
+    line = DelayLine(pipeline.wait_s, lambda _: None)
     line.put((Frame(picture(), 0, START_S), 0.0))
     clock.advance(TOKEN_S + pipeline_module.GRACE_S - 0.01)
     assert line.get(0) is None
@@ -152,7 +152,7 @@ def test_without_sound_held_frames_go_on_all_the_same(monkeypatch: pytest.Monkey
 def test_of_frames_that_are_due_the_newest_wins() -> None:
     dropped: list[int] = []
     due = {0, 1, 2}
-    line = WaitingLine(lambda frame: 0.0 if frame.index in due else 1.0, dropped.append)
+    line = DelayLine(lambda frame: 0.0 if frame.index in due else 1.0, dropped.append)
     for index in range(5):
         assert not line.put((Frame(picture(), index, 0.0), 0.0))
     taken = line.get(0)
@@ -164,9 +164,9 @@ def test_of_frames_that_are_due_the_newest_wins() -> None:
 
 
 def test_frames_that_wait_take_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(latest_slot, "HELD_BYTES_MAX", 10 * picture().nbytes)
+    monkeypatch.setattr(delay_line, "HELD_BYTES_MAX", 10 * picture().nbytes)
     due: set[int] = set()
-    line = WaitingLine(lambda frame: 0.0 if frame.index in due else 1.0, lambda _: None)
+    line = DelayLine(lambda frame: 0.0 if frame.index in due else 1.0, lambda _: None)
     full = [line.put((Frame(picture(), index, 0.0), 0.0)) for index in range(100)]
     assert full == [False] * 10 + [True] * 90
     due.add(0)
@@ -174,7 +174,7 @@ def test_frames_that_wait_take_bounded_memory(monkeypatch: pytest.MonkeyPatch) -
     assert not line.put((Frame(picture(), 100, 0.0), 0.0))
 
 
-def worked(throttle: Throttle, audio_s: float, frame_s: float, passes: int) -> int:
+def worked(throttle: HopController, audio_s: float, frame_s: float, passes: int) -> int:
     for _ in range(passes):
         throttle.saw(frame_s)
         throttle.heard(audio_s)
@@ -182,25 +182,25 @@ def worked(throttle: Throttle, audio_s: float, frame_s: float, passes: int) -> i
 
 
 def test_frames_give_way_first_then_the_hop() -> None:
-    throttle = Throttle()
+    throttle = HopController()
     assert worked(throttle, audio_s=0.1, frame_s=0.15, passes=50) == 1
     assert worked(throttle, audio_s=0.15, frame_s=0.25, passes=4) == 2
     assert worked(throttle, audio_s=0.15, frame_s=0.25, passes=4) == 4
 
 
 def test_the_hop_is_bounded_and_comes_back() -> None:
-    throttle = Throttle()
+    throttle = HopController()
     assert worked(throttle, audio_s=3.0, frame_s=1.0, passes=100) == HOP_TOKENS_MAX
     assert worked(throttle, audio_s=0.05, frame_s=0.15, passes=50) == HOP_TOKENS_MAX
     assert worked(throttle, audio_s=0.04, frame_s=0.03, passes=60) == 1
 
 
 def test_a_quick_audio_pass_keeps_its_hop_however_slow_frames_are() -> None:
-    assert worked(Throttle(), audio_s=0.02, frame_s=2.0, passes=50) == 1
+    assert worked(HopController(), audio_s=0.02, frame_s=2.0, passes=50) == 1
 
 
 def test_a_throttled_pipeline_hears_every_second_token_and_says_so() -> None:
-    session, throttle = FakeSession(), Throttle()
+    session, throttle = FakeSession(), HopController()
     worked(throttle, audio_s=0.15, frame_s=0.25, passes=4)
     pipeline = Pipeline(session, fake_manifest(), throttle=throttle)
     assert pipeline.hop_s == TOKEN_S

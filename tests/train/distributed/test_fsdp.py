@@ -20,7 +20,7 @@ from denseav.train.distributed.fsdp import full, shard, whole
 from denseav.train.loss.denseav_loss import Weights, denseav_terms
 from denseav.train.trainer.checkpointer import BEST, LAST, MODEL
 from denseav.train.trainer.loop import train
-from denseav.train.trainer.settings import Backbones, Machine, Optimization, Rhythm, Settings
+from denseav.train.trainer.settings import Backbones, Intervals, Machine, Optimization, Settings
 from denseav.train.trainer.stages import set_learning, stages
 from tests.support.ports import free_port
 from tests.support.train_parts import NETWORK, batch, learner, rows, with_lora
@@ -39,7 +39,7 @@ SMALL = Settings(
         aligner_steps=3, steps=8, learning_rate=RATE, warmup_steps=2, accumulate=2
     ),
     machine=Machine(accelerator="cpu", devices=TWO, precision="32-true", strategy="fsdp"),
-    rhythm=Rhythm(log=1, save=2, validate=4),
+    rhythm=Intervals(log=1, save=2, validate=4),
 )
 LATER = ("fsdp", "ddp")
 MEETINGS = 10  # of the two processes: each at a port of its own

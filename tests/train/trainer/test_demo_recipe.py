@@ -17,10 +17,10 @@ from denseav.train.trainer.loop import train
 from denseav.train.trainer.run_log import METRICS
 from denseav.train.trainer.settings import (
     Backbones,
+    Intervals,
     Machine,
     Optimization,
     Pretraining,
-    Rhythm,
     Settings,
 )
 from denseav.train.world.loader import WorldSettings
@@ -52,7 +52,7 @@ RECIPE = Settings(
         learn_stem=False,
     ),
     machine=Machine(accelerator="cpu", devices=1, precision="32-true"),
-    rhythm=Rhythm(log=1, save=1, validate=3),
+    rhythm=Intervals(log=1, save=1, validate=3),
 )
 
 

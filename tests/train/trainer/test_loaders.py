@@ -21,7 +21,7 @@ from denseav.train.loss.mix_and_separate import Separation
 from denseav.train.trainer.checkpointer import BEST, LAST, MODEL
 from denseav.train.trainer.loop import train
 from denseav.train.trainer.run_log import METRICS
-from denseav.train.trainer.settings import Backbones, Machine, Optimization, Rhythm, Settings
+from denseav.train.trainer.settings import Backbones, Intervals, Machine, Optimization, Settings
 from tests.support.made_clips import made_clip
 from tests.support.train_parts import NETWORK
 
@@ -49,7 +49,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
         validation=replace(data, others=""),
         optimization=Optimization(aligner_steps=2, steps=7, learning_rate=1e-3, warmup_steps=2),
         machine=Machine(accelerator="cpu", precision="32-true", threads=1),
-        rhythm=Rhythm(log=1, save=2, validate=7),
+        rhythm=Intervals(log=1, save=2, validate=7),
     )
 
 
