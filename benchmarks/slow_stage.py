@@ -69,6 +69,10 @@ class SlowSession:
         """As `Session.dense`."""
         return self._session.dense(image)
 
+    def interrupt(self) -> None:
+        """As `Session.interrupt`."""
+        self._session.interrupt()
+
 
 class SlowView(View):
     """Sinks that last at least `show_s` seconds a heatmap, and count them."""

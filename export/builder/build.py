@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from denseav.export.builder import probe_inputs
-from denseav.export.builder.graphs import Graph, make_graphs
+from denseav.export.builder.graphs import Graph, Graphs, make_graphs
 from denseav.export.builder.half_precision import half, spell_out_attention
 from denseav.export.builder.int8 import quantize_products
 from denseav.export.builder.parity import TOLERANCES, Heats, calibrate, failures, measure
@@ -180,7 +180,7 @@ class _Reference:
     negative: Heats
 
 
-def _probe_heatmaps(session: Session, plan: Plan) -> _Reference:
+def _probe_heatmaps(session: Session | Graphs, plan: Plan) -> _Reference:
     pictures = [session.encode_image(p) for p in probe_inputs.frames(PICTURES, *plan.frame_size)]
     samples = window_samples(plan.tokens)
 

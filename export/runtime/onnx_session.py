@@ -14,7 +14,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from denseav.export.runtime.bundle import GRAPHS, Bundle, BundleError
-from denseav.export.runtime.session import Features, normalized
+from denseav.export.runtime.session import Features, Interrupted, normalized
 
 OnnxDevice = Literal["cpu", "cuda"]
 
@@ -23,10 +23,6 @@ _CUDA_REMEDY = (
     "install the CUDA libraries, in a clone of denseav, with: pip install '.[cuda]'; "
     "or use --device cpu"
 )
-
-
-class Interrupted(Exception):  # noqa: N818 - no error: it was asked for
-    """A pass was given up because `interrupt` was called."""
 
 
 class OnnxSession:
@@ -79,10 +75,7 @@ class OnnxSession:
         return np.array(image.numpy(), np.float32)
 
     def interrupt(self) -> None:
-        """Make the pass in progress and all later ones raise `Interrupted`, from any thread.
-
-        A large model on a CPU computes for seconds, longer than a person waits after Ctrl-C.
-        """
+        """Make the pass in progress and all later ones raise `Interrupted`, from any thread."""
         self._run_options.terminate = True
 
     def _put(self, array: NDArray[Any]) -> Any:

@@ -15,6 +15,10 @@ from numpy.typing import NDArray
 Features = Any  # lives on the session's device; only the session looks inside
 
 
+class Interrupted(Exception):  # noqa: N818 - no error: it was asked for
+    """A pass was given up because `interrupt` was called."""
+
+
 class Session(Protocol):
     """What runs a bundle."""
 
@@ -41,6 +45,13 @@ class Session(Protocol):
 
     def dense(self, image: Features) -> NDArray[np.float32]:
         """Return a copy of a picture's features, `[K, C, H, W]`, for people to look at."""
+
+    def interrupt(self) -> None:
+        """Make the pass in progress and all later ones raise `Interrupted`, from any thread.
+
+        A large model on a CPU computes for seconds, longer than a person waits after Ctrl-C. Where
+        a pass takes milliseconds and cannot be given up, only the later ones raise.
+        """
 
 
 def normalized(wave_S: NDArray[np.float32], least_deviation: float = 0.0) -> NDArray[np.float32]:

@@ -9,6 +9,7 @@ again at one stroke. `DENSEAV_CUDA_GRAPHS=0` in the environment turns that off.
 """
 
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +22,7 @@ from numpy.typing import DTypeLike, NDArray
 from denseav.export.runtime.bundle import Bundle, BundleError
 from denseav.export.runtime.cuda import DeviceMemory, Recording, StagedArray, Stream, gpu_facts
 from denseav.export.runtime.engine_facts import Machine, check_engines, engine_path, rebuild_command
-from denseav.export.runtime.session import Features, normalized
+from denseav.export.runtime.session import Features, Interrupted, normalized
 
 GRAPHS_OFF = "0"
 
@@ -46,6 +47,7 @@ class TrtSession:
     def __init__(self, bundle: Bundle) -> None:
         check_engines(bundle, this_machine())
         self.precision = bundle.manifest.precision
+        self._interrupted = threading.Event()
         self._takes_normalized = bundle.manifest.audio.takes_normalized
         self._image = _Encoder(_Engine(bundle, "image"), "image", "image_features")
         self._audio = _Encoder(_Engine(bundle, "audio"), "wave", "audio_features")
@@ -55,10 +57,12 @@ class TrtSession:
 
     def encode_image(self, image_HW3: NDArray[np.uint8]) -> Features:
         """Encode one RGB picture that already has the manifest's size; do not wait for it."""
+        self._check_interrupted()
         return self._image.encode(image_HW3)
 
     def encode_audio(self, wave_S: NDArray[np.float32], least_deviation: float = 0.0) -> Features:
         """Encode one window of 16 kHz sound, exactly the manifest's `window_samples`."""
+        self._check_interrupted()
         if self._takes_normalized:
             wave_S = normalized(wave_S, least_deviation)
         features = self._audio.encode(wave_S)
@@ -67,6 +71,7 @@ class TrtSession:
 
     def heatmap(self, image: Features, audio: Features, token: int) -> NDArray[np.float32]:
         """Return the similarity slice `[K, H, W]` of the picture and audio token `token`."""
+        self._check_interrupted()
         stream = self._image.stream
         self._token.array[0] = token
         stream.upload(self._token)
@@ -85,6 +90,14 @@ class TrtSession:
     def dense(self, image: Features) -> NDArray[np.float32]:
         """Return a copy of a picture's features, `[K, C, H, W]`, for people to look at."""
         return self._image.fetch(image)
+
+    def interrupt(self) -> None:
+        """Make all later passes raise `Interrupted`, from any thread."""
+        self._interrupted.set()
+
+    def _check_interrupted(self) -> None:
+        if self._interrupted.is_set():
+            raise Interrupted
 
 
 def this_machine() -> Machine:

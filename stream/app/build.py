@@ -16,9 +16,8 @@ from denseav.export.runtime.bundle import (
     demo_folder,
     open_bundle,
 )
-from denseav.export.runtime.onnx_session import Interrupted, OnnxSession
 from denseav.export.runtime.open_session import open_session
-from denseav.export.runtime.session import Session
+from denseav.export.runtime.session import Interrupted, Session
 from denseav.stream.app.live_loop import LiveRun
 from denseav.stream.app.offline_loop import run_offline
 from denseav.stream.app.sinks import View
@@ -188,8 +187,7 @@ def _open_monitors(
 def _interrupt_when(stop: threading.Event, session: Session) -> None:
     def wait() -> None:
         stop.wait()
-        if isinstance(session, OnnxSession):  # elsewhere a pass takes milliseconds
-            session.interrupt()
+        session.interrupt()
 
     threading.Thread(target=wait, name="interrupter", daemon=True).start()
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from time import monotonic
 
-from denseav.export.runtime.onnx_session import Interrupted
+from denseav.export.runtime.session import Interrupted
 from denseav.stream.app.sinks import View
 from denseav.stream.errors import SourceError
 from denseav.stream.inference.delay_line import Came, DelayLine

@@ -41,3 +41,7 @@ class TimedSession:
         """As `Session.dense`."""
         with self._stats.timed("features"):
             return self._session.dense(image)
+
+    def interrupt(self) -> None:
+        """As `Session.interrupt`."""
+        self._session.interrupt()

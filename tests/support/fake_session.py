@@ -14,6 +14,7 @@ from denseav.export.runtime.bundle import (
     Manifest,
     window_samples,
 )
+from denseav.export.runtime.session import Interrupted
 
 TOKENS = 3
 
@@ -78,3 +79,6 @@ class FakeSession:
 
     def dense(self, image: float) -> NDArray[np.float32]:
         return image + np.arange(2 * 4 * 2 * 3, dtype=np.float32).reshape(2, 4, 2, 3) % 5
+
+    def interrupt(self) -> None:
+        self.failure = Interrupted()

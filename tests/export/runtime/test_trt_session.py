@@ -20,7 +20,7 @@ from denseav.export.builder import probe_inputs, trt_engine
 from denseav.export.builder.graphs import HeatmapGraph
 from denseav.export.runtime.bundle import Bundle, BundleError, open_bundle
 from denseav.export.runtime.open_session import open_session
-from denseav.export.runtime.session import Session
+from denseav.export.runtime.session import Interrupted, Session
 from denseav.models import save
 from tests.support.fake_gpu import Context, Gpu, Stream, fake_gpu
 from tests.support.tiny_model import tiny
@@ -250,6 +250,21 @@ def test_a_run_that_fails_is_an_error(
     monkeypatch.setattr(Context, "broken", True)
     with pytest.raises(BundleError, match=r"TensorRT cannot run .*image\.engine"):
         session.encode_image(pictures[0])
+
+
+def test_an_interrupted_session_begins_no_pass(
+    bundle: Bundle, pictures: np.ndarray, sounds: np.ndarray
+) -> None:
+    session = open_session(bundle, "trt")
+    image, audio = session.encode_image(pictures[0]), session.encode_audio(sounds[0])
+    session.interrupt()
+    for begin in (
+        lambda: session.encode_image(pictures[0]),
+        lambda: session.encode_audio(sounds[0]),
+        lambda: session.heatmap(image, audio, 0),
+    ):
+        with pytest.raises(Interrupted):
+            begin()
 
 
 def test_a_full_gpu_is_an_error_in_cudas_words(

@@ -18,7 +18,8 @@ import pytest
 from numpy.typing import NDArray
 
 from denseav.export.runtime.bundle import demo_folder, open_bundle
-from denseav.export.runtime.onnx_session import Interrupted, OnnxSession
+from denseav.export.runtime.onnx_session import OnnxSession
+from denseav.export.runtime.session import Interrupted
 from denseav.stream.app.live_loop import LiveRun
 from denseav.stream.app.sinks import View
 from denseav.stream.display.hud import Hud
