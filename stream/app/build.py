@@ -35,7 +35,7 @@ from denseav.stream.feed.publisher import Publisher
 from denseav.stream.inference.hop_controller import HopController
 from denseav.stream.inference.pipeline import Pipeline
 from denseav.stream.inference.timed_session import TimedSession
-from denseav.stream.sources.health import Board
+from denseav.stream.sources.health import SourceHealth
 from denseav.stream.sources.media_file import Clip
 from denseav.stream.sources.open import described, open_sources, supervised
 from denseav.stream.stats.json_lines import StatsLines, check_destination
@@ -75,23 +75,23 @@ def run(
     session = open_session(bundle, options.device, options.threads, options.on_mismatch)
     bundle, room = _in_this_room(options, bundle, session, stop)
     manifest, stats = bundle.manifest, stats or Stats()
-    board = Board(_say)
-    report = partial(_report, stats, board, session, manifest)
+    health = SourceHealth(_say)
+    report = partial(_report, stats, health, session, manifest)
     with ExitStack() as outputs:
         _open_monitors(options, stats, report, outputs)
         clip = Clip(options.source) if options.offline else None
-        sources = [] if clip else supervised(open_sources(options), board, stats)
+        sources = [] if clip else supervised(open_sources(options), health, stats)
         for source in sources:
             outputs.callback(source.stop)
         names = [item.name for item in ([clip] if clip else sources)]
         _say("looking at and listening to " + " and ".join(names))
         _interrupt_when(stop, session)
         pipeline = _open_pipeline(options, TimedSession(session, stats), manifest)
-        hud = Hud(session.backend, session.precision, names, board.states, room)
+        hud = Hud(session.backend, session.precision, names, health.states, room)
         view = outputs.enter_context(closing(_open_view(options, manifest, hud, stats)))
         publish = None
         if options.publish is not None:
-            publisher = _open_publisher(options, bundle, session, stats, board, names[0])
+            publisher = _open_publisher(options, bundle, session, stats, health, names[0])
             publish = outputs.enter_context(closing(publisher)).heatmap
         opened.set()
         av_offset_s = options.av_offset_ms / 1000
@@ -102,7 +102,7 @@ def run(
             ready = _announcer(session, sources, hears=options.mic != "none", then=on_ready)
             LiveRun(
                 *(sources, pipeline, view, stats, stop, options.seconds),
-                *(ready, publish, av_offset_s, board),
+                *(ready, publish, av_offset_s, health),
             ).run()
     return report(final=True)
 
@@ -193,7 +193,7 @@ def _interrupt_when(stop: threading.Event, session: Session) -> None:
 
 
 def _report(
-    stats: Stats, board: Board, session: Session, manifest: Manifest, final: bool
+    stats: Stats, health: SourceHealth, session: Session, manifest: Manifest, final: bool
 ) -> dict[str, Any]:
     report = stats.report(
         final=final,
@@ -202,7 +202,7 @@ def _report(
         model=manifest.model,
         trained=manifest.trained,
     )
-    return report | {"sources": board.report()}
+    return report | {"sources": health.report()}
 
 
 def _open_model(options: argparse.Namespace) -> Bundle:
@@ -240,7 +240,7 @@ def _open_publisher(
     bundle: Bundle,
     session: Session,
     stats: Stats,
-    board: Board,
+    health: SourceHealth,
     camera: str,
 ) -> Publisher:
     origin = Origin(
@@ -258,7 +258,7 @@ def _open_publisher(
         insecure=options.insecure,
         preview=options.publish_preview,
         stats=stats,
-        sources=board.states,
+        sources=health.states,
     )
     _say(f"publishing heatmaps at {publisher.endpoint}")
     return publisher

@@ -17,7 +17,7 @@ from denseav.stream.errors import SourceError
 from denseav.stream.inference.delay_line import Came, DelayLine
 from denseav.stream.inference.latest_slot import LatestSlot
 from denseav.stream.inference.pipeline import Pipeline
-from denseav.stream.sources.health import Board
+from denseav.stream.sources.health import SourceHealth
 from denseav.stream.stats.stats import Stats
 from denseav.stream.types import AudioBlock, Frame, Heatmap, Source
 
@@ -36,7 +36,7 @@ class LiveRun:
     ready : called with each heatmap until it returns True: the first that is worth announcing.
     publish : called with every heatmap on the seeing thread; must not wait.
     av_offset_s : how much later the sound arrives than the picture; taken off the sound's times.
-    board : the states of sources that may fail and come back; None when they cannot.
+    health : the states of sources that may fail and come back; None when they cannot.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class LiveRun:
         ready: Callable[[Heatmap], bool] | None = None,
         publish: Callable[[Heatmap], None] | None = None,
         av_offset_s: float = 0.0,
-        board: Board | None = None,
+        health: SourceHealth | None = None,
     ) -> None:
         self._sources = sources
         self._pipeline = pipeline
@@ -60,7 +60,7 @@ class LiveRun:
         self._ready = ready
         self._publish = publish
         self._av_offset_s = av_offset_s
-        self._board = board or Board(lambda _: None)
+        self._health = health or SourceHealth(lambda _: None)
         self._frames: LatestSlot[Came] | DelayLine = LatestSlot()
         if pipeline.exact:
             self._frames = DelayLine(pipeline.wait_s, partial(stats.drop, "model_busy"))
@@ -129,7 +129,7 @@ class LiveRun:
             elif self._all_seen.is_set():
                 return
             else:
-                self._view.poll(self._board.camera_fault())
+                self._view.poll(self._health.camera_fault())
             if self._view.quit_asked or (end_s is not None and monotonic() >= end_s):
                 return
 
@@ -151,7 +151,7 @@ class LiveRun:
             frame, came_s = taken
             self._stats.stage("queue", monotonic() - came_s)
             answer = self._pipeline.see(frame, self._view.wants_features)
-            heatmap = self._board.honest(answer, self._av_offset_s)
+            heatmap = self._health.honest(answer, self._av_offset_s)
             if heatmap is None:
                 self._stats.drop("camera_lost")
                 continue

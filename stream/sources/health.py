@@ -62,7 +62,7 @@ class SourceState:
         return f"{self.name}: {self.state.value} for {max(0.0, now_s - self.since_s):.0f} s"
 
 
-class Board:
+class SourceHealth:
     """The newest state of each source. Every method may be called from any thread.
 
     Parameters

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from denseav.stream.errors import StreamError
 from denseav.stream.sources.camera import Camera
-from denseav.stream.sources.health import Board
+from denseav.stream.sources.health import SourceHealth
 from denseav.stream.sources.media_file import Clip
 from denseav.stream.sources.microphone import Microphone
 from denseav.stream.sources.paced_file import PacedClip
-from denseav.stream.sources.supervisor import Supervised
+from denseav.stream.sources.supervisor import SupervisedSource
 from denseav.stream.stats.stats import Stats
 from denseav.stream.types import Source
 
@@ -40,28 +40,29 @@ def open_sources(options: argparse.Namespace) -> list[Source]:
         raise
 
 
-def supervised(sources: Sequence[Source], board: Board, stats: Stats) -> list[Source]:
+def supervised(sources: Sequence[Source], health: SourceHealth, stats: Stats) -> list[Source]:
     """Return the sources with each camera and microphone kept going; files just end.
 
     Parameters
     ----------
-    board : is told how they do.
+    health : is told how they do.
     stats : takes what each microphone lost.
     """
+    closed = partial(count_losses, stats)
     kept: list[Source] = []
     for source in sources:
         match source:
             case Camera():
-                kept.append(Supervised("camera", source, board, partial(count_losses, stats)))
+                kept.append(SupervisedSource("camera", source, health, closed))
             case Microphone():
-                kept.append(Supervised("microphone", source, board, partial(count_losses, stats)))
+                kept.append(SupervisedSource("microphone", source, health, closed))
             case _:
                 kept.append(source)
     return kept
 
 
 def count_losses(stats: Stats, source: Source) -> None:
-    """Count what an opening that is done with has lost."""
+    """Count what a connection that is done with has lost."""
     if isinstance(source, Microphone):
         stats.drop("microphone_overflow", source.overflows)
         stats.drop("samples_not_numbers", source.not_finite)
@@ -70,7 +71,7 @@ def count_losses(stats: Stats, source: Source) -> None:
 def described(source: Source) -> str:
     """Return a source as the READY line has it."""
     match source:
-        case Supervised():
+        case SupervisedSource():
             return described(source.device)
         case Camera():
             return f'camera="{source.name}"@{source.width}x{source.height}'

@@ -1,6 +1,6 @@
 """A source that may fail enters, one that does not leaves: it is opened again until it is back.
 
-What the openings give is joined: frames are counted on, and the sound that was missed is as many
+What the connections give is joined: frames are counted on, and the sound that was missed is as many
 missing samples. Nothing is made up meanwhile: without a camera there are no frames.
 """
 
@@ -13,7 +13,7 @@ from time import monotonic
 from typing import Protocol, Self
 
 from denseav.stream.errors import SourceError
-from denseav.stream.sources.health import Board, Kind, SourceState, State
+from denseav.stream.sources.health import Kind, SourceHealth, SourceState, State
 from denseav.stream.types import AudioBlock, Frame, Receiver, Source
 
 STALLED_S = {"camera": 1.0, "microphone": 0.5}
@@ -38,7 +38,7 @@ class Device(Source, Protocol):
         """Open the same device anew; SourceError while that is impossible."""
 
 
-class Pace:
+class BackOff:
     """How long to wait before each attempt: longer each time, and never the same for everybody."""
 
     def __init__(self) -> None:
@@ -55,33 +55,33 @@ class Pace:
         self._delay_s = FIRST_DELAY_S
 
 
-class Supervised:
+class SupervisedSource:
     """A camera or microphone kept going: a `Source` that ends only when it is stopped.
 
     Parameters
     ----------
     kind : which of the two.
     device : opened, not started.
-    board : is told every change of state.
-    closed : is given each opening of the device when it is done with.
+    health : is told every change of state.
+    closed : is given each connection of the device when it is done with.
     """
 
     def __init__(
-        self, kind: Kind, device: Device, board: Board, closed: Callable[[Source], None]
+        self, kind: Kind, device: Device, health: SourceHealth, closed: Callable[[Source], None]
     ) -> None:
         self.name = device.name
         self.device = device
         self._kind = kind
-        self._board = board
+        self._health = health
         self._closed = closed
-        self._pace = Pace()
+        self._back_off = BackOff()
         self._stopping = Event()
         self._thread: Thread | None = None
         self._lock = Lock()  # of the state
         self._state = State.OPENING
         self._losses = 0
-        self._seam = Seam()
-        self._opening: Opening | None = None
+        self._splicer = Splicer()
+        self._connection: Connection | None = None
 
     def start(self, receiver: Receiver) -> None:
         """Begin to give what the device gives."""
@@ -101,12 +101,12 @@ class Supervised:
         elif self._thread is not current_thread():
             self._thread.join(STOP_TIMEOUT_S)
 
-    def came(self, opening: "Opening", state: State, since_s: float) -> bool:
-        """Hear from an opening that something has come; return whether that still counts."""
+    def accept(self, connection: "Connection", state: State, since_s: float) -> bool:
+        """Hear from a connection that something has come; return whether that still counts."""
         with self._lock:
-            if opening is not self._opening:
+            if connection is not self._connection:
                 return False
-            opening.note()
+            connection.note()
             if self._state is not state:
                 self._enter(state, since_s, self._reason(state))
             return True
@@ -119,29 +119,29 @@ class Supervised:
             receiver.ended(SourceError(f"{self._kind} {self.name} cannot be kept going ({error})"))
 
     def _run_once(self, receiver: Receiver) -> None:
-        """Give what one opening gives, and open the device again when it gives nothing more."""
-        opening = self._opening = Opening(self, self._seam, receiver)
-        self.device.start(opening)
-        reason = self._watch(opening)
+        """Give what one connection gives, and open the device again when it gives nothing more."""
+        connection = self._connection = Connection(self, self._splicer, receiver)
+        self.device.start(connection)
+        reason = self._watch(connection)
         with self._lock:
-            self._opening = None
+            self._connection = None
         self._close()
-        if opening.lasted_s > HEALTHY_S:
-            self._pace.reset()
+        if connection.lasted_s > HEALTHY_S:
+            self._back_off.reset()
         if reason is not None:
             self._lose(reason)
             self._reopen()
 
-    def _watch(self, opening: "Opening") -> str | None:
+    def _watch(self, connection: "Connection") -> str | None:
         """Return why the device has ceased to give anything, or None when told to stop."""
         while not self._stopping.is_set():
-            if opening.over.wait(POLL_S):
-                return str(opening.error or self._reason(State.LOST))
+            if connection.over.wait(POLL_S):
+                return str(connection.error or self._reason(State.LOST))
             with self._lock:
-                silent_s = opening.silent_s
-                if silent_s > max(GIVEN_UP_S, opening.patience_s):
+                silent_s = connection.silent_s
+                if silent_s > max(GIVEN_UP_S, connection.patience_s):
                     return self._reason(State.LOST)
-                if silent_s > max(STALLED_S[self._kind], opening.patience_s):
+                if silent_s > max(STALLED_S[self._kind], connection.patience_s):
                     self._stall(silent_s)
         return None
 
@@ -158,7 +158,7 @@ class Supervised:
 
     def _reopen(self) -> None:
         took_s = 0.0
-        while not self._stopping.wait(max(LEAST_DELAY_S, self._pace.next_s() - took_s)):
+        while not self._stopping.wait(max(LEAST_DELAY_S, self._back_off.next_s() - took_s)):
             begun_s = monotonic()
             try:
                 self.device = self.device.again()
@@ -175,7 +175,7 @@ class Supervised:
 
     def _enter(self, state: State, since_s: float, reason: str = "") -> None:
         self._state = state
-        self._board.enter(
+        self._health.enter(
             SourceState(
                 kind=self._kind,
                 name=self.name,
@@ -201,14 +201,14 @@ class Supervised:
                 return ""
 
 
-class Opening:
-    """One opening of a device: the `Receiver` of what it gives, until it is left."""
+class Connection:
+    """One connection of a device: the `Receiver` of what it gives, until it is left."""
 
-    def __init__(self, owner: Supervised, seam: "Seam", receiver: Receiver) -> None:
+    def __init__(self, owner: SupervisedSource, splicer: "Splicer", receiver: Receiver) -> None:
         self.over = Event()
         self.error: SourceError | None = None
         self._owner = owner
-        self._seam = seam
+        self._splicer = splicer
         self._receiver = receiver
         self._missed: int | None = None
         self._zeros_from_s: float | None = None
@@ -235,8 +235,8 @@ class Opening:
 
     def frame(self, frame: Frame) -> None:
         """Take one picture."""
-        if self._owner.came(self, State.RUNNING, frame.capture_s):
-            self._receiver.frame(self._seam.frame(frame))
+        if self._owner.accept(self, State.RUNNING, frame.capture_s):
+            self._receiver.frame(self._splicer.frame(frame))
 
     def audio(self, block: AudioBlock) -> None:
         """Take some sound."""
@@ -246,10 +246,10 @@ class Opening:
             self._zeros_from_s = block.capture_s
         zeros_s = 0.0 if self._zeros_from_s is None else block.end_s - self._zeros_from_s
         state = State.MUTED if zeros_s > ZEROS_S else State.RUNNING
-        if self._owner.came(self, state, block.capture_s):
+        if self._owner.accept(self, state, block.capture_s):
             if self._missed is None:
-                self._missed = self._seam.missed(block)
-            self._receiver.audio(self._seam.audio(block, self._missed))
+                self._missed = self._splicer.missed(block)
+            self._receiver.audio(self._splicer.audio(block, self._missed))
 
     def ended(self, error: SourceError | None) -> None:
         """Hear that the device gives no more."""
@@ -257,8 +257,8 @@ class Opening:
         self.over.set()
 
 
-class Seam:
-    """Joins what one opening gave to what the next gives, in counts that only grow."""
+class Splicer:
+    """Joins what one connection gave to what the next gives, in counts that only grow."""
 
     def __init__(self) -> None:
         self._next_frame = 0
@@ -271,9 +271,9 @@ class Seam:
         return frame
 
     def missed(self, block: AudioBlock) -> int:
-        """Return how much must be added to the counts of an opening that begins with this block.
+        """Return how much must be added to the counts of a connection that begins with this block.
 
-        The time between the openings' sound is counted as missing samples, at the new one's rate.
+        The time between the connections' sound is counted as missing samples, at this one's rate.
         """
         if self._last is None:
             return 0

@@ -7,7 +7,7 @@ import pytest
 
 from denseav.stream.display.hud import Hud, marked_stale
 from denseav.stream.errors import without_secrets
-from denseav.stream.sources.health import Board, Kind, SourceState, State
+from denseav.stream.sources.health import Kind, SourceHealth, SourceState, State
 from denseav.stream.stats.stats import Stats
 from denseav.stream.types import Frame, Heatmap
 
@@ -25,13 +25,13 @@ def heatmap(capture_s: float, audio_start_s: float | None) -> Heatmap:
 
 def test_each_change_is_one_line_and_a_beginning_none() -> None:
     lines: list[str] = []
-    board = Board(lines.append)
-    board.enter(state("camera", State.OPENING, 1.0))
-    board.enter(state("camera", State.RUNNING, 2.0))
+    health = SourceHealth(lines.append)
+    health.enter(state("camera", State.OPENING, 1.0))
+    health.enter(state("camera", State.RUNNING, 2.0))
     assert lines == []
-    board.enter(state("camera", State.STALLED, 3.0, "camera x has stalled"))
-    board.enter(state("camera", State.LOST, 4.0, "camera x gives nothing"))
-    board.enter(state("camera", State.RUNNING, 6.5))
+    health.enter(state("camera", State.STALLED, 3.0, "camera x has stalled"))
+    health.enter(state("camera", State.LOST, 4.0, "camera x gives nothing"))
+    health.enter(state("camera", State.RUNNING, 6.5))
     assert lines == [
         "camera x has stalled",
         "camera x gives nothing",
@@ -41,60 +41,60 @@ def test_each_change_is_one_line_and_a_beginning_none() -> None:
 
 def test_a_source_that_never_began_is_told() -> None:
     lines: list[str] = []
-    board = Board(lines.append)
-    board.enter(state("microphone", State.OPENING, 1.0))
-    board.enter(state("microphone", State.LOST, 4.0, "microphone x gives nothing"))
+    health = SourceHealth(lines.append)
+    health.enter(state("microphone", State.OPENING, 1.0))
+    health.enter(state("microphone", State.LOST, 4.0, "microphone x gives nothing"))
     assert lines == ["microphone x gives nothing"]
 
 
 def test_without_devices_every_heatmap_is_honest() -> None:
     asked = heatmap(1.0, 0.5)
-    assert Board(print).honest(asked) is asked
+    assert SourceHealth(print).honest(asked) is asked
 
 
 @pytest.mark.parametrize("fault", [State.OPENING, State.STALLED, State.LOST])
 def test_no_heatmap_while_the_camera_is_at_fault_nor_from_before(fault: State) -> None:
-    board = Board(lambda _: None)
-    board.enter(state("camera", fault, 5.0))
-    assert board.honest(heatmap(6.0, 5.5)) is None
-    board.enter(state("camera", State.RUNNING, 7.0))
-    assert board.honest(heatmap(6.9, 6.0)) is None
-    assert board.honest(heatmap(7.0, 6.0)) is not None
+    health = SourceHealth(lambda _: None)
+    health.enter(state("camera", fault, 5.0))
+    assert health.honest(heatmap(6.0, 5.5)) is None
+    health.enter(state("camera", State.RUNNING, 7.0))
+    assert health.honest(heatmap(6.9, 6.0)) is None
+    assert health.honest(heatmap(7.0, 6.0)) is not None
 
 
 @pytest.mark.parametrize("fault", [State.STALLED, State.LOST, State.MUTED])
 def test_no_head_is_valid_while_the_microphone_is_at_fault_nor_from_before(fault: State) -> None:
-    board = Board(lambda _: None)
-    board.enter(state("microphone", State.RUNNING, 1.0))
+    health = SourceHealth(lambda _: None)
+    health.enter(state("microphone", State.RUNNING, 1.0))
     asked = heatmap(6.0, 5.5)
-    assert board.honest(asked) is asked
-    board.enter(state("microphone", fault, 5.9))
-    shown = board.honest(asked)
+    assert health.honest(asked) is asked
+    health.enter(state("microphone", fault, 5.9))
+    shown = health.honest(asked)
     assert shown is not None
     assert shown.valid_K == (False, False)
     assert shown.heat_KHW is asked.heat_KHW
-    board.enter(state("microphone", State.RUNNING, 8.0))
-    before, after = board.honest(heatmap(8.3, 7.95)), board.honest(heatmap(8.5, 8.0))
+    health.enter(state("microphone", State.RUNNING, 8.0))
+    before, after = health.honest(heatmap(8.3, 7.95)), health.honest(heatmap(8.5, 8.0))
     assert before is not None
     assert after is not None
     assert (before.valid_K, after.valid_K) == ((False, False), (True, False))
 
 
 def test_a_constant_offset_of_the_sound_is_thought_of() -> None:
-    board = Board(lambda _: None)
-    board.enter(state("microphone", State.RUNNING, 8.0))
-    shown = board.honest(heatmap(8.5, 7.9), av_offset_s=0.1)
+    health = SourceHealth(lambda _: None)
+    health.enter(state("microphone", State.RUNNING, 8.0))
+    shown = health.honest(heatmap(8.5, 7.9), av_offset_s=0.1)
     assert shown is not None
     assert shown.valid_K == (True, False)
 
 
 def test_words_and_report_say_for_how_long() -> None:
-    board = Board(lambda _: None)
+    health = SourceHealth(lambda _: None)
     lost = replace(state("camera", State.LOST, 5.0), losses=2)
-    board.enter(lost)
+    health.enter(lost)
     assert lost.words(8.2) == "x: lost for 3 s"
     assert state("camera", State.RUNNING, 5.0).words(9.0) == "x"
-    (found,) = board.report()
+    (found,) = health.report()
     assert (found["source"], found["state"], found["losses"]) == ("camera", "lost", 2)
 
 

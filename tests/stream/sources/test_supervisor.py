@@ -13,9 +13,16 @@ from denseav.stream.audio.rolling_window import RollingWindow
 from denseav.stream.errors import SourceError
 from denseav.stream.sources import supervisor
 from denseav.stream.sources.camera import Camera
-from denseav.stream.sources.health import Board, Kind, State
+from denseav.stream.sources.health import Kind, SourceHealth, State
 from denseav.stream.sources.microphone import Microphone
-from denseav.stream.sources.supervisor import LAST_DELAY_S, ZEROS_S, Device, Pace, Seam, Supervised
+from denseav.stream.sources.supervisor import (
+    LAST_DELAY_S,
+    ZEROS_S,
+    BackOff,
+    Device,
+    Splicer,
+    SupervisedSource,
+)
 from denseav.stream.types import AudioBlock, Frame, Receiver, Source
 from tests.support.fakes import Collector
 from tests.support.media import grey, speak
@@ -30,21 +37,21 @@ class Kept:
 
     def __init__(self, kind: Kind, device: Device) -> None:
         self.lines: list[str] = []
-        self.board = Board(self.lines.append)
+        self.health = SourceHealth(self.lines.append)
         self.collector = Collector()
         self.closed: list[Source] = []
-        self.source = Supervised(kind, device, self.board, self.closed.append)
+        self.source = SupervisedSource(kind, device, self.health, self.closed.append)
         self.source.start(self.collector)
 
     @property
     def state(self) -> State:
-        (state,) = self.board.states()
+        (state,) = self.health.states()
         return state.state
 
     def until(self, *states: State, timeout_s: float = 20.0) -> float:
         """Wait for one of these states and return how long that took."""
         begun_s = time.monotonic()
-        while not self.board.states() or self.state not in states:
+        while not self.health.states() or self.state not in states:
             assert time.monotonic() - begun_s < timeout_s, (self.state, self.lines)
             time.sleep(0.005)
         return time.monotonic() - begun_s
@@ -88,7 +95,7 @@ def test_a_camera_is_back_each_time_it_is_served_again(
         assert all(frame.capture_s < lost_s for frame in kept.collector.frames)
         mjpeg_server.start()
         assert kept.until(State.RUNNING) < BACK_S
-        assert kept.board.states()[0].losses == count
+        assert kept.health.states()[0].losses == count
     kept.collector.wait_frames(len(kept.collector.frames) + 5)
     frames = kept.collector.frames
     assert [frame.index for frame in frames] == list(range(len(frames)))
@@ -293,14 +300,14 @@ def test_attempts_are_paced(keep: Keep) -> None:
 
 
 def test_delays_grow_to_a_limit_and_are_never_the_same() -> None:
-    pace = Pace()
-    delays_s = [pace.next_s() for _ in range(50)]
+    back_off = BackOff()
+    delays_s = [back_off.next_s() for _ in range(50)]
     assert delays_s[0] < 0.32 < delays_s[1] < 0.63
     assert max(delays_s) <= LAST_DELAY_S * 1.25
     assert min(delays_s[2:]) >= LAST_DELAY_S * 0.75
     assert len(set(delays_s[2:])) > 40
-    pace.reset()
-    assert pace.next_s() < 0.32
+    back_off.reset()
+    assert back_off.next_s() < 0.32
 
 
 @pytest.mark.usefixtures("_patient")
@@ -346,11 +353,11 @@ def test_a_microphone_may_come_back_with_another_rate(keep: Keep) -> None:
 
 
 def test_counts_never_go_back_where_times_overlap() -> None:
-    seam = Seam()
+    splicer = Splicer()
     one = AudioBlock(np.ones((441, 1), np.float32), 44_100, 0, 100.0)
-    seam.audio(one, seam.missed(one))
+    splicer.audio(one, splicer.missed(one))
     two = AudioBlock(np.ones((160, 1), np.float32), 16_000, 7, 99.9)
-    joined = seam.audio(two, seam.missed(two))
+    joined = splicer.audio(two, splicer.missed(two))
     assert joined.first_sample == 160
 
 
@@ -380,7 +387,7 @@ def test_stop_ends_everything_and_closes_once(mjpeg_server: MjpegServer) -> None
 
 def test_stop_without_start_closes_the_device() -> None:
     device, closed = Shy(), []
-    Supervised("camera", device, Board(print), closed.append).stop()
+    SupervisedSource("camera", device, SourceHealth(print), closed.append).stop()
     assert (device.stops, closed) == (1, [device])
 
 
