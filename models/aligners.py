@@ -79,18 +79,38 @@ class TokenMixer(nn.Module):
         """Choose how attention is computed: `sdpa` or `eager`."""
         self.block.attention.config._attn_implementation = kind
 
+    def mix(self, tokens_BNE: Tensor, mask_NN: Tensor | None) -> Tensor:
+        """Return tokens [B, N, E] that have seen the others; the mask is added to attention."""
+        mixed_BNE: Tensor = self.block(functional.pad(tokens_BNE, (self.padding, 0)), mask_NN)
+        return mixed_BNE[..., self.padding :]
+
     def forward(self, features_BET: Tensor, cls_BE: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Return features [B, E, T] and the CLS [B, E], each having seen all the others."""
         tokens_BTE = features_BET.transpose(1, 2)
         if cls_BE is not None:
             tokens_BTE = torch.cat((cls_BE.unsqueeze(1), tokens_BTE), dim=1)
-        mixed_BTE = self.block(functional.pad(tokens_BTE, (self.padding, 0)))[..., self.padding :]
+        mixed_BTE = self.mix(tokens_BTE, None)
         if cls_BE is None:
             return mixed_BTE.transpose(1, 2), None
         return mixed_BTE[:, 1:].transpose(1, 2), mixed_BTE[:, 0]
 
 
-class PoolAligner(nn.Module):
+class AudioAligner(nn.Module):
+    """What all audio aligners share: tokens, each from frames of its own, then one block."""
+
+    mixer: TokenMixer
+
+    def tokens(self, features_BDL: Tensor, cls_BD: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Return tokens [B, E, T] and the CLS [B, E] that have not seen one another."""
+        raise NotImplementedError
+
+    def forward(self, features_BDL: Tensor, cls_BD: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Return aligned features [B, E, T] and the aligned CLS [B, E]."""
+        mixed: tuple[Tensor, Tensor | None] = self.mixer(*self.tokens(features_BDL, cls_BD))
+        return mixed
+
+
+class PoolAligner(AudioAligner):
     """The released audio aligner: norm, two stride-3 convolutions, one transformer block."""
 
     def __init__(self, config: AudioConfig, code_dim: int) -> None:
@@ -102,17 +122,16 @@ class PoolAligner(nn.Module):
         self.cls_projection = nn.Linear(config.hidden, code_dim)
         self.mixer = TokenMixer(code_dim, config.aligner_heads)
 
-    def forward(self, features_BDL: Tensor, cls_BD: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Return aligned features [B, E, T] and the aligned CLS [B, E]."""
+    def tokens(self, features_BDL: Tensor, cls_BD: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Return tokens [B, E, T] and the CLS [B, E] that have not seen one another."""
         cls = None if cls_BD is None else self.cls_projection(self.norm(cls_BD))
         features = self.norm(features_BDL)
         for pool in self.pools:
             features, cls = pool(features, cls)
-        mixed: tuple[Tensor, Tensor | None] = self.mixer(features, cls)
-        return mixed
+        return features, cls
 
 
-class ProjectAligner(nn.Module):
+class ProjectAligner(AudioAligner):
     """The older audio aligners: norm and projection, `pools` normed convolutions, one block."""
 
     def __init__(self, config: AudioConfig, code_dim: int, *, pools: int) -> None:
@@ -123,17 +142,16 @@ class ProjectAligner(nn.Module):
         self.pools = nn.ModuleList(TimePool(code_dim, code_dim, normed=True) for _ in range(pools))
         self.mixer = TokenMixer(code_dim, config.aligner_heads)
 
-    def forward(self, features_BDL: Tensor, cls_BD: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Return aligned features [B, E, T] and the aligned CLS [B, E]."""
+    def tokens(self, features_BDL: Tensor, cls_BD: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Return tokens [B, E, T] and the CLS [B, E] that have not seen one another."""
         cls = None if cls_BD is None else self.cls_projection(cls_BD)
         features = self.projection(self.norm(features_BDL))
         for pool in self.pools:
             features, cls = pool(features, cls)
-        mixed: tuple[Tensor, Tensor | None] = self.mixer(features, cls)
-        return mixed
+        return features, cls
 
 
-def audio_aligner(config: AudioConfig, code_dim: int) -> PoolAligner | ProjectAligner:
+def audio_aligner(config: AudioConfig, code_dim: int) -> AudioAligner:
     """Build the audio aligner that the configuration names."""
     if config.aligner == "pool":
         return PoolAligner(config, code_dim)

@@ -38,6 +38,13 @@ class AudioEncoder(nn.Module):
         hidden_BLD: Tensor = self.hubert(wave_BS).last_hidden_state
         return hidden_BLD.transpose(1, 2)
 
+    def stem(self, wave_BS: Tensor) -> Tensor:
+        """Return frames [B, L, D] as they enter the encoder: each from its own 400 samples."""
+        extracted_BDL = self.hubert.feature_extractor(wave_BS)
+        hidden_BLD = self.hubert.feature_projection(extracted_BDL.transpose(1, 2))
+        masked_BLD: Tensor = self.hubert._mask_hidden_states(hidden_BLD)
+        return masked_BLD
+
     def fold_weight_norm(self) -> None:
         """Replace the weight-normed position convolution by the plain one it equals."""
         convolution = self.hubert.encoder.pos_conv_embed.conv

@@ -136,9 +136,14 @@ class AudioConfig:
         _fraction(self, "dropout", "layer_drop", "time_mask")
 
     @property
+    def frames_per_token(self) -> int:
+        """Return how many of the encoder's frames the aligner pools into one token."""
+        return 1 if self.aligner == "project" else 9
+
+    @property
     def token_hop_samples(self) -> int:
         """Return the distance between two audio tokens, in samples at 16 kHz."""
-        return STEM_HOP_SAMPLES * (1 if self.aligner == "project" else 9)
+        return STEM_HOP_SAMPLES * self.frames_per_token
 
     @property
     def token_span_samples(self) -> int:

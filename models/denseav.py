@@ -65,7 +65,7 @@ class DenseAV(nn.Module):
         features_BEhw, cls_BE = self.image_aligner(hidden_BDhw, hidden_cls_BD)
         if self.training and self.config.image.pool_width > 1:
             features_BEhw = functional.avg_pool2d(features_BEhw, self.config.image.pool_width)
-        return self._heads(features_BEhw, cls_BE)
+        return self.split_heads(features_BEhw, cls_BE)
 
     def encode_audio(self, wave_BS: Tensor) -> Tensor:
         """Encode waveforms into features [B, K, C, T].
@@ -92,7 +92,7 @@ class DenseAV(nn.Module):
         features_BET, cls_BE = self.audio_aligner(hidden_BDL, cls_BD)
         if self.training and self.config.audio.pool_width > 1:
             features_BET = functional.avg_pool1d(features_BET, self.config.audio.pool_width)
-        return self._heads(features_BET, cls_BE)
+        return self.split_heads(features_BET, cls_BE)
 
     def similarity(self, features_BKCHW: Tensor, features_BKCT: Tensor) -> Tensor:
         """Return the similarity volume [B, K, T, H, W] of each image with its audio."""
@@ -101,6 +101,19 @@ class DenseAV(nn.Module):
     def forward(self, image_B3HW: Tensor, wave_BS: Tensor) -> tuple[Tensor, Tensor]:
         """Encode both: `encode_image` and `encode_audio` in one call, as data parallelism needs."""
         return self.encode_image(image_B3HW), self.encode_audio(wave_BS)
+
+    def split_heads(self, features_BEx: Tensor, cls_BE: Tensor | None) -> Tensor:
+        """Return aligned features [B, E, ...] head by head, [B, K, C, ...]; the CLS rides along."""
+        if self.config.unit_vectors:
+            features_BEx = functional.normalize(features_BEx, dim=1)
+        heads, (batch, _, *grid) = len(self.config.heads), features_BEx.shape
+        features_BKCx = features_BEx.reshape(batch, heads, -1, *grid)
+        if not self.config.cls_similarity:
+            return features_BKCx
+        assert cls_BE is not None
+        cls_BKC1 = cls_BE.reshape(batch, heads, -1, *(1 for _ in grid))
+        cls_BKCx = cls_BKC1.expand_as(features_BKCx)
+        return torch.cat((features_BKCx, cls_BKCx), dim=2)
 
     def set_attention(self, kind: str) -> None:
         """Choose how attention is computed.
@@ -121,15 +134,3 @@ class DenseAV(nn.Module):
         self.eval()
         self.audio_encoder.fold_weight_norm()
         self.image_encoder.bake(height, width)
-
-    def _heads(self, features_BEx: Tensor, cls_BE: Tensor | None) -> Tensor:
-        if self.config.unit_vectors:
-            features_BEx = functional.normalize(features_BEx, dim=1)
-        heads, (batch, _, *grid) = len(self.config.heads), features_BEx.shape
-        features_BKCx = features_BEx.reshape(batch, heads, -1, *grid)
-        if not self.config.cls_similarity:
-            return features_BKCx
-        assert cls_BE is not None
-        cls_BKC1 = cls_BE.reshape(batch, heads, -1, *(1 for _ in grid))
-        cls_BKCx = cls_BKC1.expand_as(features_BKCx)
-        return torch.cat((features_BKCx, cls_BKCx), dim=2)

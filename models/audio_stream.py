@@ -1,0 +1,226 @@
+"""The audio encoder as a stream: each sample is encoded once; a step's state goes into the next.
+
+The newest token's samples and the state enter; features of the newest tokens and the next state
+leave, all plain tensors of fixed shapes. What stays the same is kept: frames before the
+transformer, its keys and values, tokens before the aligner's mixer. What new audio changes most,
+the last tokens, is computed anew. `streaming_mask.encode_audio_streamed` is the oracle.
+
+Scaling is the caller's affair: a sample is scaled as it enters, and never again.
+
+S samples at 16 kHz, L frames, N keys, R tokens computed in a step, D hidden, E shared channels,
+H attention heads, K heads, C channels of a head.
+"""
+
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers.models.hubert.modeling_hubert import (
+    HubertAttention,
+    HubertEncoderLayerStableLayerNorm,
+)
+
+from denseav.models.config import STEM_HOP_SAMPLES, STEM_SPAN_SAMPLES
+from denseav.models.denseav import DenseAV
+from denseav.models.streaming_mask import StreamConfig
+
+OVERLAP_SAMPLES = STEM_SPAN_SAMPLES - STEM_HOP_SAMPLES
+LOUDEST = 1000.0  # deviations; a sample of more, or that is no number, would never be forgotten
+
+
+class StreamState(NamedTuple):
+    """What a stream remembers between two steps.
+
+    `filled` of its tokens are real, int64 [1]; `samples` are the last 80, float32; `frames`
+    [L, D] enter the transformer again, those before them only its position convolution; `tokens`
+    [N, E] and each layer's `keys` and `values` [H, N, D / H] are final, oldest first.
+    """
+
+    filled: Tensor
+    samples_S: Tensor
+    frames_LD: Tensor
+    tokens_NE: Tensor
+    keys_HND: tuple[Tensor, ...]
+    values_HND: tuple[Tensor, ...]
+
+    def named(self) -> dict[str, Tensor]:
+        """Return all tensors by name, in the order that `from_flat` takes."""
+        layers = range(len(self.keys_HND))
+        return {
+            "filled": self.filled,
+            "samples": self.samples_S,
+            "frames": self.frames_LD,
+            "tokens": self.tokens_NE,
+            **{f"keys_{layer}": self.keys_HND[layer] for layer in layers},
+            **{f"values_{layer}": self.values_HND[layer] for layer in layers},
+        }
+
+    @classmethod
+    def from_flat(cls, tensors: tuple[Tensor, ...]) -> "StreamState":
+        """Return the state of which these are the tensors, in the order of `named`."""
+        filled, samples_S, frames_LD, tokens_NE, *cached = tensors
+        layers = len(cached) // 2
+        keys, values = tuple(cached[:layers]), tuple(cached[layers:])
+        return cls(filled, samples_S, frames_LD, tokens_NE, keys, values)
+
+
+class AudioStream(nn.Module):
+    """A network's audio encoder, aligner and heads, a token at a time; in evaluation mode."""
+
+    def __init__(self, model: DenseAV, config: StreamConfig) -> None:
+        super().__init__()
+        self.model = model
+        self.config = config
+        self.frames_per_token = model.config.audio.frames_per_token
+        self.active_frames = config.active_tokens * self.frames_per_token
+        self.positions_before = model.config.audio.position_kernel // 2
+
+    def start(self) -> StreamState:
+        """Return the state before any audio."""
+        audio, config = self.model.config.audio, self.config
+        like = next(self.model.parameters())
+        context_frames = config.context_tokens * self.frames_per_token
+        cache = (audio.heads, context_frames, audio.hidden // audio.heads)
+        frames = config.revisit * self.frames_per_token + self.positions_before
+        return StreamState(
+            torch.zeros(1, dtype=torch.int64, device=like.device),
+            torch.zeros(OVERLAP_SAMPLES, device=like.device),
+            like.new_zeros(frames, audio.hidden),
+            like.new_zeros(config.context_tokens, self.model.config.code_dim),
+            tuple(like.new_zeros(cache) for _ in range(audio.layers)),
+            tuple(like.new_zeros(cache) for _ in range(audio.layers)),
+        )
+
+    def forward(self, wave_S: Tensor, state: StreamState) -> tuple[Tensor, StreamState]:
+        """Take one token more.
+
+        Parameters
+        ----------
+        wave_S
+            float32, scaled; exactly the samples of the new token, `token_span_samples` of them.
+            The first 80 are those that the step before ended with and filled only in a first
+            step. A sample that is no number, or beyond 1000 deviations, counts as silence.
+        state
+            `start()`, or what the step before returned.
+
+        Returns
+        -------
+        tuple[Tensor, StreamState]
+            The features [K, C, R] of the newest R tokens, oldest first, zeros for those before
+            the audio began; and the next state.
+        """
+        tokens = self.config.context_tokens + self.config.active_tokens
+        filled = (state.filled + 1).clamp(max=tokens)
+        wave_S = self._joined(wave_S, state)
+        frames_LD = torch.cat((state.frames_LD, self._stem(wave_S)))
+        hidden_LD, keys_HND, values_HND = self._transform(frames_LD, state, filled)
+        features_KCR, tokens_NE = self._align(hidden_LD, state, filled)
+        return features_KCR, StreamState(
+            filled,
+            wave_S[-OVERLAP_SAMPLES:],
+            frames_LD[self.frames_per_token :],
+            tokens_NE,
+            keys_HND,
+            values_HND,
+        )
+
+    def _joined(self, wave_S: Tensor, state: StreamState) -> Tensor:
+        """Put the samples that are there already, as they were scaled, before the new ones."""
+        wave_S = torch.where(wave_S.abs() <= LOUDEST, wave_S, torch.zeros_like(wave_S))
+        before_S = torch.where(state.filled > 0, state.samples_S, wave_S[:OVERLAP_SAMPLES])
+        return torch.cat((before_S, wave_S[OVERLAP_SAMPLES:]))
+
+    def _stem(self, wave_S: Tensor) -> Tensor:
+        dtype = next(self.model.parameters()).dtype
+        frames_BLD: Tensor = self.model.audio_encoder.stem(wave_S[None].to(dtype))
+        return frames_BLD[0]
+
+    def _transform(
+        self, frames_LD: Tensor, state: StreamState, filled: Tensor
+    ) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Return the active frames [L, D], and each layer's next keys and values."""
+        encoder = self.model.audio_encoder.hubert.encoder
+        hidden_LD = frames_LD[self.positions_before :] + self._positions(frames_LD)
+        mask_N = self._mask(filled, self.frames_per_token)
+        keys, values = [], []
+        for module, keys_HND, values_HND in zip(
+            encoder.layers, state.keys_HND, state.values_HND, strict=True
+        ):
+            layer = cast(HubertEncoderLayerStableLayerNorm, module)
+            normed_LD = layer.layer_norm(hidden_LD)
+            attended_LD, keys_HND, values_HND = self._attend(
+                layer.attention, normed_LD, keys_HND, values_HND, mask_N
+            )
+            hidden_LD = hidden_LD + attended_LD
+            hidden_LD = hidden_LD + layer.feed_forward(layer.final_layer_norm(hidden_LD))
+            keys.append(keys_HND)
+            values.append(values_HND)
+        return encoder.layer_norm(hidden_LD), tuple(keys), tuple(values)
+
+    def _positions(self, frames_LD: Tensor) -> Tensor:
+        """Return the active frames' position terms [L, D]: no frame after the newest is there."""
+        embedding = self.model.audio_encoder.hubert.encoder.pos_conv_embed
+        convolution = embedding.conv
+        after = convolution.kernel_size[0] - 1 - self.positions_before
+        placed_1DL = functional.conv1d(
+            functional.pad(frames_LD.T[None], (0, after)),
+            convolution.weight,
+            convolution.bias,
+            groups=convolution.groups,
+        )
+        activated_1DL: Tensor = cast(nn.Module, embedding.activation)(placed_1DL)
+        return activated_1DL[0].T
+
+    def _attend(
+        self,
+        attention: HubertAttention,
+        normed_LD: Tensor,
+        keys_HND: Tensor,
+        values_HND: Tensor,
+        mask_N: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Let the active frames see the remembered ones and themselves; remember the oldest."""
+        heads = attention.num_heads
+
+        def split(projected_LD: Tensor) -> Tensor:
+            return projected_LD.reshape(len(projected_LD), heads, -1).transpose(0, 1)
+
+        keys_HND = torch.cat((keys_HND, split(attention.k_proj(normed_LD))), dim=1)
+        values_HND = torch.cat((values_HND, split(attention.v_proj(normed_LD))), dim=1)
+        queries_HLD = split(attention.q_proj(normed_LD) * attention.scaling)
+        scores_HLN = torch.matmul(queries_HLD, keys_HND.transpose(1, 2)).float() + mask_N
+        weights_HLN = functional.softmax(scores_HLN, dim=-1).to(values_HND.dtype)
+        seen_LHD = torch.matmul(weights_HLN, values_HND).transpose(0, 1)
+        attended_LD: Tensor = attention.out_proj(seen_LHD.flatten(1))
+        kept = slice(self.frames_per_token, -self.active_frames + self.frames_per_token or None)
+        return attended_LD, keys_HND[:, kept], values_HND[:, kept]
+
+    def _align(
+        self, hidden_LD: Tensor, state: StreamState, filled: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the active tokens' features [K, C, R], and the tokens to remember."""
+        aligner, active = self.model.audio_aligner, self.config.active_tokens
+        cls_BD = None if self.model.audio_cls is None else self.model.audio_cls[None]
+        new_BER, cls_BE = aligner.tokens(hidden_LD.T[None], cls_BD)
+        tokens_NE = torch.cat((state.tokens_NE, new_BER[0].T))
+        mask_N, sequence_NE = self._mask(filled, 1), tokens_NE
+        if cls_BE is not None:
+            mask_N = functional.pad(mask_N, (1, 0))
+            sequence_NE = torch.cat((cls_BE, tokens_NE))
+        mixed_BNE = aligner.mixer.mix(sequence_NE[None], mask_N.to(sequence_NE.dtype)[None, None])
+        mixed_BER = mixed_BNE[:, -active:].transpose(1, 2)
+        features_KCR = self.model.split_heads(
+            mixed_BER, None if cls_BE is None else mixed_BNE[:, 0]
+        )[0]
+        begun_R = torch.arange(active, device=filled.device) >= active - filled
+        return features_KCR * begun_R, tokens_NE[1 : 1 + self.config.context_tokens]
+
+    def _mask(self, filled: Tensor, each: int) -> Tensor:
+        """Return what is added to attention, [1, N]: -inf for what was before the audio began.
+
+        Each token is `each` keys.
+        """
+        keys = (self.config.context_tokens + self.config.active_tokens) * each
+        begun_N = torch.arange(keys, device=filled.device) >= keys - filled * each
+        return torch.where(begun_N, 0.0, float("-inf"))[None]
