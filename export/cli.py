@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -28,9 +29,10 @@ from denseav.export.runtime.bundle import (
 from denseav.models import CheckpointError, DenseAV, load
 
 _SOURCES = """\
-SOURCE is a checkpoint folder of ours, a released .ckpt file, a folder in Hugging Face form, a hub
-id (hf:mhamilton723/DenseAV-sound-language), or a configuration .json (random weights, and the
-bundle says so).
+SOURCE is demo (the small network in the package, which knows windows of 2 s), a checkpoint folder
+of ours, a released .ckpt file, a folder in Hugging Face form, a hub id
+(hf:mhamilton723/DenseAV-sound-language), or a configuration .json (random weights, and the bundle
+says so).
 
 --calibration FOLDER sets from which similarity on each head lights up. It holds pictures with
 sound that does not belong to them: NAME.png or NAME.jpg beside NAME.wav, 16 kHz, one channel.
@@ -153,7 +155,15 @@ def _rebuild(out: Path, console: Console) -> None:
         if old.calibration:
             manifest = replace(manifest, heads=old.heads, calibration=old.calibration)
             write_manifest(folder, manifest)
+        _keep_the_rest(out, old, folder)
     _say_how_to_run(out, manifest, console)
+
+
+def _keep_the_rest(out: Path, old: Manifest, folder: Path) -> None:
+    """Copy what lies in the old folder beside the bundle: the model's card and weights."""
+    for path in out.iterdir():
+        if path.is_file() and path.name not in old.files and not (folder / path.name).exists():
+            shutil.copy2(path, folder / path.name)
 
 
 def _build(model: DenseAV, plan: Plan, folder: Path, console: Console) -> Manifest:

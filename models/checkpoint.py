@@ -8,6 +8,7 @@ import json
 import pickle
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +26,7 @@ from denseav.models.lora import merge
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 HUB = "hf:"
+DEMO = "demo"
 SEED = 0
 
 LoraUse = Literal["merged", "separate"]
@@ -37,10 +39,11 @@ def load(source: str | Path, *, lora: LoraUse = "merged") -> DenseAV:
     Parameters
     ----------
     source
-        One of: a folder of ours (`config.json` with `model.safetensors`); a folder in the
-        released Hugging Face form; a released Lightning `.ckpt`; a hub id such as
-        `hf:mhamilton723/DenseAV-sound-language`, optionally with `@revision`; or a bare
-        configuration `.json`, which gives random weights, always the same, marked untrained.
+        One of: `demo`, the small network that is part of the package; a folder of ours
+        (`config.json` with `model.safetensors`); a folder in the released Hugging Face form; a
+        released Lightning `.ckpt`; a hub id such as `hf:mhamilton723/DenseAV-sound-language`,
+        optionally with `@revision`; or a bare configuration `.json`, which gives random weights,
+        always the same, marked untrained.
     lora
         `merged` adds LoRA weights to those they stand beside, to run and to export; `separate`
         keeps them apart, to train on. The outputs are the same. A model without LoRA stays so.
@@ -94,14 +97,16 @@ def fill(config: ModelConfig, weights: Weights) -> DenseAV:
 
 def _read(source: str) -> tuple[ModelConfig, Weights | None]:
     path = Path(source)
+    if source == DEMO:  # a folder of that name is ./demo
+        return _read_folder(Path(str(files("denseav.export") / "demo")), source)
     if source.startswith(HUB):
         return _read_folder(_download(source), source)
     if path.is_dir():
         return _read_folder(path, source)
     if not path.exists():
         raise CheckpointError(
-            f"{source} does not exist; give a model's folder, a .ckpt, a configuration .json or "
-            "a hub id such as hf:mhamilton723/DenseAV-sound-language"
+            f"{source} does not exist; give a model's folder, a .ckpt, a configuration .json, "
+            "demo, or a hub id such as hf:mhamilton723/DenseAV-sound-language"
         )
     if path.suffix == ".json":
         return replace(_config(path), trained=False), None

@@ -314,8 +314,10 @@ def test_rebuilding_puts_new_engines_in_the_place_of_the_old(
 ) -> None:
     before = (bundle.folder / "image.engine").read_bytes()
     heat = heat_of(session, pictures[0], sounds[0])
+    (bundle.folder / "CARD.md").write_text("what it is")
     assert cli.main(["--rebuild-engines", str(bundle.folder)]) == 0
     rebuilt = open_bundle(bundle.folder)
+    assert (bundle.folder / "CARD.md").read_text() == "what it is"
     assert (bundle.folder / "image.engine").read_bytes() != before
     assert dataclasses.replace(rebuilt.manifest, files={}, parity={}, engine_parity={}) == (
         dataclasses.replace(bundle.manifest, files={}, parity={}, engine_parity={})
