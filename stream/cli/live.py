@@ -62,7 +62,7 @@ def _keep_standard_error() -> None:
 
 
 def _stop_on_signals(stop: threading.Event, opened: threading.Event) -> None:
-    """Set `stop` at Ctrl-C or SIGTERM, even while a library keeps the main thread.
+    """Set `stop` at Ctrl-C, SIGTERM or SIGHUP, even while a library keeps the main thread.
 
     Python runs its own handlers only between two lines of the main thread, and an absent camera
     or a large model keeps it for seconds.
@@ -70,8 +70,9 @@ def _stop_on_signals(stop: threading.Event, opened: threading.Event) -> None:
     asks, asked = socket.socketpair()
     asks.setblocking(False)
     signal.set_wakeup_fd(asks.fileno(), warn_on_full_buffer=False)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):  # Windows closes no terminal with a signal
+            signal.signal(getattr(signal, name), lambda *_: None)
 
     def wait() -> None:
         with (

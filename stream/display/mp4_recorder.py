@@ -1,18 +1,24 @@
-"""Canvases and sound enter with their times; an MP4 file that anything plays leaves.
+"""An MP4 recording: canvases `[H, W, 3]` and `AudioBlock`s with their times in, a file out.
 
 Pictures keep their capture times (the frame rate varies), sound is put where its times say, and
-both count from the first picture. The file is written beside its final name and gets that name
-only when it is complete. Encoding runs on the caller's thread.
+both count from the first picture. While it is written the file is `NAME.part.mp4`, in fragments of
+a second, so that it plays up to the last of them whatever ends the program; complete, it is made
+an ordinary MP4 and gets its name. Encoding runs on the caller's thread.
 
 Axes: S samples, C channels.
 """
 
+import errno
+import io
+import os
+import struct
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -27,6 +33,8 @@ from denseav.stream.errors import OutputError
 from denseav.stream.types import AudioBlock
 
 SOUND_RATE_HZ = 48_000
+FRAGMENT_S = 1.0  # what a kill or a power cut costs, at most, beside what the encoders hold
+_BOX = struct.Struct(">I4s")  # what every part of an MP4 begins with: its length and kind
 _TICK = Fraction(1, 90_000)  # of a second: the times of pictures are rounded to it
 _DRIFT_S = 0.02  # how far sound that goes on may be from its time before it is put right
 _LATE_S = 5.0  # sound this much behind the pictures is taken to be missing
@@ -38,36 +46,36 @@ class Recorder:
 
     Parameters
     ----------
-    path : the file to make, `NAME.mp4`; it must not exist yet.
+    path : the file to make, `NAME.mp4`; neither it nor `NAME.part.mp4` may exist yet.
     width, height : of the pictures, both even.
     sound : whether the file has a sound track (48 kHz stereo; what is missing is silence).
 
     Raises
     ------
     OutputError
-        Here and from every method, when the file cannot be written. Nothing is left behind, and
-        the recorder is done.
+        Here and from every method, when the file cannot be written. The recorder is done; what
+        was written until then stays under the name `NAME.part.mp4`, if any of it plays.
     """
 
     def __init__(self, path: Path, width: int, height: int, sound: bool = True) -> None:
         if path.suffix.lower() != ".mp4":
             raise OutputError(f"cannot record to {path}: recordings are MP4, so name it NAME.mp4")
         self._path = path
-        self._part = path.with_name(f"{path.stem}.part.mp4")
         self._size = (width, height)
         self._start_s: float | None = None
         self._last_tick = -1
         self._early: deque[AudioBlock] = deque(maxlen=_EARLY_BLOCKS)
         self._track = _Track()
-        self._open = False
-        with self._or_discard():
-            if path.exists():
-                raise OutputError(f"{path} exists already; choose another name or delete it")
-            self._container = av.open(str(self._part), "w")
-            self._open = True
+        self._file = _part_file(path)
+        self._open = True
+        try:
+            self._container = _container(self._file)
             self._video = _video_stream(self._container, width, height)
             self._sound = _sound_stream(self._container) if sound else None
             self._container.start_encoding()  # what cannot be written says so now
+        except (OSError, av.FFmpegError) as error:
+            self._discard()
+            raise _cannot_record(path, error) from None
 
     def frame(self, canvas: Canvas, capture_s: float) -> None:
         """Write a picture. One of another size is fitted into the recording's, between bars."""
@@ -80,7 +88,7 @@ class Recorder:
         planes = cv2.cvtColor(canvas, cv2.COLOR_BGR2YUV_I420).astype(np.uint8, copy=False)
         picture = av.VideoFrame.from_ndarray(planes, format="yuv420p")
         picture.pts, picture.time_base = self._last_tick, _TICK
-        with self._or_discard():
+        with self._or_keep():
             self._container.mux(self._video.encode(picture))
         while self._early:
             self.audio(self._early.popleft())
@@ -102,13 +110,14 @@ class Recorder:
             return None
         self._encode(self._track.fill(float(self._last_tick * _TICK)))
         self._encode(self._track.finish())
-        with self._or_discard():
+        with self._or_keep():
             self._container.mux(self._video.encode())
             if self._sound is not None:
                 self._container.mux(self._sound.encode())
             self._container.close()
+            self._file.close()
             self._open = False
-            self._part.replace(self._path)
+            _rename(self._file.path, self._path)
         return self._path
 
     def _encode(self, samples_SC: NDArray[np.float32]) -> None:
@@ -118,27 +127,141 @@ class Recorder:
         frame = av.AudioFrame.from_ndarray(planar_CS, format="fltp", layout="stereo")
         frame.sample_rate, frame.time_base = SOUND_RATE_HZ, Fraction(1, SOUND_RATE_HZ)
         frame.pts = self._track.end - len(samples_SC)
-        with self._or_discard():
+        with self._or_keep():
             self._container.mux(self._sound.encode(frame))
 
     @contextmanager
-    def _or_discard(self) -> Iterator[None]:
+    def _or_keep(self) -> Iterator[None]:
+        """Let go of a file that takes no more, without another byte, so that it stays whole."""
         try:
             yield
         except (OSError, av.FFmpegError) as error:
-            self._discard()
+            if not self._keep_what_plays():
+                self._discard()
+                raise _cannot_record(self._path, error) from None
             raise OutputError(
-                f"cannot write the recording {self._path} ({error.strerror}); "
-                "choose a folder that exists, can be written and has space left"
+                f"cannot write the recording {self._path} ({error.strerror}); what was recorded "
+                f"until then is kept in {self._file.path}"
             ) from None
 
-    def _discard(self) -> None:
+    def _keep_what_plays(self) -> bool:
         if self._open:
             self._open = False
+            self._file.seal()
             with suppress(OSError, av.FFmpegError):
                 self._container.close()
+            self._file.close()
+            return _cut_torn(self._file.path) > 0
+        return True  # it is complete, and only has another name
+
+    def _discard(self) -> None:
+        self._open = False
+        self._file.close()
         with suppress(OSError):
-            self._part.unlink(missing_ok=True)
+            self._file.path.unlink(missing_ok=True)
+
+
+class _PartFile(io.RawIOBase):
+    """A file that nobody else has, and that takes nothing more once it is sealed or has failed.
+
+    FFmpeg ends an MP4 by changing its beginning: what cannot be ended must not be begun to.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = path.open("xb", buffering=0)  # "x" follows no link and overwrites nothing
+        self._sealed = False
+
+    def write(self, data: Any) -> int:
+        """Write all of it, or raise and be sealed."""
+        view = memoryview(data)
+        try:
+            while len(view) and not self._sealed:
+                view = view[self._file.write(view) :]
+        except OSError:
+            self._sealed = True
+            raise
+        return len(memoryview(data))
+
+    def seal(self) -> None:
+        """Take nothing more: what is written from now on is gone."""
+        self._sealed = True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Move to where is read or written next."""
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """Return where is read or written next."""
+        return self._file.tell()
+
+    def seekable(self) -> bool:
+        """Return that it can be moved within."""
+        return True
+
+    def writable(self) -> bool:
+        """Return that it can be written."""
+        return True
+
+    def close(self) -> None:
+        """Let go of it. May be called twice."""
+        self._file.close()
+        super().close()
+
+
+def _part_file(path: Path) -> _PartFile:
+    """Make the file that a recording is written to until it is complete."""
+    part = path.with_name(f"{path.stem}.part.mp4")
+    if os.path.lexists(path):
+        raise OutputError(f"{path} exists already; choose another name or delete it")
+    try:
+        return _PartFile(part)
+    except FileExistsError:
+        raise OutputError(
+            f"{part} exists already: another run records there, or one was cut off, and what it "
+            "recorded plays; choose another name, or move that file away"
+        ) from None
+    except OSError as error:
+        raise _cannot_record(path, error) from None
+
+
+def _rename(part: Path, path: Path) -> None:
+    """Give a file its name, and never take it from another that has it meanwhile."""
+    try:
+        path.hardlink_to(part)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
+        part.rename(path)
+    else:
+        part.unlink()
+
+
+def _cut_torn(path: Path) -> int:
+    """Cut off what follows a file's last complete fragment; return how many there are."""
+    end, count = 0, 0
+    with path.open("r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        at = 0
+        while at + _BOX.size <= size:
+            file.seek(at)
+            length, kind = _BOX.unpack(file.read(_BOX.size))
+            at += length
+            if kind == b"mdat" and length and at <= size:
+                end, count = at, count + 1
+            elif length < _BOX.size:  # a box beyond 4 GiB, or none
+                break
+        file.truncate(end)
+    return count
+
+
+def _cannot_record(path: Path, error: OSError | av.FFmpegError) -> OutputError:
+    return OutputError(
+        f"cannot write the recording {path} ({error.strerror}); "
+        "choose a folder that exists, can be written and has space left"
+    )
 
 
 def _fitted(canvas: Canvas, width: int, height: int) -> Canvas:
@@ -221,6 +344,15 @@ def _stereo(samples_SC: NDArray[np.float32]) -> NDArray[np.float32]:
     if samples_SC.shape[1] == 2:
         return np.ascontiguousarray(samples_SC, np.float32)
     return np.repeat(samples_SC.mean(axis=1, keepdims=True, dtype=np.float32), 2, axis=1)
+
+
+def _container(file: _PartFile) -> av.container.OutputContainer:
+    options = {
+        "movflags": "hybrid_fragmented+delay_moov",  # the sound's lead-in is known only then
+        "frag_duration": str(round(1e6 * FRAGMENT_S)),
+        "flush_packets": "1",
+    }
+    return av.open(file, "w", format="mp4", options=options)
 
 
 def _video_stream(container: av.container.OutputContainer, width: int, height: int) -> VideoStream:
