@@ -28,6 +28,16 @@ settings.register_profile("tests", deadline=None, derandomize=True)
 settings.load_profile("tests")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep a file in one process, for its fixtures; what takes its time comes first, one by one."""
+    for item in items:
+        file = f"{item.path.parent.name}/{item.path.stem}"
+        realtime = item.get_closest_marker("realtime")
+        item.add_marker(pytest.mark.xdist_group("realtime" if realtime else file))
+    items.sort(key=lambda item: item.get_closest_marker("realtime") is None)
+
+
 @pytest.fixture(autouse=True)
 def _no_live_run_is_left() -> Iterator[None]:
     yield

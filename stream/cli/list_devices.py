@@ -101,6 +101,7 @@ def _linux_cameras(sysfs: Path = SYSFS, dev: Path = DEV) -> list[CameraDevice]:
 
 def _captures_video(path: Path) -> bool:
     """Ask the driver whether this node gives pictures: a webcam has others, for metadata."""
+    assert sys.platform != "win32"  # Linux alone has such nodes, and Windows no `fcntl`
     import fcntl
 
     answer = bytearray(CAPABILITIES.size)

@@ -125,11 +125,12 @@ def _open(destination: str, flags: int) -> int:
         if sys.stdout is None:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         return sys.stdout.fileno()
+    how = os.O_WRONLY | os.O_CREAT | flags
+    if sys.platform == "win32":
+        return os.open(destination, how, 0o666)
     # A pipe that nobody reads is an error at once, and no endless wait.
-    at_once = getattr(os, "O_NONBLOCK", 0)
-    file = os.open(destination, os.O_WRONLY | os.O_CREAT | at_once | flags, 0o666)
-    if at_once:
-        os.set_blocking(file, True)
+    file = os.open(destination, how | os.O_NONBLOCK, 0o666)
+    os.set_blocking(file, True)
     return file
 
 

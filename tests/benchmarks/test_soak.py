@@ -11,6 +11,8 @@ import pytest
 
 from tests.support.live_command import COMMAND
 
+pytestmark = pytest.mark.realtime
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 LEAKING = """
 import json, sys, threading, time

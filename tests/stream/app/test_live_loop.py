@@ -20,6 +20,8 @@ from tests.support.fake_session import FakeSession, fake_manifest
 from tests.support.fakes import FakeCamera, FakeMicrophone
 from tests.support.stalls import thrice, until, until_threads
 
+pytestmark = pytest.mark.realtime
+
 PICTURE = np.zeros((48, 64, 3), dtype=np.uint8)
 
 

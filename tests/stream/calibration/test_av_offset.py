@@ -20,6 +20,8 @@ from tests.support.media import ffmpeg, grey, write_clip
 from tests.support.servers import MjpegServer, PulseServer
 from tests.support.stalls import thrice
 
+pytestmark = pytest.mark.realtime
+
 FPS, RATE_HZ = 30, 48_000
 FLASH_FRAMES = (20, 57, 88, 133, 166)
 TOKEN_S = TOKEN_HOP_SAMPLES / 16_000

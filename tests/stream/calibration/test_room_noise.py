@@ -20,6 +20,8 @@ from tests.support.fake_session import FakeSession, fake_manifest
 from tests.support.fakes import FakeSource
 from tests.support.live_command import live
 
+pytestmark = pytest.mark.realtime
+
 PICTURE = np.full((16, 24, 3), 51, np.uint8)  # a fifth of white
 
 

@@ -17,6 +17,8 @@ from denseav.stream.errors import UsageError
 from denseav.stream.stats.stats import Stats
 from tests.support.live_command import LiveProcess, live
 
+pytestmark = pytest.mark.realtime
+
 DEMO = ("--demo", "--headless", "--device", "cpu")
 
 

@@ -36,6 +36,8 @@ from tests.support.media import ffmpeg
 from tests.support.servers import MjpegServer, PulseServer, RtspServer
 from tests.support.stalls import until
 
+pytestmark = pytest.mark.realtime
+
 ORANGE_OR_BLUE = ((0, 159, 230), (233, 180, 86))  # the colours of the heads
 
 

@@ -17,6 +17,8 @@ from tests.support.live_command import LiveProcess, live
 from tests.support.media import grey
 from tests.support.servers import MjpegServer, PulseServer
 
+pytestmark = pytest.mark.realtime
+
 
 def test_a_picture_shows_when_it_was_made() -> None:
     before_s = time.monotonic()

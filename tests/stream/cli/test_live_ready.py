@@ -11,6 +11,8 @@ from denseav.stream.types import Frame, Heatmap
 from tests.support.fake_session import FakeSession
 from tests.support.fakes import FakeCamera
 
+pytestmark = pytest.mark.realtime
+
 
 def heatmap(audio_end_s: float | None) -> Heatmap:
     frame = Frame(np.zeros((48, 64, 3), np.uint8), 0, 1.0)

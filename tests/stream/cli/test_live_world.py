@@ -19,10 +19,13 @@ from denseav.train.world.shots import FRAME_RATE, FRAME_SAMPLES, box, look, make
 from tests.support.feeds import free_endpoint
 from tests.support.live_command import LiveProcess
 
-pytestmark = pytest.mark.skipif(
-    ctypes.util.find_library("espeak-ng") is None or shutil.which("ffmpeg") is None,
-    reason="needs espeak-ng and ffmpeg",
-)
+pytestmark = [
+    pytest.mark.realtime,
+    pytest.mark.skipif(
+        ctypes.util.find_library("espeak-ng") is None or shutil.which("ffmpeg") is None,
+        reason="needs espeak-ng and ffmpeg",
+    ),
+]
 PARTS = library(held_out=True)
 NEAR = 24  # pixels of 640; the grid's cells are 30
 

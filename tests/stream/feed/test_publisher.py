@@ -21,6 +21,8 @@ from denseav.stream.types import Heatmap
 from tests.support.feeds import ORIGIN, free_endpoint, heatmap, publish_until, publishing, status_of
 from tests.support.stalls import until, until_threads
 
+pytestmark = pytest.mark.realtime
+
 
 @pytest.fixture
 def endpoint() -> str:

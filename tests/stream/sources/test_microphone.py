@@ -18,6 +18,8 @@ from tests.support.media import read_sound, speak
 from tests.support.servers import PulseServer
 from tests.support.stalls import thrice
 
+pytestmark = pytest.mark.realtime
+
 
 @pytest.fixture(autouse=True)
 def _portaudio_looks_again() -> None:

@@ -13,6 +13,8 @@ from denseav.stream.types import AudioBlock, Frame
 from tests.support.fakes import Collector
 from tests.support.media import LEVELS, cut
 
+pytestmark = pytest.mark.realtime
+
 
 def test_looping_goes_on_without_a_seam(exact: Path) -> None:
     items = list(itertools.islice(endless(Clip(exact)), 220))

@@ -11,6 +11,8 @@ from denseav.stream.audio.rolling_window import RollingWindow
 from denseav.stream.sources.sample_clock import BUCKETS, SampleClock, driver_time_s, line_below
 from denseav.stream.types import AudioBlock
 
+pytestmark = pytest.mark.realtime
+
 RATE_HZ = 48_000
 BLOCK = 960
 START_S = 123_456.0  # of the monotonic clock: a machine that has run for a day

@@ -20,6 +20,8 @@ from denseav.stream.stats import json_lines
 from denseav.stream.stats.json_lines import StatsLines, check_destination
 from tests.support.live_command import COMMAND, environment, live
 
+pytestmark = pytest.mark.realtime
+
 
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:

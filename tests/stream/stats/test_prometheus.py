@@ -15,6 +15,8 @@ from denseav.stream.stats.stats import Stats
 from tests.support.live_command import LiveProcess, live
 from tests.support.ports import free_port
 
+pytestmark = pytest.mark.realtime
+
 RUN = {"backend": "fake", "model": "demo"}
 
 
