@@ -44,7 +44,7 @@ _PEAK_BYTES_MAX = 1 << 20  # what decoding a message of at most some kB may take
 def seeds() -> list[bytes]:
     """Return good messages of all kinds."""
     heads = tuple(Head(name=name, threshold=0.5, ceiling=1.0) for name in ("speech", "sound"))
-    origin = Origin(camera="fuzz", heads=heads, model="0" * 64, backend="cpu", precision="fp32")
+    origin = Origin(camera_id="fuzz", heads=heads, model="0" * 64, backend="cpu", precision="fp32")
     frame = Frame(np.zeros((48, 64, 3), np.uint8), 0, 1.0)
     found = []
     for shape in ((2, 4, 6), (2, 28, 28)):

@@ -40,7 +40,7 @@ from denseav.stream.types import Frame, Heatmap
 PORT = 25_557
 SPAWN = multiprocessing.get_context("spawn")
 HEADS = tuple(Head(name=name, threshold=0.9, ceiling=1.0) for name in ("speech", "sound"))
-ORIGIN = Origin(camera="bench", heads=HEADS, model="0" * 64, backend="cpu", precision="fp32")
+ORIGIN = Origin(camera_id="bench", heads=HEADS, model="0" * 64, backend="cpu", precision="fp32")
 
 
 class Pipeline:

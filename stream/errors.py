@@ -44,6 +44,11 @@ class OutputError(StreamError):
     exit_code: ClassVar[int] = 7
 
 
+def printable(text: str) -> str:
+    """Return outside text as a terminal may have it: what is no sign or space, as an escape."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def without_secrets(text: str) -> str:
     """Return a message with nothing of its URLs but scheme, host and path.
 

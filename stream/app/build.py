@@ -30,7 +30,7 @@ from denseav.stream.display.rerun_viewer import RerunDisplay
 from denseav.stream.display.timeline import Strip
 from denseav.stream.display.window import Screen, display_available
 from denseav.stream.errors import UsageError, without_secrets
-from denseav.stream.feed.message import Origin
+from denseav.stream.feed.message import Origin, default_camera_id
 from denseav.stream.feed.publisher import Publisher
 from denseav.stream.inference.hop_controller import HopController
 from denseav.stream.inference.pipeline import Pipeline
@@ -243,8 +243,9 @@ def _open_publisher(
     health: SourceHealth,
     camera: str,
 ) -> Publisher:
+    spec = options.camera or str(options.source or "demo")
     origin = Origin(
-        camera=camera,
+        camera_id=options.camera_id or default_camera_id(camera, spec),
         heads=bundle.manifest.heads,
         model=bundle.sha256,
         backend=session.backend,

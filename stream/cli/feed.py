@@ -12,7 +12,13 @@ from typing import NoReturn
 
 from rich.live import Live
 
-from denseav.stream.errors import OutputError, SourceError, StreamError
+from denseav.stream.errors import (
+    OutputError,
+    SourceError,
+    StreamError,
+    printable,
+    without_secrets,
+)
 from denseav.stream.feed import keys as feed_keys
 from denseav.stream.feed.client import (
     FeedError,
@@ -23,7 +29,7 @@ from denseav.stream.feed.client import (
 )
 from denseav.stream.feed.conformance import Check
 from denseav.stream.feed.errors import FeedAuthError
-from denseav.stream.feed.recording import Recording, replay
+from denseav.stream.feed.recording import Recording, check_whole, replay
 from denseav.stream.feed.sockets import Endpoint, FeedSockets, resolve
 from denseav.stream.feed.status import StatusSubscriber
 from denseav.stream.feed.watch_table import Watch
@@ -128,7 +134,7 @@ def _endpoint(text: str) -> Endpoint:
 def _watch(options: argparse.Namespace) -> None:
     endpoint, watch = _endpoint(options.endpoint), Watch()
     with (
-        HeatmapSubscriber(endpoint.heat, options.keys, tap=watch.came) as heat,
+        HeatmapSubscriber(endpoint.heat, options.keys, tap=watch.add) as heat,
         StatusSubscriber(endpoint.status, options.keys) as status,
         Live(auto_refresh=False) as live,
     ):
@@ -167,9 +173,13 @@ def _record(options: argparse.Namespace) -> None:
 
 
 def _replay(options: argparse.Namespace) -> None:
-    with closing(FeedSockets(options.endpoint, options.publish_keys, options.insecure)) as sockets:
+    first = check_whole(options.file)
+    sockets = FeedSockets(
+        options.endpoint, first.header["camera"], options.publish_keys, options.insecure
+    )
+    with closing(sockets):
         _say(f"waiting for a subscriber at {sockets.endpoint.heat}")
-        _say(f"{replay(options.file, sockets)} messages sent")
+        _say(f"{replay(options.file, first, sockets)} messages sent")
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -210,4 +220,5 @@ def _revoke(options: argparse.Namespace) -> None:
 
 
 def _say(line: str) -> None:
+    line = printable(without_secrets(line))
     print(f"denseav-feed: {line}", file=sys.stderr, flush=True)  # noqa: T201

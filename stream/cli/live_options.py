@@ -1,6 +1,7 @@
 """The command line of `denseav-live`: what it takes, and which asks do not go together."""
 
 import argparse
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -9,6 +10,7 @@ from denseav.stream.errors import UsageError
 from denseav.stream.room_options import add_room, check_room
 
 CALIBRATION_MAX_S = 120.0
+_CAMERA_ID = re.compile(r"[A-Za-z0-9._-]{1,25}")  # the feed's topics have no more room
 OFFSET_MAX_MS = 1000.0
 
 _CODES = """\
@@ -173,6 +175,12 @@ def _add_figures(group: argparse._ArgumentGroup) -> None:
 
 def _add_feed(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--publish", metavar="ENDPOINT", help="as in tcp://127.0.0.1:5557")
+    group.add_argument(
+        "--camera-id",
+        type=_camera_id,
+        metavar="NAME",
+        help="in the feed's topics; default: one of this camera and machine",
+    )
     group.add_argument("--publish-preview", action="store_true", help="send the pictures too")
     group.add_argument("--publish-keys", type=Path, metavar="DIR", help="from denseav-feed keys")
     group.add_argument(
@@ -189,11 +197,13 @@ def _check(options: argparse.Namespace) -> None:
     if options.offline and options.source is None:
         raise UsageError("--offline goes with --source FILE only")
     if options.publish is None:
-        for option in ("publish_preview", "publish_keys", "insecure"):
+        for option in ("publish_preview", "publish_keys", "insecure", "camera_id"):
             if getattr(options, option):
                 raise UsageError(f"--{option.replace('_', '-')} goes with --publish only")
     elif options.offline:
         raise UsageError("--publish goes with live input: leave --offline out")
+    elif options.mic == "none":
+        raise UsageError("--publish sends what was compared with sound; leave --mic none out")
     _check_timing(options)
     check_room(options)
     _check_figures(options)
@@ -267,6 +277,14 @@ def _offset(text: str) -> float:
     if not -OFFSET_MAX_MS <= value_ms <= OFFSET_MAX_MS:
         raise argparse.ArgumentTypeError(f"{text!r} is not within {OFFSET_MAX_MS:g} ms of 0")
     return value_ms
+
+
+def _camera_id(text: str) -> str:
+    if not _CAMERA_ID.fullmatch(text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no camera's name: at most 25 letters, digits, dots and dashes"
+        )
+    return text
 
 
 def _port(text: str) -> int:

@@ -3,10 +3,9 @@
     python pan_tilt.py tcp://127.0.0.1:5557 [FILE.client]
 
 It prints degrees per second, one command a line, in place of a motor: put your own in `Mount`.
-Three things are worth keeping: the rates fall to zero as soon as the newest message is older than
-200 ms, whatever the reason; no box means no turning; and every rate is limited. On a robot without
-denseav, copy `stream/feed/client.py` beside this file as `feed_client.py`, and
-import from `feed_client`.
+Three things are worth keeping: nothing turns any more when the newest picture is 200 ms old,
+whatever the reason; no box means no turning; and every rate is limited. On a robot without denseav,
+copy `stream/feed/client.py` beside this file as `feed_client.py`, and import from `feed_client`.
 """
 
 import sys
@@ -16,8 +15,8 @@ from pathlib import Path
 
 from denseav.stream.feed.client import FeedError, HeatmapSubscriber, HeatMessage
 
-TICK_S = 0.05
-MAX_AGE_MS = 200.0
+TICK_S = 0.02
+MAX_AGE_MS = 150.0  # 200 less two ticks: a command holds until the next one
 FIELD_OF_VIEW_DEG = (70.0, 43.0)  # of the camera, across and down
 GAIN_PER_S = 1.5
 RATE_MAX_DEG_S = 40.0
@@ -50,7 +49,9 @@ def follow(feed: HeatmapSubscriber, mount: Mount) -> None:
     try:
         while True:
             try:
-                mount.turn(*rates_deg_s(feed.read_latest(MAX_AGE_MS)), "towards the sound")
+                mount.turn(
+                    *rates_deg_s(feed.read_latest(MAX_AGE_MS, timeout_ms=0)), "towards the sound"
+                )
             except FeedError as error:
                 mount.turn(0.0, 0.0, f"stopped: {error}")
             time.sleep(TICK_S)

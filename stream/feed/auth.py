@@ -1,91 +1,74 @@
-"""libzmq's question who may connect enters, yes or no leaves (ZeroMQ's ZAP, RFC 27).
+"""The check of clients' keys: a CURVE key in, whether it is authorised out (ZeroMQ's ZAP, RFC 27).
 
-Every answer is read from the key folder anew, so that adding and revoking take effect at once.
-Nothing here ever answers yes when in doubt: the first failure ends it, and with it the feed.
+pyzmq asks on a thread of its own, once for each connection, and the answer is read from the key
+folder anew, so that adding and revoking take effect at once. In doubt it is never yes. It knows
+nothing of messages, nor of connections that have been let in.
 """
 
-import threading
+from collections.abc import Set
+from contextlib import suppress
 from pathlib import Path
+from time import monotonic
 
 import zmq
-import zmq.utils.z85
+from zmq.auth.thread import ThreadAuthenticator
 
 from denseav.stream.feed import keys as feed_keys
 from denseav.stream.feed.errors import FeedAuthError
 
-DOMAIN = b"denseav"
-_LOOK_MS = 500  # how often the folder is looked at for keys that were revoked
+DOMAIN = "denseav"
+LASTING_S = 5.0  # longer than a flood of connections may keep the folder from being opened
 
 
 class Authenticator:
-    """Answers from the key folder, on a thread of its own.
+    """Answers from the key folder.
 
     Parameters
     ----------
     context : of the sockets to guard; they set `DOMAIN` and enforce it.
     folder : as `feed_keys` makes it.
 
-    `revoked` is set when a client that was let in is no longer authorised.
+    Raises
+    ------
+    FeedAuthError
+        When the folder cannot be used.
     """
 
     def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", folder: Path) -> None:
-        self.revoked = threading.Event()
         self._folder = folder
-        self._failure: FeedAuthError | None = None
-        self._stop = threading.Event()
-        self._let_in: set[bytes] = set()
+        self._failing_since_s: float | None = None
         feed_keys.clients(folder)
-        self._socket = context.socket(zmq.REP)
-        self._socket.linger = 0
-        self._socket.bind("inproc://zeromq.zap.01")
-        self._thread = threading.Thread(target=self._guarded, name="feed-auth", daemon=True)
-        self._thread.start()
+        self._zap = ThreadAuthenticator(context)
+        self._zap.start()
+        self._zap.configure_curve_callback(DOMAIN, self)
 
-    def check(self) -> None:
-        """Raise FeedAuthError when keys can no longer be checked."""
-        if self._failure is not None:
-            raise self._failure
-        if not self._thread.is_alive():
+    def callback(self, _domain: str, key: bytes) -> bool:
+        """Answer pyzmq whether a client with this key, in Z85, may connect."""
+        with suppress(FeedAuthError):
+            return key in feed_keys.clients(self._folder)
+        return False
+
+    def authorised(self) -> Set[bytes] | None:
+        """Return the keys that are authorised now; None while that cannot be told for a moment.
+
+        Raises
+        ------
+        FeedAuthError
+            When it could not be told for `LASTING_S`, or nobody answers any more.
+        """
+        if not self._zap.is_alive():
             raise FeedAuthError("the check of keys has ended, so the feed has stopped")
+        try:
+            keys = feed_keys.clients(self._folder).keys()
+        except FeedAuthError:
+            now_s = monotonic()
+            self._failing_since_s = self._failing_since_s or now_s
+            if now_s - self._failing_since_s >= LASTING_S:
+                raise
+            return None
+        self._failing_since_s = None
+        return keys
 
     def close(self) -> None:
         """Stop answering: from now on nobody is let in."""
-        self._stop.set()
-        self._thread.join()
-        self._socket.close()
-
-    def _guarded(self) -> None:
-        try:
-            while not self._stop.is_set():
-                self._step()
-        except FeedAuthError as error:
-            self._failure = error
-        except BaseException as error:  # noqa: BLE001
-            self._failure = FeedAuthError(f"the check of keys failed ({error!r}); start again")
-
-    def _step(self) -> None:
-        asked = self._socket.poll(_LOOK_MS)
-        request = self._socket.recv_multipart() if asked else []
-        try:
-            authorised = set(feed_keys.clients(self._folder))
-        except FeedAuthError:
-            if request:
-                self._answer(request, b"500")
-            raise
-        if request:
-            key = _key(request)
-            self._answer(request, b"200" if key in authorised else b"400")
-            self._let_in |= {key} & authorised
-        if self._let_in - authorised:
-            self._let_in &= authorised
-            self.revoked.set()
-
-    def _answer(self, request: list[bytes], code: bytes) -> None:
-        self._socket.send_multipart([b"1.0", request[1], code, b"", b"", b""])
-
-
-def _key(request: list[bytes]) -> bytes:
-    """Return the client's public key, or nothing that is ever authorised."""
-    if len(request) != 7 or request[2] != DOMAIN or request[5] != b"CURVE" or len(request[6]) != 32:
-        return b""
-    return zmq.utils.z85.encode(request[6])
+        self._zap.stop()

@@ -1,24 +1,30 @@
-"""Reads the denseav feed. One file to copy: needs only numpy and pyzmq, Python 3.9 or newer.
+"""A subscriber of the denseav feed: bytes from a socket in, `HeatMessage` out, never old ones.
+
+One file to copy: it needs numpy, pyzmq and Python 3.9, and knows nothing of the rest of denseav.
 
     with HeatmapSubscriber("tcp://127.0.0.1:5557") as feed:
         peak = feed.read_latest(max_age_ms=200).heads["sound"].peak  # or raises FeedStaleError
 
-Times are nanoseconds of the publisher's monotonic clock. Axes: K heads, H W cells of the maps.
+It receives on a thread of its own; call it from any. Times are nanoseconds of the publisher's
+monotonic clock. Axes: K heads, H W cells of the maps.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import hashlib
 import json
 import os
 import socket as tcp
 import struct
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Condition, Event, Thread
-from time import monotonic_ns
+from time import get_clock_info, monotonic, monotonic_ns
 from typing import Any
 
 import numpy as np
@@ -36,9 +42,12 @@ _REFUSALS = {  # by whether this client has keys, and what the publisher says or
     (False, "CURVE"): "it wants keys: give keys= the file from denseav-feed keys add-client",
 }
 DAMAGE = LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # on Linux: names one monotonic clock
+_MACHINE = r"SOFTWARE\Microsoft\Cryptography", "MachineGuid"  # in the registry of Windows
+_MEMORY = r"SYSTEM\CurrentControlSet\Control\Session Manager\Memory Management"
+_START = rf"{_MEMORY}\PrefetchParameters", "BootId"
 _TIMES = "capture_ns", "publish_ns", "audio_start_ns", "audio_end_ns"
-_SILENCE_S, _DRIFT = 2.0, 5000  # iteration's patience; clocks drift apart by less than 1 in it
+_SILENCE_S = 2.0  # how long iteration waits for a message
+DRIFT = 5000  # two monotonic clocks drift apart by less than 1 in this many
 _HANDSHAKE = 0x7800  # libzmq's events of a handshake: it succeeded, or failed in one of three ways
 
 
@@ -60,12 +69,17 @@ class FeedStaleError(FeedError, TimeoutError):
 
 @dataclass(frozen=True)
 class Head:
-    """One head; `peak` (x, y) and `box` (left, top, right, bottom) in pixels, or None."""
+    """One head; `peak` (x, y) and `box` (left, top, right, bottom) in pixels, or None.
+
+    `score` is the map's highest value; it means something from `threshold` on, and no more above
+    `ceiling`.
+    """
 
     name: str
     valid: bool
     score: float
     threshold: float
+    ceiling: float
     peak: tuple[float, ...] | None
     box: tuple[float, ...] | None
 
@@ -121,16 +135,17 @@ def _heat(data: bytes) -> HeatMessage:
     expect(bool(np.isfinite(maps_KHW).all()), "its maps are not all numbers")
     size = field(header["frame_size"], 0, int), field(header["frame_size"], 1, int)
     expect(min(size) > 0 and max(size) < 65536, f"a frame of {size}")
-    heads = {record["name"]: _head(record, size) for record in header["heads"]}
-    expect(len(heads) == shape[0], "there is not one map for each head")
+    heads = {r["name"]: _head(r, size, heat) for r, heat in zip(header["heads"], maps_KHW)}
+    expect(len(heads) == len(header["heads"]) == shape[0], "there is not one map for each head")
     capture_ns, publish_ns, *_ = (field(header, name, int, TIME_MAX_NS) for name in _TIMES)
     expect(capture_ns <= publish_ns, "it was captured after it was published")
     matrix_33 = np.reshape([field(header["heat_to_pixel"], i, float) for i in range(9)], (3, 3))
+    expect(abs(np.linalg.det(matrix_33)) > 1e-9, "its heat_to_pixel takes all cells to one place")
     answer = capture_ns, publish_ns, size, heads, maps_KHW, matrix_33
     return HeatMessage(run, sequence, *answer, data[starts[1] :], header, data)
 
 
-def _head(record: Any, size: tuple[int, int]) -> Head:
+def _head(record: Any, size: tuple[int, int], heat_HW: Any) -> Head:
     valid, places = field(record, "valid", bool), []
     for name, length in (("peak", 2), ("box", 4)):
         place = record[name]
@@ -139,8 +154,15 @@ def _head(record: Any, size: tuple[int, int]) -> Head:
             inside = all(0 <= place[index] <= size[index % 2] for index in range(length))
             expect(valid and inside, f"a {name} of an invalid head, or outside the frame")
         places.append(place)
-    numbers = field(record, "score", float), field(record, "threshold", float)
-    return Head(field(record, "name", str), valid, *numbers, *places)
+    peak, box = places
+    if box is not None:
+        expect(peak is not None, "a box without a peak")
+        expect(box[0] < box[2] and box[1] < box[3], "a box that ends before it begins")
+    score, threshold, ceiling = (field(record, n, float) for n in ("score", "threshold", "ceiling"))
+    highest = float(heat_HW.max())
+    close = abs(score - highest) <= 1e-3 * max(1.0, abs(highest))
+    expect(close, "a score that is not the map's highest value")
+    return Head(field(record, "name", str), valid, score, threshold, ceiling, peak, box)
 
 
 def field(record: Any, name: str | int, kind: type, limit: float = 1e9) -> Any:
@@ -156,6 +178,34 @@ def expect(sound: bool, complaint: str) -> None:
     """Raise FeedFormatError with the complaint unless the data are sound."""
     if not sound:
         raise FeedFormatError(complaint)
+
+
+def clock_name() -> str:
+    """Name the monotonic clock of this machine since its start; empty where nothing names it.
+
+    What has the same name may compare its times.
+    """
+    with suppress(OSError, AttributeError):
+        if sys.platform == "darwin":
+            name, size = ctypes.create_string_buffer(64), ctypes.c_size_t(64)
+            wanted = b"kern.bootsessionuuid", name, ctypes.byref(size), None, 0
+            ctypes.CDLL(None).sysctlbyname(*wanted)
+            return name.value.decode()
+        if sys.platform == "win32":  # where Python's versions read different clocks
+            clock = get_clock_info("monotonic").implementation
+            said = f"{_registered(*_MACHINE)} {_registered(*_START)} {clock}"
+            return hashlib.sha256(said.encode()).hexdigest()[:32]
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    return ""
+
+
+def _registered(folder: str, name: str) -> Any:
+    if sys.platform != "win32":
+        raise OSError
+    import winreg
+
+    with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, folder) as key:
+        return winreg.QueryValueEx(key, name)[0]
 
 
 def read_keys(path: str | os.PathLike[str]) -> list[bytes]:
@@ -186,43 +236,71 @@ class HeatmapSubscriber(AbstractContextManager[Any], Iterator[Any], AsyncIterato
     """Keeps the newest heatmap of one publisher, received on a thread of its own.
 
     `endpoint` is tcp://ADDRESS:PORT, `keys` this client's key file; `tap` is called with each
-    message, on the receiving thread. `gaps` counts messages that never came, `restarts` new runs.
-    `for` and `async for` give each newest message once, waiting 2 s for it.
+    message, on the receiving thread. `gaps` counts messages that never came, `repeats` those that
+    came late or again (they are no news), `restarts` new runs. `for` and `async for` give each
+    newest message once, waiting 2 s for it, the latter without a thread.
     """
 
     _kind = "heat"
     _decode: Callable[[bytes], Any] = staticmethod(decode)
 
     def __init__(self, endpoint: str, keys: Path | str | None = None, tap: Any = None) -> None:
-        self.gaps = self.restarts = self._shift_ns = self._noted_ns = 0
+        self.gaps = self.repeats = self.restarts = self._shift_ns = self._noted_ns = 0
         self._endpoint, self._tap, self._unread = endpoint, tap, False
         self._keys = read_keys(keys) if keys else None
         self._newest: Any = None
         self._failure: FeedError | None = None
-        self._host = _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else ""
+        self._clock = clock_name()
+        self._wakers: list[Callable[[], object]] = []  # of coroutines that wait
         self._changed, self._stop, self._context = Condition(), Event(), zmq.Context()
         self._thread = Thread(target=self._receive, daemon=True)
         self._thread.start()
 
-    def read_latest(self, max_age_ms: float = 200.0) -> Any:
-        """Return the newest message; FeedStaleError when none so young is there or comes."""
-        return self._wait(max_age_ms / 1000, lambda: self.age_ms(self._newest) <= max_age_ms)
+    def read_latest(self, max_age_ms: float = 200.0, timeout_ms: float | None = None) -> Any:
+        """Return the newest message, at most so old on return, or raise FeedStaleError.
+
+        It waits for one until `timeout_ms`, by default as long as it may be old; 0 never waits, as
+        loops of motors and executors need it.
+        """
+        wait_ms = max_age_ms if timeout_ms is None else timeout_ms
+        return self._wait(wait_ms / 1000, lambda: self.age_ms(self._newest) <= max_age_ms)
 
     def __next__(self) -> Any:
         return self._wait(_SILENCE_S, lambda: self._unread)
 
     async def __anext__(self) -> Any:
-        return await asyncio.to_thread(self.__next__)
+        loop, woken, end_s = asyncio.get_running_loop(), asyncio.Event(), monotonic() + _SILENCE_S
+
+        def wake() -> None:
+            loop.call_soon_threadsafe(woken.set)
+
+        with self._changed:
+            self._wakers.append(wake)
+        try:
+            while True:
+                woken.clear()
+                left_s = end_s - monotonic()
+                try:
+                    return self._wait(0.0, lambda: self._unread)
+                except FeedStaleError:
+                    if left_s <= 0:
+                        raise
+                with suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(woken.wait(), left_s)
+        finally:
+            with self._changed:
+                self._wakers.remove(wake)
 
     def age_ms(self, message: Any) -> float:
         """Return how long ago the frame of a message of the present run was captured."""
         return float((monotonic_ns() - message.capture_ns - self._shift_ns) / 1e6)
 
     def close(self, *_: object) -> None:
-        """Stop receiving."""
+        """Stop receiving; who reads on gets FeedError."""
         self._stop.set()
         self._thread.join()
         self._context.term()
+        self._fail(FeedError(f"the subscriber of {self._endpoint} is closed"))
 
     __exit__ = close
 
@@ -249,7 +327,7 @@ class HeatmapSubscriber(AbstractContextManager[Any], Iterator[Any], AsyncIterato
                             self._take(b"".join(socket.recv_multipart()))
                         if monitor.poll(0):
                             breaks = self._judge(recv_monitor_message(monitor), breaks)
-        except zmq.ZMQError as error:
+        except Exception as error:  # noqa: BLE001
             self._fail(FeedError(f"cannot receive from {self._endpoint} ({error})"))
 
     def _connect(self, socket: Any) -> None:
@@ -268,19 +346,27 @@ class HeatmapSubscriber(AbstractContextManager[Any], Iterator[Any], AsyncIterato
             self._fail(error)
             return
         with self._changed:
-            now_ns, last = monotonic_ns(), self._newest
-            shift_ns = now_ns - message.publish_ns
-            if last and last.run == message.run and last.sequence < message.sequence:
-                self.gaps += message.sequence - last.sequence - 1
-                shift_ns = min(shift_ns, self._shift_ns + (now_ns - self._noted_ns) // _DRIFT)
-            elif last:
-                self.restarts += 1
-            same_clock = message.header["host"] == self._host and message.publish_ns <= now_ns
-            self._shift_ns, self._noted_ns = 0 if same_clock else shift_ns, now_ns
-            self._newest, self._unread, self._failure = message, True, None
-            self._changed.notify_all()
+            if self._is_news(message):
+                self._newest, self._unread = message, True
+            self._failure = None
+            self._notify()
         if self._tap:
             self._tap(message)
+
+    def _is_news(self, message: Any) -> bool:
+        """Return whether it is newer than the newest, and set the publisher's clock by it."""
+        now_ns, last = monotonic_ns(), self._newest
+        shift_ns = now_ns - message.publish_ns
+        if last and last.run == message.run:
+            shift_ns = min(shift_ns, self._shift_ns + (now_ns - self._noted_ns) // DRIFT)
+            missed = message.sequence - last.sequence - 1
+            self.gaps += max(0, missed)
+            self.repeats += missed < 0
+        else:
+            self.restarts, missed = self.restarts + bool(last), 0
+        same_clock = message.header["host"] == self._clock != "" and message.publish_ns <= now_ns
+        self._shift_ns, self._noted_ns = 0 if same_clock else shift_ns, now_ns
+        return bool(missed >= 0)
 
     def _judge(self, event: Any, breaks: int) -> int:
         """Return how often the handshake has broken off; 2 is a refusal, and its reason is kept."""
@@ -297,4 +383,10 @@ class HeatmapSubscriber(AbstractContextManager[Any], Iterator[Any], AsyncIterato
     def _fail(self, failure: FeedError) -> None:
         with self._changed:
             self._failure = failure
-            self._changed.notify_all()
+            self._notify()
+
+    def _notify(self) -> None:
+        self._changed.notify_all()
+        for wake in self._wakers:
+            with suppress(RuntimeError):  # its loop has ended
+                wake()

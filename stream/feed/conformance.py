@@ -93,8 +93,6 @@ def _check_places(message: HeatMessage) -> list[str]:
     scale_x, scale_y = message.heat_to_pixel_33[0, 0], message.heat_to_pixel_33[1, 1]
     for head, heat_HW in zip(message.heads.values(), message.maps_KHW, strict=True):
         (column, row), box = region(heat_HW, head.threshold)
-        if abs(float(heat_HW[row, column]) - head.score) > 1e-3 * max(1.0, abs(head.score)):
-            found.append(f"{head.name}: the score is not the map's highest value")
         if head.valid and not _close(head.peak, message.heat_to_pixel_33, (column, row)):
             found.append(f"{head.name}: the peak is not where the map is hottest")
         expected = box and np.multiply(box, (scale_x, scale_y) * 2)

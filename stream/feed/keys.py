@@ -1,4 +1,4 @@
-"""Names enter, CURVE keys leave: one pair for the publisher, one pair for each client.
+"""The store of CURVE keys: names in, keys in Z85 out; a pair for the publisher and each client.
 
     DIR/                   0700
     ├── server.key         0600  the publisher's pair
@@ -7,14 +7,17 @@
 
 A client gets one file, `NAME.client` (0600): the publisher's public key and its own pair. Its
 secret is in that file alone, the publisher's secret in `server.key` alone. Anything that others
-can read or write is refused.
+can read or write is refused. A file gets its name once it is whole, so that keys may be added and
+revoked while a publisher reads them.
 """
 
 import os
 import re
 import stat
 import struct
+import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import zmq
@@ -25,6 +28,7 @@ from denseav.stream.feed.client import KEY_NAMES
 from denseav.stream.feed.errors import FeedAuthError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_KEY_FILE = re.compile(rf"{_NAME.pattern}\.key")
 _FILE_BYTES_MAX = 4096
 
 
@@ -97,10 +101,15 @@ def clients(folder: Path) -> Mapping[bytes, str]:
     _require_private(folder)
     _require_private(folder / "clients")
     try:
-        paths = sorted((folder / "clients").glob("*.key"))
+        paths = sorted((folder / "clients").iterdir())
     except OSError as error:
         raise FeedAuthError(f"cannot read {folder} ({error.strerror})") from None
-    return {_read(path, ("public",))[0]: path.stem for path in paths}
+    found = {}
+    for path in paths:
+        with suppress(FileNotFoundError):  # revoked since the folder was read
+            if _KEY_FILE.fullmatch(path.name):
+                found[_read(path, ("public",))[0]] = path.stem
+    return found
 
 
 def server_pair(folder: Path) -> tuple[bytes, bytes]:
@@ -112,7 +121,12 @@ def server_pair(folder: Path) -> tuple[bytes, bytes]:
         When they are missing, damaged or open to others.
     """
     _require_private(folder)
-    public, secret = _read(folder / "server.key", ("public", "secret"))
+    try:
+        public, secret = _read(folder / "server.key", ("public", "secret"))
+    except FileNotFoundError:
+        raise FeedAuthError(
+            f"there are no keys in {folder}; make them with: denseav-feed keys init"
+        ) from None
     if zmq.curve_public(secret) != public:
         raise FeedAuthError(
             f"{folder / 'server.key'} is damaged; delete the folder and make new keys"
@@ -137,32 +151,49 @@ def _new_pair() -> tuple[bytes, bytes]:
 def _write_new(
     path: Path, title: str, keys: tuple[bytes, ...], names: tuple[str, ...] = ("public", "secret")
 ) -> None:
-    """Write a file that nobody else could read at any moment, whole or not at all."""
+    """Write a file that nobody else could read at any moment, and that is whole once it is there.
+
+    It never takes the place of another.
+    """
     lines = [f"{name} = {key.decode()}\n" for name, key in zip(names, keys, strict=False)]
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        handle, part = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(handle, "w", encoding="ascii") as file:
+                file.write(f"# {title}\n" + "".join(lines))
+                file.flush()
+                os.fsync(handle)
+            _give_name(Path(part), path)
+        finally:
+            Path(part).unlink(missing_ok=True)
     except FileExistsError:
         raise FeedAuthError(f"{path} exists already; choose another name, or delete it") from None
     except OSError as error:
         raise FeedAuthError(f"cannot write {path} ({error.strerror})") from None
+
+
+def _give_name(part: Path, path: Path) -> None:
     try:
-        with os.fdopen(handle, "w", encoding="ascii") as file:
-            file.write(f"# {title}\n" + "".join(lines))
-    except OSError as error:
-        path.unlink(missing_ok=True)
-        raise FeedAuthError(f"cannot write {path} ({error.strerror})") from None
+        path.hardlink_to(part)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links, as on a memory stick
+        if path.exists():
+            raise FileExistsError from None
+        part.rename(path)
 
 
 def _read(path: Path, names: tuple[str, ...]) -> tuple[bytes, ...]:
+    """Return the keys of a file; FileNotFoundError when there is none."""
     try:
-        with path.open(encoding="ascii") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            text = file.read(_FILE_BYTES_MAX)
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # waits for no pipe
+        with os.fdopen(handle, encoding="ascii") as file:
+            mode = os.fstat(handle).st_mode
+            text = file.read(_FILE_BYTES_MAX) if stat.S_ISREG(mode) else ""
+    except FileNotFoundError:
+        raise
     except OSError as error:
-        raise FeedAuthError(
-            f"cannot read the key file {path} ({error.strerror}); make keys with: "
-            "denseav-feed keys init"
-        ) from None
+        raise FeedAuthError(f"cannot read the key file {path} ({error.strerror})") from None
     except ValueError:
         raise FeedAuthError(f"{path} is no key file") from None
     _refuse_open_mode(path, mode, 0o600)

@@ -1,15 +1,17 @@
-"""A heatmap enters, the bytes of one message leave: the writing side of `FEED.md`.
+"""The encoder of the feed: a `Heatmap` in, the bytes of one message out, as `FEED.md` has them.
 
-Axes: K heads, H W cells of the maps, Y X the same for one head.
+It runs on the feed's own thread, and knows nothing of sockets. Axes: K heads, H W cells of the
+maps, Y X the same for one head.
 """
 
+import hashlib
 import json
 import re
+import socket
 import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -17,15 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from denseav.export.runtime.bundle import Head
-from denseav.stream.feed.client import MAGIC, MAJOR, MINOR, PREFIX
+from denseav.stream.feed.client import MAGIC, MAJOR, MINOR, PREFIX, clock_name
 from denseav.stream.types import Heatmap
 
 PREVIEW_LONGEST_SIDE = 1280
 PREVIEW_QUALITY = 80
 SOUND_AGE_MAX_S = 1.0  # a head that last heard longer before the picture says nothing about it
 _HALF_MAX = float(np.finfo(np.float16).max)
-_CAMERA_MAX = 25  # what "status/" leaves of a topic's 32 bytes
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_LABEL_CHARACTERS, _MARK_DIGITS = 16, 8  # of the 25 that "status/" leaves of a topic's 32 bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,21 +35,16 @@ class Origin:
 
     Attributes
     ----------
-    camera : any name; it is brought into the form that topics have.
+    camera_id : the camera's name in topics: 1 to 25 letters, digits, dots and dashes.
     heads : in the order of the maps.
     model : the bundle's sha256. `backend` and `precision` are the session's.
     """
 
-    camera: str
+    camera_id: str
     heads: Sequence[Head]
     model: str
     backend: str
     precision: str
-
-    @property
-    def camera_id(self) -> str:
-        """The camera's name in topics: letters, digits, dots and dashes, at most 25."""
-        return re.sub(r"[^A-Za-z0-9._]+", "-", self.camera).strip("-")[:_CAMERA_MAX] or "camera"
 
 
 class Envelope:
@@ -65,7 +61,7 @@ class Envelope:
         self._topic = f"{kind}/{camera_id}".encode()
         self._camera_id = camera_id
         self._run = run
-        self._host = _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else ""
+        self._host = clock_name()
         self.sequence = 0
 
     def seal(
@@ -89,6 +85,22 @@ class Envelope:
             *(*shape, 0, 0, self.sequence, self._run),
         )
         return b"".join((prefix, header, maps, preview))
+
+
+def default_camera_id(name: str, spec: str) -> str:
+    """Return a topic's name for a camera that is given none, the same in each run of it.
+
+    Parameters
+    ----------
+    name : what people read, of which it begins with as much as topics allow.
+    spec : what opens it. With this machine's names it makes a mark by which two channels of one
+        recorder differ, and the first cameras of two machines.
+    """
+    label = re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-")[:_LABEL_CHARACTERS] or "camera"
+    machine = f"{socket.gethostname()} {uuid.getnode()}".encode()
+    # Slow on purpose: the specification may hold a password, and everybody sees the mark.
+    mark = hashlib.pbkdf2_hmac("sha256", spec.encode(errors="replace"), machine, 200_000)
+    return f"{label}-{mark.hex()[:_MARK_DIGITS]}"
 
 
 def new_run() -> bytes:

@@ -1,9 +1,11 @@
-"""Heatmaps enter on the pipeline's thread, messages leave on a thread of its own.
+"""The publisher of a run: `Heatmap` in on the pipeline's thread, messages out on its own.
 
 The pipeline never waits for the feed: between them is one slot, the newest wins, and while nobody
-has subscribed not even that is filled. Twice a second the status goes out on its own endpoint.
+has subscribed not even that is filled. Twice a second the status goes out on its own endpoint. It
+knows nothing of how heatmaps are made.
 """
 
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +13,10 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
+import numpy as np
+
+from denseav.stream.errors import OutputError, StreamError
+from denseav.stream.feed.clock import SlipDetector
 from denseav.stream.feed.message import Envelope, Origin, heat_fields, new_run, preview_jpeg
 from denseav.stream.feed.sockets import FeedSockets
 from denseav.stream.inference.latest_slot import LatestSlot
@@ -62,16 +68,16 @@ class Publisher:
         self._origin = origin
         self._snapshot = snapshot
         self._preview = preview
-        self._sockets = FeedSockets(endpoint, keys, insecure)
-        run = new_run()
-        self._heat = Envelope("heat", origin.camera_id, run)
-        self._status = Envelope("status", origin.camera_id, run)
+        self._sockets = FeedSockets(endpoint, origin.camera_id, keys, insecure)
+        self._clock, self._slipped_s = SlipDetector(), -math.inf
+        self._begin_run()
         self._slot: LatestSlot[Heatmap] = LatestSlot()
-        self._replaced = 0
+        self._replaced = self._slipped_away = 0
         self._drops: Mapping[str, int] = {}  # counting anew for each message would cost too much
-        self._newest: Heatmap | None = None
+        self._newest: Heatmap | None = None  # with numbers
+        self._complete = True
         self._sent_s: deque[float] = deque(maxlen=600)
-        self._failure: BaseException | None = None
+        self._failure: StreamError | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._guarded, name="feed", daemon=True)
         self._thread.start()
@@ -87,13 +93,16 @@ class Publisher:
         Raises
         ------
         StreamError
-            When publishing has stopped: keys could no longer be checked, or the port was lost.
+            When publishing has stopped: keys could no longer be checked, or it failed.
         """
         if self._failure is not None:
             raise self._failure
         if heatmap.audio_end_s is None:
             return
-        self._newest = heatmap
+        finite_K = np.isfinite(heatmap.heat_KHW).all(axis=(1, 2))
+        self._complete = bool(finite_K.all())
+        if finite_K.any():
+            self._newest = heatmap
         if self._sockets.subscribers and self._slot.put(heatmap):
             self._replaced += 1
 
@@ -108,8 +117,11 @@ class Publisher:
         """Keep what stops the publisher for the next call, and drop all connections at once."""
         try:
             self._run()
-        except BaseException as error:  # noqa: BLE001
+        except StreamError as error:
             self._failure = error
+        except BaseException as error:  # noqa: BLE001
+            self._failure = OutputError(f"the feed has failed ({error!r}); start again")
+        if self._failure is not None:
             self._sockets.close()
 
     def _run(self) -> None:
@@ -117,6 +129,9 @@ class Publisher:
         while not self._stop.is_set():
             heatmap = self._slot.get(_POLL_S)
             self._sockets.look()
+            if self._clock.slipped():
+                self._slipped_s = monotonic()
+                self._begin_run()
             if heatmap is not None:
                 self._publish(heatmap)
             if monotonic() >= status_s:
@@ -125,8 +140,17 @@ class Publisher:
         self._sockets.send_status(self._status.seal(self._status_fields(ended=True), None))
         sleep(_FAREWELL_S)
 
+    def _begin_run(self) -> None:
+        """Begin a run: when the clock has slipped, too, for within one readers count ages by it."""
+        run = new_run()
+        self._heat = Envelope("heat", self._origin.camera_id, run)
+        self._status = Envelope("status", self._origin.camera_id, run)
+
     def _publish(self, heatmap: Heatmap) -> None:
         started_s = monotonic()
+        if heatmap.frame.capture_s < self._slipped_s:  # older than its times say
+            self._slipped_away += 1
+            return
         fields, maps_KHW = heat_fields(self._origin, heatmap, self._drops)
         preview = preview_jpeg(heatmap.frame.image_HW3) if self._preview else b""
         self._sockets.send_heat(self._heat.seal(fields, maps_KHW, preview))
@@ -139,12 +163,15 @@ class Publisher:
     def _status_fields(self, ended: bool = False) -> Mapping[str, Any]:
         snapshot, newest, now_s = self._snapshot(), self._newest, monotonic()
         self._drops = {**snapshot.drops, "feed_busy": self._replaced}
+        if self._slipped_away:
+            self._drops = {**self._drops, "clock_slipped": self._slipped_away}
         sources = self._sources()
         state = "ended" if ended else _state(newest, sources, now_s)
+        complete = self._complete and _well("microphone", sources)
         recent_s = [sent_s for sent_s in self._sent_s if sent_s > now_s - 2]
         return {
             "state": state,
-            "health": health(snapshot, live=state == "live", hears=_well("microphone", sources)),
+            "health": health(snapshot, live=state == "live", complete=complete),
             "replay": False,
             "audio_dbfs": None if newest is None else round(newest.rms_dbfs, 1),
             "fps_in": round(snapshot.fps_in, 2),
@@ -180,15 +207,15 @@ def _state(newest: Heatmap | None, sources: Sequence[SourceState], now_s: float)
     return "live" if now_s - newest.ready_s < STALLED_S else "stalled"
 
 
-def health(snapshot: Snapshot, live: bool, hears: bool = True) -> str:
+def health(snapshot: Snapshot, live: bool, complete: bool = True) -> str:
     """Return `excellent`, `fair` or `poor` by the last 10 seconds; `unusable` when not live.
 
-    Without sound it is `poor` at best.
+    Without sound, or without numbers from every head, it is `poor` at best.
     """
     if not live:
         return "unusable"
     share = snapshot.fps_out / snapshot.fps_in if snapshot.fps_in else 0.0
     for grade, least, most_ms in _GRADES:
-        if hears and share >= least and (snapshot.latency_p95_ms or 0.0) <= most_ms:
+        if complete and share >= least and (snapshot.latency_p95_ms or 0.0) <= most_ms:
             return grade
     return "poor"

@@ -127,18 +127,20 @@ def messages(path: Path) -> Iterator[tuple[float, bytes]]:
         raise SourceError(f"cannot read {path} ({error.strerror})") from None
 
 
-def replay(path: Path, sockets: FeedSockets) -> int:
+def replay(path: Path, first: HeatMessage, sockets: FeedSockets) -> int:
     """Wait for a subscriber, then send every message as it was; return how many.
 
-    Meanwhile the status says that this is a replay. The whole file is checked before the first
-    message leaves.
+    Meanwhile the status says that this is a replay.
+
+    Parameters
+    ----------
+    first : from `check_whole`, which has to come before.
 
     Raises
     ------
     StreamError
-        When the recording is not whole, or keys can no longer be checked.
+        When the recording cannot be read, or keys can no longer be checked.
     """
-    first = _check(path)
     status = Envelope("status", first.header["camera"], bytes.fromhex(first.run))
     status_s, sent = monotonic(), 0
 
@@ -165,7 +167,14 @@ def replay(path: Path, sockets: FeedSockets) -> int:
     return sent
 
 
-def _check(path: Path) -> HeatMessage:
+def check_whole(path: Path) -> HeatMessage:
+    """Read all messages of a recording and return the first.
+
+    Raises
+    ------
+    SourceError
+        When the file cannot be read, or what is in it are not all messages.
+    """
     first = None
     for index, (_, message) in enumerate(messages(path)):
         try:

@@ -1,7 +1,7 @@
-"""Bytes enter, subscribers get them: the two bound sockets of a feed, and who may connect.
+"""The two bound sockets of a feed: bytes of messages in, to subscribers out, and who may connect.
 
 The heat endpoint is the one named; the status endpoint has the next port. Without keys only this
-machine can connect, unless that is given up by name.
+machine can connect, unless that is given up by name. It knows nothing of what messages say.
 """
 
 import errno
@@ -10,7 +10,7 @@ import re
 import socket as net
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic, sleep
+from time import monotonic
 
 import zmq
 
@@ -18,12 +18,13 @@ from denseav.stream.errors import OutputError, UsageError
 from denseav.stream.feed import keys as feed_keys
 from denseav.stream.feed.auth import DOMAIN, Authenticator
 from denseav.stream.feed.errors import FeedAuthError
+from denseav.stream.feed.peers import Peers
 
 _ENDPOINT = re.compile(r"tcp://(\[[0-9A-Fa-f:.]+\]|\*|[^\s:/\[\]]+):(\d{1,5})")
 _HANDSHAKE_MS = 2_000
 _INCOMING_BYTES_MAX = 1024  # subscriptions, and what CURVE's handshake needs
-_INCOMING_AT_ONCE = 1_000
-_REBIND_S = 2.0
+_INCOMING_WAITING = 64  # of one connection, until `look`
+_KEYS_S = 0.5  # between two looks for keys that were revoked
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class FeedSockets:
     Parameters
     ----------
     endpoint : `tcp://ADDRESS:PORT`.
+    camera_id : as in the topics of all that will be sent.
     keys : the publisher's key folder; None for no keys.
     insecure : whether other machines may connect without keys.
 
@@ -79,7 +81,9 @@ class FeedSockets:
         When the endpoint cannot be bound, or would be open to others.
     """
 
-    def __init__(self, endpoint: str, keys: Path | None, insecure: bool = False) -> None:
+    def __init__(
+        self, endpoint: str, camera_id: str, keys: Path | None, insecure: bool = False
+    ) -> None:
         self.endpoint = resolve(endpoint)
         if keys is None and not self.endpoint.loopback and not insecure:
             raise FeedAuthError(
@@ -87,11 +91,13 @@ class FeedSockets:
                 "with denseav-feed keys init and name their folder with --publish-keys, or spell "
                 "out --insecure"
             )
-        self.subscribers = 0
+        self._camera_id = camera_id
         self._pair = None if keys is None else feed_keys.server_pair(keys)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._authenticator: Authenticator | None = None
         self._sockets: list[zmq.Socket[bytes]] = []
+        self._peers: list[Peers] = []
+        self._keys_due_s = monotonic()
         try:
             if keys is not None:
                 self._authenticator = Authenticator(self._context, keys)
@@ -100,22 +106,27 @@ class FeedSockets:
             self.close()
             raise
 
+    @property
+    def subscribers(self) -> int:
+        """How many listen to the heatmaps, as of the last look."""
+        return self._peers[0].subscribers if self._peers else 0
+
     def look(self) -> None:
-        """Hear who has subscribed or gone, and let revoked clients go.
+        """Hear who has subscribed or gone; end what is over a limit, and clients that were revoked.
 
         Raises
         ------
         FeedAuthError
             When keys can no longer be checked: nothing may be sent any more.
         """
-        if self._authenticator is not None:
-            self._authenticator.check()
-            if self._authenticator.revoked.is_set():
-                self._authenticator.revoked.clear()
-                self._rebind()
-        heat, status = self._sockets
-        self.subscribers += _subscriptions(heat)
-        _subscriptions(status)
+        for peers in self._peers:
+            peers.look()
+        if self._authenticator is not None and monotonic() >= self._keys_due_s:
+            self._keys_due_s = monotonic() + _KEYS_S
+            authorised = self._authenticator.authorised()
+            if authorised is not None:
+                for peers in self._peers:
+                    peers.keep(authorised)
 
     def send_heat(self, message: bytes) -> None:
         """Give a heat message to who has subscribed; who cannot take it now goes without."""
@@ -127,17 +138,24 @@ class FeedSockets:
 
     def close(self) -> None:
         """Unbind and drop every connection. May be called twice."""
-        self._drop()
+        for peers in self._peers:
+            peers.close()
+        for socket in self._sockets:
+            socket.close()
+        self._peers.clear()
+        self._sockets.clear()
         if self._authenticator is not None:
             self._authenticator.close()
             self._authenticator = None
         self._context.term()
 
     def _bind(self) -> None:
-        for endpoint in (self.endpoint.heat, self.endpoint.status):
+        for kind, endpoint in (("heat", self.endpoint.heat), ("status", self.endpoint.status)):
             socket = self._context.socket(zmq.XPUB)
             self._sockets.append(socket)
             self._set_options(socket)
+            topic, port = f"{kind}/{self._camera_id}".encode(), endpoint.rpartition(":")[2]
+            self._peers.append(Peers(socket, topic, int(port)))
             try:
                 socket.bind(endpoint)
             except zmq.ZMQError as error:
@@ -146,6 +164,7 @@ class FeedSockets:
     def _set_options(self, socket: "zmq.Socket[bytes]") -> None:
         """Set every option: libzmq takes no notice of those that come after binding."""
         socket.linger, socket.sndhwm, socket.ipv6 = 0, 2, True
+        socket.rcvhwm = _INCOMING_WAITING
         socket.setsockopt(zmq.XPUB_VERBOSER, 1)  # so that subscribers can be counted
         socket.setsockopt(zmq.MAXMSGSIZE, _INCOMING_BYTES_MAX)
         socket.setsockopt(zmq.HANDSHAKE_IVL, _HANDSHAKE_MS)
@@ -154,39 +173,8 @@ class FeedSockets:
         if self._pair is not None:
             socket.curve_publickey, socket.curve_secretkey = self._pair
             socket.curve_server = True
-            socket.setsockopt(zmq.ZAP_DOMAIN, DOMAIN)
+            socket.setsockopt(zmq.ZAP_DOMAIN, DOMAIN.encode())
             socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
-
-    def _drop(self) -> None:
-        for socket in self._sockets:
-            socket.close()
-        self._sockets.clear()
-        self.subscribers = 0
-
-    def _rebind(self) -> None:
-        """Drop every connection: libzmq cannot end one, and who is authorised comes back."""
-        self._drop()
-        give_up_s = monotonic() + _REBIND_S
-        while True:
-            try:
-                return self._bind()
-            except OutputError:
-                self._drop()
-                if monotonic() > give_up_s:
-                    raise
-                sleep(0.02)  # libzmq closes the old sockets on a thread of its own
-
-
-def _subscriptions(socket: "zmq.Socket[bytes]") -> int:
-    """Return how many subscriptions have come, less those that have gone."""
-    change = 0
-    for _ in range(_INCOMING_AT_ONCE):
-        try:
-            event = socket.recv(zmq.NOBLOCK)
-        except zmq.Again:
-            break
-        change += {b"\x01": 1, b"\x00": -1}.get(event[:1], 0)
-    return change
 
 
 def _bind_failure(endpoint: str, error: zmq.ZMQError) -> str:

@@ -1,6 +1,11 @@
-"""A feed enters, a table for people leaves: a few times a second, in the terminal."""
+"""The table of `watch`: a feed's messages in, what Rich shows in a terminal out.
+
+Messages come in on the subscriber's thread, the table is made on another. What a feed says is text
+and never markup.
+"""
 
 from collections import deque
+from threading import Lock
 from time import monotonic
 
 from rich.console import Group, RenderableType
@@ -18,13 +23,15 @@ class Watch:
     """What the table shows."""
 
     def __init__(self) -> None:
-        self._came_s: deque[float] = deque(maxlen=1000)
+        self._lock = Lock()
+        self._received_s: deque[float] = deque(maxlen=1000)
         self._last: HeatMessage | None = None
 
-    def came(self, message: HeatMessage) -> None:
-        """Hear of a heat message; on the receiving thread."""
-        self._last = message
-        self._came_s.append(monotonic())
+    def add(self, message: HeatMessage) -> None:
+        """Take a heat message; on the receiving thread."""
+        with self._lock:
+            self._last = message
+            self._received_s.append(monotonic())
 
     def table(self, heat: HeatmapSubscriber, status: StatusSubscriber) -> RenderableType:
         """Return what to show now.
@@ -40,23 +47,25 @@ class Watch:
         """
         parts: list[RenderableType] = []
         try:
-            parts.append(_state(status.read_latest(max_age_ms=1500)))
-            heat.read_latest(max_age_ms=500)
+            parts.append(_state(status.read_latest(max_age_ms=1500, timeout_ms=0)))
+            heat.read_latest(max_age_ms=500, timeout_ms=0)
         except FeedStaleError as error:
             parts.append(Text(str(error), style="red"))
-        if self._last is not None:
-            parts += [_heads(self._last), self._line(self._last, heat)]
+        with self._lock:
+            last, received_s = self._last, list(self._received_s)
+        if last is not None:
+            recent = sum(each_s > monotonic() - _RATE_S for each_s in received_s)
+            parts += [_heads(last), _line(last, heat, recent / _RATE_S)]
         return Group(*parts)
 
-    def _line(self, message: HeatMessage, heat: HeatmapSubscriber) -> Text:
-        now_s = monotonic()
-        rate = sum(came_s > now_s - _RATE_S for came_s in self._came_s) / _RATE_S
-        width, height = message.frame_size
-        return Text(
-            f"{message.header['camera']} {width}x{height}  {rate:.0f}/s  "
-            f"age {heat.age_ms(message):.0f} ms  gaps {heat.gaps}  "
-            f"restarts {heat.restarts}  run {message.run[:8]}  #{message.sequence}"
-        )
+
+def _line(message: HeatMessage, heat: HeatmapSubscriber, rate: float) -> Text:
+    width, height = message.frame_size
+    return Text(
+        f"{message.header['camera']} {width}x{height}  {rate:.0f}/s  "
+        f"age {heat.age_ms(message):.0f} ms  gaps {heat.gaps}  "
+        f"restarts {heat.restarts}  run {message.run[:8]}  #{message.sequence}"
+    )
 
 
 def _state(status: StatusMessage) -> Text:
@@ -81,7 +90,7 @@ def _heads(message: HeatMessage) -> Table:
     table = Table("head", "valid", "score", "threshold", "peak x y", "box left top right bottom")
     for head in message.heads.values():
         table.add_row(
-            head.name,
+            Text(head.name),
             "yes" if head.valid else "no",
             f"{head.score:.3f}",
             f"{head.threshold:.3f}",

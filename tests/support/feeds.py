@@ -22,7 +22,7 @@ HEADS = (
     Head(name="speech", threshold=0.5, ceiling=1.0),
     Head(name="sound", threshold=0.25, ceiling=0.75),
 )
-ORIGIN = Origin(camera="cam0", heads=HEADS, model="ab" * 32, backend="cpu", precision="fp32")
+ORIGIN = Origin(camera_id="cam0", heads=HEADS, model="ab" * 32, backend="cpu", precision="fp32")
 
 
 def free_endpoint() -> str:

@@ -6,10 +6,15 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 import zmq
 
@@ -20,10 +25,12 @@ from denseav.stream.feed.client import (
     FeedStaleError,
     HeatmapSubscriber,
     HeatMessage,
+    clock_name,
     decode,
 )
 from denseav.stream.feed.message import Envelope
 from tests.support.feeds import RUN, free_endpoint, heatmap, message, publish_until, publishing
+from tests.support.stalls import until
 
 
 class Sender:
@@ -180,6 +187,142 @@ def test_gaps_and_restarts_are_counted(sender: Sender) -> None:
         sender.socket.send(message(envelope=second))
         assert next(feed).run == bytes(16).hex()
         assert (feed.gaps, feed.restarts) == (2, 1)
+
+
+def test_from_another_machine_a_message_that_comes_again_is_no_news(sender: Sender) -> None:
+    envelope = Envelope("heat", "cam0", RUN)
+    envelope._host = "another machine"
+    old, new = message(0, envelope=envelope), message(1, envelope=envelope)
+    with HeatmapSubscriber(sender.endpoint) as feed:
+        sender.wait()
+        for data in (old, new):
+            sender.socket.send(data)
+            next(feed)
+        time.sleep(0.5)
+        sender.socket.send(old)
+        until(lambda: feed.repeats == 1)
+        with pytest.raises(FeedStaleError):
+            feed.read_latest(max_age_ms=300, timeout_ms=0)
+        assert feed.age_ms(feed._newest) > 450
+        assert (feed._newest.sequence, feed.gaps, feed.restarts) == (2, 0, 0)
+
+
+def test_clocks_without_a_name_are_not_the_same(sender: Sender) -> None:
+    """The publisher's has another zero: an age by the reader's own would be years."""
+    envelope = Envelope("heat", "cam0", RUN)
+    envelope._host = ""
+    now_ns, offset_ns = time.monotonic_ns, min(time.monotonic_ns() // 2, 10**12)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("time.monotonic_ns", lambda: now_ns() - offset_ns)
+        patch.setattr("time.monotonic", lambda: (now_ns() - offset_ns) / 1e9)
+        data = message(0, envelope=envelope)
+    with HeatmapSubscriber(sender.endpoint) as feed:
+        feed._clock = ""
+        sender.wait()
+        sender.socket.send(data)
+        assert feed.age_ms(next(feed)) < 10_000
+
+
+def test_this_machine_names_its_clock() -> None:
+    """In every process of it alike."""
+    code = "from denseav.stream.feed.client import clock_name; print(clock_name())"
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert clock_name() == other.stdout.strip() != ""
+
+
+def test_macos_and_windows_name_their_clocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By what these systems are documented to have; neither runs here."""
+
+    def sysctlbyname(name: bytes, said: Any, _size: object, _new: object, _length: object) -> int:
+        said.value = {b"kern.bootsessionuuid": b"THE-SESSION"}[name]
+        return 0
+
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr("ctypes.CDLL", lambda _: SimpleNamespace(sysctlbyname=sysctlbyname))
+    assert clock_name() == "THE-SESSION"
+    started = {"MachineGuid": "the-machine", "BootId": 7}
+    registry = SimpleNamespace(
+        HKEY_LOCAL_MACHINE=0,
+        OpenKey=lambda *_: nullcontext(),
+        QueryValueEx=lambda _, name: (started[name], 1),
+    )
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setitem(sys.modules, "winreg", registry)
+    first = clock_name()
+    started["BootId"] = 8
+    assert first != clock_name() != ""
+
+
+def test_a_read_that_does_not_wait_returns_or_raises_at_once() -> None:
+    endpoint = free_endpoint()
+    with publishing(endpoint) as publisher, HeatmapSubscriber(endpoint) as feed:
+        publish_until(publisher, lambda: feed._newest)
+        time.sleep(0.3)
+        took_s = []
+        for _ in range(50):
+            begin_s = time.perf_counter()
+            with pytest.raises(FeedStaleError):
+                feed.read_latest(max_age_ms=200, timeout_ms=0)
+            took_s.append(time.perf_counter() - begin_s)
+        assert np.median(took_s) < 0.005
+        publisher.heatmap(heatmap(1))
+        until(lambda: feed._unread)
+        message = feed.read_latest(max_age_ms=10_000, timeout_ms=0)
+        assert feed.age_ms(message) < 10_000
+
+
+def test_in_asyncio_silent_feeds_do_not_hold_up_one_that_is_live() -> None:
+    """Nine feeds in a loop; waiting takes none of its executor's few threads."""
+    endpoint = free_endpoint()
+
+    async def patiently(feed: HeatmapSubscriber) -> None:
+        while True:
+            with suppress(FeedStaleError):
+                await anext(feed)
+
+    async def read(live: HeatmapSubscriber, silent: list[HeatmapSubscriber]) -> int:
+        waiting = [asyncio.create_task(patiently(feed)) for feed in silent]
+        count, end_s = 0, time.monotonic() + 1.5
+        while time.monotonic() < end_s:
+            await anext(live)
+            count += 1
+        for task in waiting:
+            task.cancel()
+        return count
+
+    with publishing(endpoint) as publisher, ExitStack() as feeds:
+        live = feeds.enter_context(HeatmapSubscriber(endpoint))
+        silent = [feeds.enter_context(HeatmapSubscriber(free_endpoint())) for _ in range(8)]
+        publish_until(publisher, lambda: live._newest)
+        stop = threading.Event()
+
+        def publish() -> None:
+            while not stop.wait(0.02):
+                publisher.heatmap(heatmap())
+
+        thread = threading.Thread(target=publish)
+        thread.start()
+        count = asyncio.run(read(live, silent))
+        stop.set()
+        thread.join()
+        assert not any(feed._wakers for feed in [live, *silent])
+    assert count > 20
+
+
+def test_reading_on_after_closing_is_an_error() -> None:
+    feed = HeatmapSubscriber(free_endpoint())
+    feed.close()
+    with pytest.raises(FeedError, match="is closed"):
+        next(feed)
+
+
+def test_a_tap_that_fails_is_told_to_who_reads(sender: Sender) -> None:
+    with HeatmapSubscriber(sender.endpoint, tap=lambda _: 1 / 0) as feed:
+        sender.wait()
+        sender.socket.send(message())
+        until(lambda: feed._failure)
+        with pytest.raises(FeedError, match="division by zero"):
+            next(feed)
 
 
 def test_a_publisher_that_comes_back_is_found_again() -> None:

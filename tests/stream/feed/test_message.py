@@ -1,6 +1,7 @@
 """The format: golden bytes, what is refused, and that nothing else is ever raised."""
 
 import json
+import re
 import struct
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from denseav.stream.feed.client import PREFIX, FeedFormatError, decode
-from denseav.stream.feed.message import Envelope, Origin, heat_fields, preview_jpeg, region
+from denseav.stream.feed.message import (
+    Envelope,
+    default_camera_id,
+    heat_fields,
+    preview_jpeg,
+    region,
+)
 from denseav.stream.feed.status import SourceReport, decode_status
 from tests.support.feeds import ORIGIN, RUN, heat, heatmap, message
 
@@ -44,7 +51,7 @@ def test_a_message_of_version_1_0_still_says_what_it_said() -> None:
     assert decoded.frame_size == (640, 480)
     assert list(decoded.heads) == ["speech", "sound"]
     sound = decoded.heads["sound"]
-    assert (sound.valid, sound.score, sound.threshold) == (True, 0.75, 0.25)
+    assert (sound.valid, sound.score, sound.threshold, sound.ceiling) == (True, 0.75, 0.25, 0.75)
     assert sound.peak == (480.0, 300.0)
     assert sound.box == (320.0, 120.0, 533.333, 360.0)
     assert decoded.heads["speech"].box is None
@@ -138,6 +145,8 @@ def test_a_prefix_that_is_not_so_is_refused(prefix: dict[str, Any], complaint: s
         {"heat_to_pixel": [1, 0, 0]},
         {"heat_to_pixel": ["a"] * 9},
         {"heat_to_pixel": [1e300] * 9},
+        {"heat_to_pixel": [0] * 9},
+        {"heat_to_pixel": [1, 0, 0, 1, 0, 0, 0, 0, 1]},
         {"host": None},
     ],
 )
@@ -167,6 +176,12 @@ def test_a_missing_field_is_refused(name: str) -> None:
         {"peak": "ab"},
         {"box": [0, 0, 640, -1]},
         {"box": []},
+        {"box": [533.3, 120, 320, 360]},
+        {"box": [320, 360, 533.3, 120]},
+        {"box": [320, 120, 320, 360]},
+        {"peak": None},
+        {"score": 0.7},
+        {"ceiling": None},
         {"name": "speech"},
         {"name": 3},
     ],
@@ -292,15 +307,27 @@ def test_a_large_picture_is_made_smaller_for_the_preview() -> None:
 
 
 @pytest.mark.parametrize(
-    ("camera", "camera_id"),
+    ("camera", "label"),
     [
         ("camera 0 640x480", "camera-0-640x480"),
         ("rtsp://ünder/ways", "rtsp-nder-ways"),
         ("", "camera"),
-        ("a" * 40, "a" * 25),
+        ("a" * 40, "a" * 16),
     ],
 )
-def test_any_name_becomes_a_topic(camera: str, camera_id: str) -> None:
-    origin = Origin(camera=camera, heads=(), model="", backend="", precision="")
-    assert origin.camera_id == camera_id
-    assert len(f"status/{origin.camera_id}") <= 32
+def test_any_name_becomes_a_topic_that_stays(camera: str, label: str) -> None:
+    camera_id = default_camera_id(camera, "0")
+    assert re.fullmatch(rf"{label}-[0-9a-f]{{8}}", camera_id)
+    assert len(f"status/{camera_id}") <= 32
+    assert default_camera_id(camera, "0") == camera_id
+
+
+def test_two_cameras_never_have_the_same_topic(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two channels of one recorder, two webcams of one make, the first cameras of two machines."""
+    recorder = "rtsp://192.0.2.1:554/cam/realmonitor"
+    specs = [f"{recorder}?channel={channel}" for channel in range(1, 9)]
+    found = [default_camera_id(recorder, spec) for spec in specs]
+    found += [default_camera_id("Webcam", spec) for spec in ("0", "2")]
+    monkeypatch.setattr("socket.gethostname", lambda: "another")
+    found += [default_camera_id("Webcam", spec) for spec in ("0", "2")]
+    assert len(set(found)) == len(found)

@@ -13,12 +13,21 @@ import numpy as np
 import pytest
 import zmq
 
+from denseav.stream.errors import OutputError
 from denseav.stream.feed.client import FeedStaleError, HeatmapSubscriber
 from denseav.stream.feed.publisher import Publisher, health
 from denseav.stream.feed.status import StatusSubscriber
 from denseav.stream.stats.stats import Snapshot, Stats
 from denseav.stream.types import Heatmap
-from tests.support.feeds import ORIGIN, free_endpoint, heatmap, publish_until, publishing, status_of
+from tests.support.feeds import (
+    ORIGIN,
+    free_endpoint,
+    heat,
+    heatmap,
+    publish_until,
+    publishing,
+    status_of,
+)
 from tests.support.stalls import until, until_threads
 
 pytestmark = pytest.mark.realtime
@@ -148,6 +157,48 @@ def test_the_status_counts_subscribers(publisher: Publisher, endpoint: str) -> N
         for feed in feeds:
             feed.close()
         wait_for_status(status, subscribers=0)
+
+
+def test_heat_that_is_no_number_is_not_live(publisher: Publisher, endpoint: str) -> None:
+    """It stands for nothing, unlike silence: the feed has stalled until numbers come again."""
+    broken = heatmap(heat_KHW=np.full((2, 4, 6), np.nan, np.float32))
+    with StatusSubscriber(status_of(endpoint)) as status, HeatmapSubscriber(endpoint) as feed:
+        wait_for_status(status, publisher, state="live")
+        seen: set[str] = set()
+        end_s = time.monotonic() + 3
+        while time.monotonic() < end_s:
+            publisher.heatmap(broken)
+            seen.add(status.read_latest(max_age_ms=10_000).state)
+            time.sleep(0.02)
+        assert "stalled" in seen
+        wait_for_status(status, state="stalled", health="unusable")
+        assert not any(head.valid for head in feed.read_latest(max_age_ms=10_000).heads.values())
+        wait_for_status(status, publisher, state="live")
+
+
+def test_one_head_without_numbers_makes_the_health_poor(
+    publisher: Publisher, endpoint: str
+) -> None:
+    heat_KHW = heat()
+    heat_KHW[0] = np.nan
+    with StatusSubscriber(status_of(endpoint)) as status:
+        next(status)
+        for _ in range(100):
+            publisher.heatmap(heatmap(heat_KHW=heat_KHW))
+            header = status.read_latest(max_age_ms=10_000).header
+            time.sleep(0.02)
+        assert (header["state"], header["health"]) == ("live", "poor")
+
+
+def test_what_nobody_expected_ends_the_run_with_one_line(
+    publisher: Publisher, endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("denseav.stream.feed.publisher.heat_fields", lambda *_: 1 / 0)
+    with (
+        HeatmapSubscriber(endpoint),
+        pytest.raises(OutputError, match=r"the feed has failed .*ZeroDivisionError"),
+    ):
+        publish_until(publisher, lambda: False)
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,13 @@
 """Who may read: real keys, real refusals, each with its reason."""
 
+import os
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -155,9 +158,65 @@ def test_when_keys_can_no_longer_be_checked_publishing_stops(guarded: Guarded) -
 def test_when_the_check_of_keys_dies_publishing_stops(guarded: Guarded) -> None:
     authenticator = guarded.publisher._sockets._authenticator
     assert authenticator is not None
-    authenticator._stop.set()
+    authenticator._zap.stop()
     with pytest.raises(FeedAuthError, match="the check of keys has ended"):
         publish_until(guarded.publisher, lambda: False)
+
+
+def test_administration_does_not_disturb_a_publisher(guarded: Guarded, tmp_path: Path) -> None:
+    """Clients are added and revoked as fast as it goes, while strangers knock without end."""
+    stranger = make_keys(tmp_path / "other", "stranger")["stranger"]
+    stop = threading.Event()
+
+    def administer(name: str) -> None:
+        while not stop.is_set():
+            file = tmp_path / f"{name}.client"
+            feed_keys.add_client(guarded.folder, name, file)
+            feed_keys.revoke(guarded.folder, name)
+            file.unlink()
+
+    threads = [threading.Thread(target=administer, args=(f"c{index}",)) for index in range(4)]
+    with ExitStack() as feeds:
+        for _ in range(4):
+            feeds.enter_context(HeatmapSubscriber(guarded.endpoint, stranger))
+        arm = feeds.enter_context(HeatmapSubscriber(guarded.endpoint, guarded.files["arm"]))
+        publish_until(guarded.publisher, lambda: arm._newest)
+        for thread in threads:
+            thread.start()
+        begin_s = time.monotonic()
+        publish_until(guarded.publisher, lambda: time.monotonic() > begin_s + 4)
+        stop.set()
+        for thread in threads:
+            thread.join()
+        last = arm._newest.sequence
+        publish_until(guarded.publisher, lambda: arm._newest.sequence > last)
+        assert arm.restarts == 0
+    assert set(feed_keys.clients(guarded.folder).values()) == {"arm", "base"}
+
+
+def test_keys_that_cannot_be_checked_for_a_moment_do_not_end_the_feed(
+    guarded: Guarded,
+) -> None:
+    clients = guarded.folder / "clients"
+    with HeatmapSubscriber(guarded.endpoint, guarded.files["arm"]) as feed:
+        publish_until(guarded.publisher, lambda: feed._newest)
+        (clients / "half.key").write_text("# a file that is being written by hand\n")
+        (clients / "half.key").chmod(0o600)
+        begin_s = time.monotonic()
+        publish_until(guarded.publisher, lambda: time.monotonic() > begin_s + 1)
+        assert "not authorised" in refusal(
+            guarded.endpoint, guarded.files["base"], guarded.publisher
+        )
+        (clients / "half.key").unlink()
+        with HeatmapSubscriber(guarded.endpoint, guarded.files["base"]) as late:
+            publish_until(guarded.publisher, lambda: late._newest)
+
+
+def test_what_is_no_file_among_the_keys_is_not_waited_for(tmp_path: Path) -> None:
+    make_keys(tmp_path / "keys", "arm")
+    os.mkfifo(tmp_path / "keys" / "clients" / "pipe.key", 0o600)
+    with pytest.raises(FeedAuthError, match="no whole key file"):
+        feed_keys.clients(tmp_path / "keys")
 
 
 def test_keys_are_private_from_the_first_moment(tmp_path: Path) -> None:
