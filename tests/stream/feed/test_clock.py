@@ -16,6 +16,8 @@ from denseav.stream.feed.clock import SlipDetector
 from tests.support.feeds import free_endpoint
 from tests.support.stalls import until
 
+pytestmark = pytest.mark.realtime
+
 # Once a file is there, CLOCK_MONOTONIC stands still for 2 s, or is slow by a tenth for 4 s.
 SHIM = r"""
 #define _GNU_SOURCE

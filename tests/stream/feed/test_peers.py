@@ -18,6 +18,8 @@ from denseav.stream.feed.publisher import Publisher
 from tests.support.feeds import free_endpoint, publish_until, publishing
 from tests.support.stalls import until
 
+pytestmark = pytest.mark.realtime
+
 PUBLISHER = """
 import resource, sys, time
 from tests.support.feeds import heatmap, publishing
