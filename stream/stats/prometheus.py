@@ -1,8 +1,17 @@
-"""The run's figures leave as Prometheus text over HTTP, for programs on this machine alone."""
+"""The endpoint for Prometheus: a run's figures in, text over HTTP out, to this machine alone.
 
+It serves on threads of its own, few and none for long, whoever connects.
+"""
+
+import socket
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from socketserver import ThreadingMixIn
+from threading import Lock, Thread
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
+from prometheus_client import CollectorRegistry, ProcessCollector, make_wsgi_app
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -17,6 +26,8 @@ from denseav.stream.stats.series import EDGES_MS, Histogram
 from denseav.stream.stats.stats import Stats
 
 _ADDRESS = "127.0.0.1"
+CONNECTIONS_MAX = 8
+_REQUEST_S = 5.0  # for each part of a request
 
 
 class Metrics:
@@ -39,11 +50,14 @@ class Metrics:
         registry.register(_Figures(stats, run))
         ProcessCollector(registry=registry)
         try:
-            self._server, self._thread = start_http_server(port, _ADDRESS, registry)
+            app = make_wsgi_app(registry)
+            self._server = make_server(_ADDRESS, port, app, _Server, _Handler)
         except OSError as error:
             raise OutputError(
                 f"cannot serve metrics at {_ADDRESS}:{port} ({error.strerror}); choose another port"
             ) from None
+        self._thread = Thread(target=self._server.serve_forever, name="metrics", daemon=True)
+        self._thread.start()
         self.url = f"http://{_ADDRESS}:{self._server.server_port}/metrics"
 
     def close(self) -> None:
@@ -51,6 +65,54 @@ class Metrics:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    """Takes few connections: one more takes the place of the oldest, which is ended."""
+
+    daemon_threads = True
+
+    def __init__(self, *arguments: Any) -> None:
+        self._lock, self._open = Lock(), list[socket.socket]()
+        super().__init__(*arguments)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection on a thread of its own."""
+        with self._lock:
+            self._open.append(request)
+            surplus = self._open[:-CONNECTIONS_MAX]
+        _end(surplus)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Close a connection that has been served or ended."""
+        with self._lock:
+            self._open = [each for each in self._open if each is not request]
+        super().shutdown_request(request)
+
+    def server_close(self) -> None:
+        """Close the port and end all connections."""
+        super().server_close()
+        with self._lock:
+            surplus = list(self._open)
+        _end(surplus)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of connections that break off."""
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = _REQUEST_S
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        """Say nothing of requests."""
+
+
+def _end(connections: list[socket.socket]) -> None:
+    """Let their threads read an end; they close them."""
+    for connection in connections:
+        with suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
 
 
 class _Figures(Collector):

@@ -37,6 +37,8 @@ from denseav.train.world.shots import FRAME_RATE, FRAME_SAMPLES, Shot, look, mak
 THINGS = (3, 4)
 SEND_BYTES = 2**22
 """So much may wait for a listener: some ten seconds."""
+LISTENERS_MAX = 32
+"""One more is sent away."""
 TOLERATED_LAG_S = 0.5
 """What is later than this is not caught up with: the clock is set back."""
 VIDEO_OPTIONS = {"preset": "ultrafast", "tune": "zerolatency", "crf": "23", "g": str(FRAME_RATE)}
@@ -78,8 +80,11 @@ class Crowd:
         while True:
             try:
                 guest, _ = self._door.accept()
-            except BlockingIOError:
+            except OSError:  # nobody is there, or there are no descriptors left for now
                 return
+            if len(self._inside) >= LISTENERS_MAX:
+                guest.close()
+                continue
             guest.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
             guest.setblocking(False)
             self._inside.append(guest)

@@ -4,16 +4,18 @@ import socket
 import threading
 import time
 import urllib.request
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from denseav.stream.errors import OutputError
-from denseav.stream.stats.prometheus import Metrics
+from denseav.stream.stats.prometheus import CONNECTIONS_MAX, Metrics
 from denseav.stream.stats.stats import Stats
 from tests.support.live_command import LiveProcess, live
 from tests.support.ports import free_port
+from tests.support.stalls import until
 
 pytestmark = pytest.mark.realtime
 
@@ -90,6 +92,22 @@ def test_closing_gives_port_and_threads_back() -> None:
     while threading.active_count() > threads:
         assert time.monotonic() < end_s, threading.enumerate()
         time.sleep(0.01)
+
+
+def test_connections_that_say_nothing_take_no_threads_and_hold_nobody_up() -> None:
+    threads, metrics = threading.active_count(), Metrics(free_port(), Stats(), RUN)
+    address = ("127.0.0.1", int(metrics.url.split(":")[2].partition("/")[0]))
+    with ExitStack() as held:
+        for _ in range(100):
+            held.enter_context(socket.create_connection(address))
+        assert read(metrics.url)
+        until(lambda: threading.active_count() <= threads + 1 + CONNECTIONS_MAX)
+        for line in [held.enter_context(socket.create_connection(address)) for _ in range(20)]:
+            with suppress(OSError):
+                line.sendall(b"GET /metr")
+        assert read(metrics.url)
+    metrics.close()
+    until(lambda: threading.active_count() <= threads)
 
 
 def test_a_port_in_use_is_an_output_error() -> None:

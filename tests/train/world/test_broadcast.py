@@ -3,10 +3,11 @@
 import ctypes.util
 import io
 import json
+import resource
 import socket
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import pytest
 from denseav.stream.sources.camera import Camera
 from denseav.train.cli.data import main
 from denseav.train.errors import DataError
-from denseav.train.world.broadcast import Crowd, broadcast, endless_shots
+from denseav.train.world.broadcast import LISTENERS_MAX, Crowd, broadcast, endless_shots
 from denseav.train.world.library import library
 from denseav.train.world.shots import FRAME_RATE, FRAME_SAMPLES, RATE_HZ, box, look, make_shot
 
@@ -110,6 +111,24 @@ def test_shots_follow_from_the_seed_and_differ_from_each_other():
     assert first.wave_S.tobytes() == again.wave_S.tobytes()
     assert first.scene != second.scene
     assert 6 * RATE_HZ < len(first.wave_S) < 15 * RATE_HZ
+
+
+def test_a_flood_of_connections_is_let_in_up_to_a_limit_and_ends_nothing():
+    crowd = Crowd("127.0.0.1", 0)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with ExitStack() as held:
+        for _ in range(LISTENERS_MAX + 20):
+            held.enter_context(socket.create_connection(("127.0.0.1", crowd.port)))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))  # no descriptors are left
+        try:
+            crowd.admit()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert len(crowd) == 0
+        crowd.admit()
+        assert len(crowd) == LISTENERS_MAX
+        assert crowd.write(b"a film") == 6
+    crowd.close()
 
 
 def test_who_leaves_or_is_too_slow_is_left_out_and_the_rest_stay():
