@@ -14,7 +14,14 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from denseav.export.builder.atomic_folder import rewritten, written_beside
-from denseav.export.builder.build import Plan, build, make_plan, remake_plan, require_same_model
+from denseav.export.builder.build import (
+    STREAM_CONTEXT_MAX_S,
+    Plan,
+    build,
+    make_plan,
+    remake_plan,
+    require_same_model,
+)
 from denseav.export.builder.threshold_calibration import find_pairs
 from denseav.export.builder.trt_engine import require_tools
 from denseav.export.runtime.bundle import (
@@ -116,6 +123,19 @@ def _parser() -> argparse.ArgumentParser:
         help="how much sound one audio pass hears, rounded to tokens; default: %(default)s",
     )
     parser.add_argument(
+        "--stream-context",
+        type=_seconds,
+        metavar="SECONDS",
+        help="with --audio streaming: how much audio is remembered; default: 10",
+    )
+    parser.add_argument(
+        "--revisit",
+        type=_count,
+        metavar="N",
+        help="with --audio streaming: how many of the last tokens (180 ms each) are computed again "
+        "with each new one; default: 1",
+    )
+    parser.add_argument(
         "--calibration",
         type=Path,
         metavar="FOLDER",
@@ -175,6 +195,8 @@ def _build(model: DenseAV, plan: Plan, folder: Path, console: Console) -> Manife
 
 def _say_how_to_run(out: Path, manifest: Manifest, console: Console) -> None:
     console.print(_parity_table("ONNX graphs", manifest.parity))
+    for when, parity in manifest.step_parity.items():
+        console.print(_parity_table(f"audio step, memory {when}", parity))
     device = ""
     if manifest.engine_parity:
         console.print(_parity_table("TensorRT engines", manifest.engine_parity))
@@ -187,7 +209,13 @@ def _load(options: argparse.Namespace, console: Console) -> tuple[DenseAV, Plan]
     with console.status(f"loading {options.source}"):
         model = load(options.source)
     plan = make_plan(
-        model.config, options.source, options.precision, options.frame_size, options.window
+        model.config,
+        options.source,
+        options.precision,
+        options.frame_size,
+        options.window,
+        options.stream_context,
+        options.revisit,
     )
     plan = replace(plan, engines=options.trt is not None, calibration=pairs)
     height, width = plan.frame_size
@@ -195,7 +223,8 @@ def _load(options: argparse.Namespace, console: Console) -> tuple[DenseAV, Plan]
     console.print(
         f"{model.config.name}{'' if model.config.trained else ' (UNTRAINED: random weights)'}, "
         f"heads {', '.join(model.config.heads)}; {plan.precision}, frames of {height}x{width}, "
-        f"windows of {window_s:.2f} s ({plan.tokens} tokens)"
+        f"windows of {window_s:.2f} s ({plan.tokens} tokens), streams of "
+        f"{plan.stream.context_tokens}+{plan.stream.active_tokens} tokens"
         f"{', with TensorRT engines' if plan.engines else ''}"
         f"{f', calibrated on {len(pairs)} pairs' if pairs else ''}; into {options.out}",
         highlight=False,
@@ -230,3 +259,19 @@ def _frame_size(text: str) -> tuple[int, int]:
     if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
         raise argparse.ArgumentTypeError(f"{text!r} is not HEIGHTxWIDTH, as in 224x296")
     return int(height), int(width)
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= STREAM_CONTEXT_MAX_S:
+        raise argparse.ArgumentTypeError(
+            f"{text} is not above 0 and at most {STREAM_CONTEXT_MAX_S:g}"
+        )
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is negative")
+    return value

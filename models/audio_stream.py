@@ -110,8 +110,7 @@ class AudioStream(nn.Module):
             The features [K, C, R] of the newest R tokens, oldest first, zeros for those before
             the audio began; and the next state.
         """
-        tokens = self.config.context_tokens + self.config.active_tokens
-        filled = (state.filled + 1).clamp(max=tokens)
+        filled = (state.filled + 1).clamp(max=self.config.tokens)
         wave_S = self._joined(wave_S, state)
         frames_LD = torch.cat((state.frames_LD, self._stem(wave_S)))
         hidden_LD, keys_HND, values_HND = self._transform(frames_LD, state, filled)
@@ -221,6 +220,6 @@ class AudioStream(nn.Module):
 
         Each token is `each` keys.
         """
-        keys = (self.config.context_tokens + self.config.active_tokens) * each
+        keys = self.config.tokens * each
         begun_N = torch.arange(keys, device=filled.device) >= keys - filled * each
         return torch.where(begun_N, 0.0, float("-inf"))[None]

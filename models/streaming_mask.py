@@ -42,6 +42,11 @@ class StreamConfig:
         """Return R, how many tokens one step computes."""
         return 1 + self.revisit
 
+    @property
+    def tokens(self) -> int:
+        """Return how many tokens a step sees once its memory is full."""
+        return self.context_tokens + self.active_tokens
+
 
 def stream_mask(steps: int, config: StreamConfig) -> Tensor:
     """Return what each step sees, bool [T, T, R]: of step t, token r of step s.

@@ -23,27 +23,34 @@ from denseav.export.builder.parity import TOLERANCES, Heats, calibrate, failures
 from denseav.export.builder.threshold_calibration import Pair, calibrate_on, provenance
 from denseav.export.builder.trt_engine import write_engines
 from denseav.export.runtime.bundle import (
+    GRAPHS,
     SAMPLE_RATE_HZ,
     TOKEN_HOP_SAMPLES,
     TOKEN_SPAN_SAMPLES,
     AudioInput,
+    AudioStep,
     Bundle,
     BundleError,
     ImageInput,
     Manifest,
+    StateTensor,
     file_sha256,
     window_samples,
     write_manifest,
 )
 from denseav.export.runtime.open_session import open_session
-from denseav.export.runtime.session import Session
+from denseav.export.runtime.session import Level, Session
 from denseav.models import DenseAV, ModelConfig
+from denseav.models.streaming_mask import StreamConfig
 
 Precision = Literal["fp32", "fp16", "int8"]
 Step = Callable[[str], None]
 
 OPSET = 20
 ENERGY_FLOOR_DBFS = -60.0  # quieter than this is silence, whatever the model would say
+DEFAULT_STREAM = StreamConfig(context_tokens=56, revisit=1)  # 10 s
+STREAM_CONTEXT_MAX_S = 60.0
+LONG_RUN = 3  # how many times over a stream's memory is replaced before it is compared again
 PICTURES = 4
 SOUNDS = 4
 
@@ -55,14 +62,16 @@ class Plan:
     """What is to be built.
 
     `frame_size` is (height, width), multiples of the patch; `tokens` how many a window holds;
-    `engines` whether TensorRT's are built beside the ONNX graphs; `calibration` what the heads'
-    scale is set with, nothing for the inputs that come with the program.
+    `stream` what a stream remembers; `engines` whether TensorRT's are built beside the ONNX
+    graphs; `calibration` what the heads' scale is set with, nothing for the inputs that come with
+    the program.
     """
 
     source: str
     precision: Precision
     frame_size: tuple[int, int]
     tokens: int
+    stream: StreamConfig = DEFAULT_STREAM
     engines: bool = False
     calibration: tuple[Pair, ...] = ()
 
@@ -73,14 +82,16 @@ def make_plan(
     precision: Precision,
     frame_size: tuple[int, int] | None,
     window_s: float,
+    stream_context_s: float | None = None,
+    revisit: int | None = None,
 ) -> Plan:
     """Decide what to build for a model: the frame's size if none is asked for, whole tokens.
 
     Raises
     ------
     BundleError
-        When the model has another token rate than live windows, or a side of the frame is no
-        multiple of the patch.
+        When the model has another token rate than live windows, a side of the frame is no
+        multiple of the patch, or a stream would compute more tokens again than a window holds.
     """
     if config.audio.token_hop_samples != TOKEN_HOP_SAMPLES:
         raise BundleError(
@@ -92,18 +103,44 @@ def make_plan(
         raise BundleError(f"--frame-size {height}x{width}: both must be multiples of {patch}")
     beyond = window_s * SAMPLE_RATE_HZ - TOKEN_SPAN_SAMPLES
     tokens = max(1, round(beyond / TOKEN_HOP_SAMPLES) + 1)
-    return Plan(source=source, precision=precision, frame_size=(height, width), tokens=tokens)
+    return Plan(
+        source=source,
+        precision=precision,
+        frame_size=(height, width),
+        tokens=tokens,
+        stream=_stream_config(tokens, stream_context_s, revisit),
+    )
+
+
+def _stream_config(tokens: int, context_s: float | None, revisit: int | None) -> StreamConfig:
+    if revisit is not None and revisit >= tokens:
+        raise BundleError(
+            f"--revisit {revisit}: a window holds {tokens} tokens, of which one is new; "
+            "give less, or a longer --window"
+        )
+    context_tokens, again = DEFAULT_STREAM.context_tokens, DEFAULT_STREAM.revisit
+    if context_s is not None:
+        context_tokens = max(1, round(context_s * SAMPLE_RATE_HZ / TOKEN_HOP_SAMPLES))
+    again = min(again, tokens - 1) if revisit is None else revisit
+    return StreamConfig(context_tokens=context_tokens, revisit=again)
 
 
 def remake_plan(manifest: Manifest) -> Plan:
     """Return the plan of a bundle that is there already, with TensorRT engines."""
     if manifest.precision not in ("fp32", "fp16"):
         raise BundleError(f"there are no TensorRT engines in {manifest.precision}")
+    step, tokens = manifest.audio_step, manifest.audio.tokens
+    stream = (
+        _stream_config(tokens, None, None)
+        if step is None
+        else StreamConfig(context_tokens=step.context_tokens, revisit=step.revisit)
+    )
     return Plan(
         source=manifest.source,
         precision=cast(Precision, manifest.precision),
         frame_size=(manifest.image.height, manifest.image.width),
-        tokens=manifest.audio.tokens,
+        tokens=tokens,
+        stream=stream,
         engines=True,
     )
 
@@ -142,9 +179,11 @@ def build(model: DenseAV, plan: Plan, folder: Path, step: Step) -> Manifest:
     """
     step("reference heatmaps from PyTorch")
     model.prepare_export(*plan.frame_size)
-    reference = _probe_heatmaps(make_graphs(model), plan)
+    exact = make_graphs(model, plan.stream, plan.tokens)
+    reference, stream_reference = _probe_heatmaps(exact, plan), _stream_heatmaps(exact, plan)
     spell_out_attention(model)
-    graphs = make_graphs(half(model) if plan.precision == "fp16" else model)
+    network = half(model) if plan.precision == "fp16" else model
+    graphs = make_graphs(network, plan.stream, plan.tokens)
     examples = graphs.examples(*plan.frame_size, window_samples(plan.tokens))
     for name, graph in graphs.named().items():
         step(f"the {name} graph")
@@ -153,17 +192,21 @@ def build(model: DenseAV, plan: Plan, folder: Path, step: Step) -> Manifest:
         # The image graph alone: it sets the frame rate, and the audio graph's loss is too large.
         quantize_products(folder / "image.onnx")
     step("parity through the session that runs live")
-    manifest = _manifest(model.config, plan, reference, folder)
-    session = open_session(Bundle(folder=folder, manifest=manifest), "cpu", threads=2)
+    manifest = _manifest(model.config, plan, reference, graphs, folder)
+    bundle = Bundle(folder=folder, manifest=manifest)
+    session = open_session(bundle, "cpu", threads=2)
     parity = _parity(session, plan, model.config.heads, reference)
-    manifest = dataclasses.replace(manifest, parity=parity)
+    streaming = open_session(bundle, "cpu", threads=2, audio="streaming")
+    step_parity = _step_parity(streaming, plan, model.config.heads, stream_reference)
+    manifest = dataclasses.replace(manifest, parity=parity, step_parity=step_parity)
     if plan.calibration:
         step(f"the heads' scale, on {len(plan.calibration)} pairs of picture and sound")
         heads = calibrate_on(session, manifest, plan.calibration)
         origin = provenance(plan.calibration, manifest.heads)
         manifest = dataclasses.replace(manifest, heads=heads, calibration=origin)
     if plan.engines:
-        manifest = write_engines(graphs.named(), examples, manifest, folder, step)
+        windowed = {name: graphs.named()[name] for name in GRAPHS}
+        manifest = write_engines(windowed, examples, manifest, folder, step)
         step("parity of the engines")
         session = open_session(Bundle(folder=folder, manifest=manifest), "trt")
         parity = _parity(session, plan, model.config.heads, reference)
@@ -194,6 +237,23 @@ def _probe_heatmaps(session: Session | Graphs, plan: Plan) -> _Reference:
     )
 
 
+def _stream_heatmaps(session: Session | Graphs, plan: Plan) -> dict[str, Heats]:
+    """Return heatmaps of the newest token, once a stream's memory is full and long after."""
+    pictures = [session.encode_image(p) for p in probe_inputs.frames(PICTURES, *plan.frame_size)]
+    memory = plan.stream.tokens
+    ends = {"filled": memory, "long": LONG_RUN * memory}
+    wave_S = probe_inputs.sounds(1, window_samples(ends["long"]))[0]
+    stream, level = session.audio_stream(), Level.of(wave_S)
+    heats: dict[str, list[NDArray[np.float32]]] = {name: [] for name in ends}
+    for token in range(ends["long"]):
+        start = token * TOKEN_HOP_SAMPLES
+        sound = stream.step(wave_S[start : start + TOKEN_SPAN_SAMPLES], level)
+        for name, end in ends.items():
+            if end - SOUNDS <= token < end:
+                heats[name] += [session.heatmap(p, sound, plan.tokens - 1) for p in pictures]
+    return {name: np.stack(maps) for name, maps in heats.items()}
+
+
 def _export(graph: Graph, example: tuple[Tensor, ...], path: Path) -> None:
     weights_bytes = sum(tensor.nbytes for tensor in graph.state_dict().values())
     torch.onnx.export(
@@ -201,7 +261,7 @@ def _export(graph: Graph, example: tuple[Tensor, ...], path: Path) -> None:
         example,
         path,
         input_names=list(graph.inputs),
-        output_names=[graph.output],
+        output_names=list(graph.outputs),
         opset_version=OPSET,
         dynamo=True,
         external_data=weights_bytes > _ONE_FILE_BYTES,
@@ -209,7 +269,9 @@ def _export(graph: Graph, example: tuple[Tensor, ...], path: Path) -> None:
     )
 
 
-def _manifest(config: ModelConfig, plan: Plan, reference: _Reference, folder: Path) -> Manifest:
+def _manifest(
+    config: ModelConfig, plan: Plan, reference: _Reference, graphs: Graphs, folder: Path
+) -> Manifest:
     (height, width), (grid_height, grid_width) = plan.frame_size, reference.sounding.shape[2:]
     return Manifest(
         model=config.name,
@@ -227,18 +289,53 @@ def _manifest(config: ModelConfig, plan: Plan, reference: _Reference, folder: Pa
             energy_floor_dbfs=ENERGY_FLOOR_DBFS,
             takes_normalized=True,
         ),
+        audio_step=_audio_step(graphs),
         parity={},
         files={path.name: file_sha256(path) for path in sorted(folder.iterdir())},
     )
 
 
+def _audio_step(graphs: Graphs) -> AudioStep:
+    assert graphs.step_graph is not None
+    stream = graphs.step_graph.stream
+    states = {
+        name: StateTensor(shape=tuple(tensor.shape), dtype=str(tensor.dtype).removeprefix("torch."))
+        for name, tensor in stream.start().named().items()
+    }
+    return AudioStep(
+        context_tokens=stream.config.context_tokens, revisit=stream.config.revisit, states=states
+    )
+
+
+def _step_parity(
+    session: Session, plan: Plan, heads: tuple[str, ...], reference: dict[str, Heats]
+) -> dict[str, dict[str, dict[str, float]]]:
+    measured = _stream_heatmaps(session, plan)
+    return {
+        name: _agreement(session, plan, heads, heats, measured[name], f"streaming, {name}: ")
+        for name, heats in reference.items()
+    }
+
+
 def _parity(
     session: Session, plan: Plan, heads: tuple[str, ...], reference: _Reference
 ) -> dict[str, dict[str, float]]:
-    parity = measure(reference.sounding, _probe_heatmaps(session, plan).sounding, heads)
+    measured = _probe_heatmaps(session, plan).sounding
+    return _agreement(session, plan, heads, reference.sounding, measured)
+
+
+def _agreement(
+    session: Session,
+    plan: Plan,
+    heads: tuple[str, ...],
+    reference: Heats,
+    measured: Heats,
+    what: str = "",
+) -> dict[str, dict[str, float]]:
+    parity = measure(reference, measured, heads)
     if failed := failures(parity, TOLERANCES[plan.precision]):
         raise BundleError(
             f"the {plan.precision} graphs on {session.backend} differ too much from PyTorch "
-            f"({'; '.join(failed)}); nothing was written"
+            f"({what}{'; '.join(failed)}); nothing was written"
         )
     return {name: asdict(figures) for name, figures in parity.items()}

@@ -1,4 +1,4 @@
-"""The three graphs of a bundle as torch modules: preprocessing, network and similarity.
+"""The four graphs of a bundle as torch modules: preprocessing, network and similarity.
 
 A trained `DenseAV` enters; modules that take what sensors give leave. ONNX and TensorRT are
 both made from these, so that one precision means the same numbers in both.
@@ -6,31 +6,33 @@ Axes: K heads, C channels, H W pixels or grid, T tokens, S samples.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from denseav.export.runtime.session import normalized
+from denseav.export.runtime.bundle import AUDIO_STEP, TOKEN_SPAN_SAMPLES
+from denseav.export.runtime.session import Level, normalized
 from denseav.models import DenseAV
+from denseav.models.audio_stream import AudioStream, StreamState
 from denseav.models.image_encoder import IMAGE_MEAN, IMAGE_STD
 from denseav.models.similarity import similarity_slice
+from denseav.models.streaming_mask import StreamConfig
 
 
 class Graph(nn.Module):
-    """A module with the names that its inputs and its output have in a bundle."""
+    """A module with the names that its inputs and outputs have in a bundle."""
 
-    inputs: ClassVar[tuple[str, ...]]
-    output: ClassVar[str]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
 
 
 class ImageGraph(Graph):
     """The picture's way: scaled, normalised as in training, encoded."""
 
     inputs = ("image",)
-    output = "image_features"
+    outputs = ("image_features",)
 
     def __init__(self, model: DenseAV) -> None:
         super().__init__()
@@ -48,7 +50,7 @@ class AudioGraph(Graph):
     """The sound's way: a window that the session has normalised, encoded."""
 
     inputs = ("wave",)
-    output = "audio_features"
+    outputs = ("audio_features",)
 
     def __init__(self, model: DenseAV) -> None:
         super().__init__()
@@ -59,11 +61,39 @@ class AudioGraph(Graph):
         return self.model.encode_audio(normed_S[None].to(_dtype(self.model)))[0]
 
 
+class AudioStepGraph(Graph):
+    """A stream's way: one token that the session has normalised, and all that is remembered.
+
+    Its features are shaped like a window's: those of older tokens are handed on as they were.
+    """
+
+    def __init__(self, stream: AudioStream, tokens: int) -> None:
+        super().__init__()
+        self.stream = stream
+        self.tokens = tokens
+        states = tuple(stream.start().named())
+        self.inputs = ("wave", "past_features", *states)
+        self.outputs = ("audio_features", *(f"next_{name}" for name in states))
+
+    def forward(self, normed_S: Tensor, past_KCT: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        """Return the features [K, C, T] and the next states, from those before."""
+        features_KCR, state = self.stream(normed_S, StreamState.from_flat(states))
+        older = self.tokens - self.stream.config.active_tokens
+        features_KCT = torch.cat((past_KCT[:, :, 1 : 1 + older], features_KCR), dim=2)
+        return features_KCT, *state.named().values()
+
+    def start(self) -> tuple[Tensor, ...]:
+        """Return features and states before any audio."""
+        config, like = self.stream.model.config, next(self.parameters())
+        past_KCT = like.new_zeros(len(config.heads), config.channels, self.tokens)
+        return past_KCT, *self.stream.start().named().values()
+
+
 class HeatmapGraph(Graph):
     """Both features and the token in question: the similarity slice, in float32."""
 
     inputs = ("image_features", "audio_features", "token")
-    output = "heat"
+    outputs = ("heat",)
 
     def forward(self, image_KCHW: Tensor, audio_KCT: Tensor, token_1: Tensor) -> Tensor:
         """Return the heat [K, H, W] of audio token `token_1`, int64 [1]."""
@@ -72,11 +102,12 @@ class HeatmapGraph(Graph):
 
 @dataclass(frozen=True, eq=False)
 class Graphs:
-    """The three modules, run by PyTorch: the slow session that every other is compared with."""
+    """The modules, run by PyTorch: the slow session that every other is compared with."""
 
     image_graph: ImageGraph
     audio_graph: AudioGraph
     heatmap_graph: HeatmapGraph
+    step_graph: AudioStepGraph | None = None
     backend: str = "torch-cpu"
     precision: str = "fp32"
 
@@ -87,6 +118,11 @@ class Graphs:
     def encode_audio(self, wave_S: NDArray[np.float32], least_deviation: float = 0.0) -> Tensor:
         """As `Session.encode_audio`."""
         return _run(self.audio_graph, torch.from_numpy(normalized(wave_S, least_deviation)))
+
+    def audio_stream(self) -> "TorchAudioStream":
+        """As `Session.audio_stream`."""
+        assert self.step_graph is not None
+        return TorchAudioStream(self.step_graph)
 
     def heatmap(self, image: Tensor, audio: Tensor, token: int) -> NDArray[np.float32]:
         """As `Session.heatmap`."""
@@ -99,23 +135,55 @@ class Graphs:
 
     def named(self) -> dict[str, Graph]:
         """Return the modules by their names in a bundle."""
-        return {"image": self.image_graph, "audio": self.audio_graph, "heatmap": self.heatmap_graph}
+        graphs: dict[str, Graph] = {
+            "image": self.image_graph,
+            "audio": self.audio_graph,
+            "heatmap": self.heatmap_graph,
+        }
+        return graphs if self.step_graph is None else graphs | {AUDIO_STEP: self.step_graph}
 
     def examples(self, height: int, width: int, samples: int) -> dict[str, tuple[Tensor, ...]]:
         """Return inputs for each module by name, for an exporter to trace with."""
         image_HW3 = torch.zeros(height, width, 3, dtype=torch.uint8)
         wave_S = torch.zeros(samples)
         features = _run(self.image_graph, image_HW3), _run(self.audio_graph, wave_S)
-        return {
+        examples: dict[str, tuple[Tensor, ...]] = {
             "image": (image_HW3,),
             "audio": (wave_S,),
             "heatmap": (*features, torch.tensor([0])),
         }
+        if self.step_graph is not None:
+            examples[AUDIO_STEP] = (torch.zeros(TOKEN_SPAN_SAMPLES), *self.step_graph.start())
+        return examples
 
 
-def make_graphs(model: DenseAV) -> Graphs:
-    """Wrap a model that `prepare_export` has made ready."""
-    graphs = Graphs(ImageGraph(model), AudioGraph(model), HeatmapGraph())
+class TorchAudioStream:
+    """The audio step module and its state, run by PyTorch."""
+
+    def __init__(self, graph: AudioStepGraph) -> None:
+        self._graph = graph
+        self._carried = graph.start()
+
+    def step(self, samples_S: NDArray[np.float32], level: Level) -> Tensor:
+        """As `Session.AudioStream.step`."""
+        normed_S = torch.from_numpy(level.normalized(samples_S))
+        with torch.no_grad():
+            carried: tuple[Tensor, ...] = self._graph(normed_S, *self._carried)
+        self._carried = carried
+        return carried[0]
+
+    def reset(self) -> None:
+        """As `Session.AudioStream.reset`."""
+        self._carried = self._graph.start()
+
+
+def make_graphs(model: DenseAV, config: StreamConfig | None = None, tokens: int = 0) -> Graphs:
+    """Wrap a model that `prepare_export` has made ready.
+
+    With `config`, the audio step is there too, and gives features of `tokens` tokens.
+    """
+    step = None if config is None else AudioStepGraph(AudioStream(model, config), tokens)
+    graphs = Graphs(ImageGraph(model), AudioGraph(model), HeatmapGraph(), step)
     for graph in graphs.named().values():
         graph.eval()
     return graphs

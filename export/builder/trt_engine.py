@@ -106,7 +106,7 @@ def _build(name: str, graph: Graph, example: tuple[Tensor, ...]) -> bytes:
             program,
             arg_inputs=example,
             arg_input_binding_names=graph.inputs,
-            output_binding_names=graph.output,
+            output_binding_names=graph.outputs[0],
             **SETTINGS,
         )
     except RuntimeError as error:
@@ -120,5 +120,5 @@ def _build(name: str, graph: Graph, example: tuple[Tensor, ...]) -> bytes:
 
 @torch.no_grad()
 def _shapes(graph: Graph, example: tuple[Tensor, ...]) -> dict[str, list[int]]:
-    tensors = dict(zip(graph.inputs, example, strict=True)) | {graph.output: graph(*example)}
+    tensors = dict(zip(graph.inputs, example, strict=True)) | {graph.outputs[0]: graph(*example)}
     return {name: list(tensor.shape) for name, tensor in tensors.items()}

@@ -11,16 +11,20 @@ BundleError          the bundle cannot be used as it is (exit code 4)
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 from platformdirs import user_cache_path
 
 SCHEMA = 2  # 1 had audio graphs that normalise the window themselves
 MANIFEST = "manifest.json"
 GRAPHS = ("image", "audio", "heatmap")
+AUDIO_STEP = "audio_step"  # the fourth graph; bundles from before streaming lack it
+STATE_MAX_BYTES = 2**32
 
 SAMPLE_RATE_HZ = 16_000
 TOKEN_HOP_SAMPLES = 2_880  # 180 ms: HuBERT's 320-sample hop, pooled by 3 and by 3 again
@@ -78,10 +82,41 @@ class AudioInput:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StateTensor:
+    """One tensor of an audio step's state, before any audio all zeros."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioStep:
+    """What the audio step graph remembers, and its state tensors by name.
+
+    It takes `float32 [TOKEN_SPAN_SAMPLES]`, normalised, the features before, and the state; it
+    gives features like the audio graph's, of which the newest `1 + revisit` tokens are new, and
+    the next state. `context_tokens` older tokens are seen by those.
+    """
+
+    context_tokens: int
+    revisit: int
+    states: Mapping[str, StateTensor]
+
+    def __post_init__(self) -> None:
+        nbytes = sum(
+            math.prod(state.shape) * np.dtype(state.dtype).itemsize
+            for state in self.states.values()
+        )
+        if nbytes > STATE_MAX_BYTES or any(n < 1 for s in self.states.values() for n in s.shape):
+            raise ValueError("the audio step's states have impossible shapes")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Manifest:
     """What `manifest.json` says. `files` maps each file's name to its sha256.
 
-    `parity` is of the ONNX graphs, `engine_parity` of the TensorRT engines where there are any.
+    `parity` is of the ONNX graphs, `engine_parity` of the TensorRT engines where there are any,
+    and `step_parity` of the audio step, where there is one, at the points of a long run.
     `calibration` says what the heads' scale was set with, where that was a folder of pairs.
     """
 
@@ -97,6 +132,8 @@ class Manifest:
     files: Mapping[str, str]
     engine_parity: Mapping[str, Any] = field(default_factory=dict)
     calibration: Mapping[str, Any] = field(default_factory=dict)
+    audio_step: AudioStep | None = None
+    step_parity: Mapping[str, Any] = field(default_factory=dict)
     schema: int = SCHEMA
 
 
@@ -108,8 +145,13 @@ class Bundle:
     manifest: Manifest
 
     def graph(self, name: str) -> Path:
-        """Return the path of the graph `image`, `audio` or `heatmap`."""
+        """Return the path of the graph `image`, `audio`, `heatmap` or `audio_step`."""
         return self.folder / f"{name}.onnx"
+
+    @property
+    def graphs(self) -> tuple[str, ...]:
+        """Name the graphs that the bundle has."""
+        return GRAPHS if self.manifest.audio_step is None else (*GRAPHS, AUDIO_STEP)
 
     @property
     def sha256(self) -> str:
@@ -118,6 +160,15 @@ class Bundle:
             f"{name}:{digest}\n" for name, digest in sorted(self.manifest.files.items())
         )
         return hashlib.sha256(joined.encode()).hexdigest()
+
+
+def require_audio_step(bundle: Bundle) -> None:
+    """Raise `BundleError` with the remedy when the bundle has no graph for streaming."""
+    if bundle.manifest.audio_step is None:
+        raise BundleError(
+            f"{bundle.folder} cannot stream audio: it was exported by a denseav that could not; "
+            "export the model again, or use --audio window"
+        )
 
 
 def demo_folder() -> Path:
@@ -166,10 +217,11 @@ def open_bundle(folder: Path) -> Bundle:
                 f"{folder}: {name} is not the file that the manifest names (its sha256 differs); "
                 "export or copy the bundle again"
             )
-    for graph in GRAPHS:
-        if f"{graph}.onnx" not in manifest.files:
+    bundle = Bundle(folder=folder, manifest=manifest)
+    for graph in bundle.graphs:
+        if bundle.graph(graph).name not in manifest.files:
             raise BundleError(f"{folder}: the manifest names no {graph}.onnx; export it again")
-    return Bundle(folder=folder, manifest=manifest)
+    return bundle
 
 
 def _read_manifest(folder: Path) -> Manifest:
@@ -202,6 +254,16 @@ def _parse(record: dict[str, Any]) -> Manifest:
     fields["heads"] = tuple(Head(**head) for head in fields["heads"])
     fields["image"] = ImageInput(**fields["image"])
     fields["audio"] = AudioInput(**fields["audio"])
+    if fields.get("audio_step") is not None:
+        fields["audio_step"] = _parse_step(fields["audio_step"])
     if any(Path(name).name != name for name in fields["files"]):
         raise ValueError("a file name leads out of the bundle")
     return Manifest(**fields)
+
+
+def _parse_step(record: dict[str, Any]) -> AudioStep:
+    states = {
+        name: StateTensor(shape=tuple(map(int, state["shape"])), dtype=state["dtype"])
+        for name, state in record["states"].items()
+    }
+    return AudioStep(**record | {"states": states})

@@ -13,8 +13,8 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from denseav.export.runtime.bundle import GRAPHS, Bundle, BundleError
-from denseav.export.runtime.session import Features, Interrupted, normalized
+from denseav.export.runtime.bundle import AUDIO_STEP, Bundle, BundleError, Manifest
+from denseav.export.runtime.session import AudioWay, Features, Interrupted, Level, normalized
 
 OnnxDevice = Literal["cpu", "cuda"]
 
@@ -26,13 +26,14 @@ _CUDA_REMEDY = (
 
 
 class OnnxSession:
-    """The three graphs of a bundle, loaded; see `denseav.export.runtime.session.Session`.
+    """Three graphs of a bundle, loaded; see `denseav.export.runtime.session.Session`.
 
     Parameters
     ----------
     bundle : a checked bundle.
     device : `cpu` or `cuda`; never anything else than what was asked for.
     threads : how many threads one graph may use on a CPU.
+    audio : how audio is encoded: only that graph is loaded.
 
     Raises
     ------
@@ -40,7 +41,13 @@ class OnnxSession:
         When ONNX Runtime cannot open a graph, or CUDA was asked for and cannot be had.
     """
 
-    def __init__(self, bundle: Bundle, device: OnnxDevice = "cpu", threads: int = 1) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        device: OnnxDevice = "cpu",
+        threads: int = 1,
+        audio: AudioWay = "window",
+    ) -> None:
         if device == "cuda":
             _require_cuda()
         self.backend = f"onnxruntime-{device}"
@@ -48,7 +55,9 @@ class OnnxSession:
         self._takes_normalized = bundle.manifest.audio.takes_normalized
         self._device = device
         self._run_options = ort.RunOptions()
-        self._graphs = {name: _open(bundle.graph(name), device, threads) for name in GRAPHS}
+        self._manifest = bundle.manifest
+        names = ("image", "audio" if audio == "window" else AUDIO_STEP, "heatmap")
+        self._graphs = {name: _open(bundle.graph(name), device, threads) for name in names}
 
     def encode_image(self, image_HW3: NDArray[np.uint8]) -> Features:
         """Encode one RGB picture that already has the manifest's size."""
@@ -59,6 +68,14 @@ class OnnxSession:
         if self._takes_normalized:
             wave_S = normalized(wave_S, least_deviation)
         return self._run("audio", {"wave": self._put(wave_S)}, self._device)
+
+    def audio_stream(self) -> "OnnxAudioStream":
+        """Return a new stream, in the state before any audio."""
+        if AUDIO_STEP not in self._graphs:
+            raise BundleError("this session was opened for whole windows of audio")
+        return OnnxAudioStream(
+            self._graphs[AUDIO_STEP], self._manifest, self._device, self._run_options
+        )
 
     def heatmap(self, image: Features, audio: Features, token: int) -> NDArray[np.float32]:
         """Return the similarity slice `[K, H, W]` of the picture and audio token `token`."""
@@ -79,7 +96,7 @@ class OnnxSession:
         self._run_options.terminate = True
 
     def _put(self, array: NDArray[Any]) -> Any:
-        return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), self._device, 0)
+        return _put(array, self._device)
 
     def _run(self, graph: str, inputs: dict[str, Any], output_device: OnnxDevice) -> Any:
         session = self._graphs[graph]
@@ -87,13 +104,81 @@ class OnnxSession:
         for name, value in inputs.items():
             binding.bind_ortvalue_input(name, value)
         binding.bind_output(session.get_outputs()[0].name, output_device)
-        try:
-            session.run_with_iobinding(binding, self._run_options)
-        except Exception:
-            if self._run_options.terminate:
-                raise Interrupted from None
-            raise
+        _run(session, binding, self._run_options)
         return binding.get_outputs()[0]
+
+
+class OnnxAudioStream:
+    """The audio step graph and its state; see `denseav.export.runtime.session.AudioStream`.
+
+    The state lies on the device twice: a step reads the one and writes the other, and then they
+    change places. Features are given out, so each step has new memory for them.
+    """
+
+    def __init__(
+        self, graph: Any, manifest: Manifest, device: OnnxDevice, run_options: Any
+    ) -> None:
+        assert manifest.audio_step is not None
+        self._graph = graph
+        self._device = device
+        self._run_options = run_options
+        outputs = [output.name for output in graph.get_outputs()]
+        self._features_name, self._next_names = outputs[0], outputs[1:]
+        self._shapes = {
+            name: (state.shape, np.dtype(state.dtype))
+            for name, state in manifest.audio_step.states.items()
+        }
+        self._require_same_shapes()
+        self._features: Features = None
+        self._state: list[Any] = []
+        self._spare: list[Any] = []
+        self.reset()
+
+    def step(self, samples_S: NDArray[np.float32], level: Level) -> Features:
+        """Take the next token and return features of which the newest tokens are new."""
+        binding = self._graph.io_binding()
+        binding.bind_ortvalue_input("wave", _put(level.normalized(samples_S), self._device))
+        binding.bind_ortvalue_input("past_features", self._features)
+        for name, value in zip(self._shapes, self._state, strict=True):
+            binding.bind_ortvalue_input(name, value)
+        binding.bind_output(self._features_name, self._device)
+        for name, value in zip(self._next_names, self._spare, strict=True):
+            binding.bind_ortvalue_output(name, value)
+        _run(self._graph, binding, self._run_options)
+        self._features = binding.get_outputs()[0]
+        self._state, self._spare = self._spare, self._state
+        return self._features
+
+    def reset(self) -> None:
+        """Forget everything: the next step is the first."""
+        features = next(i for i in self._graph.get_inputs() if i.name == "past_features")
+        dtype = np.float16 if features.type == "tensor(float16)" else np.float32
+        self._features = _put(np.zeros(features.shape, dtype), self._device)
+        self._state, self._spare = self._zeros(), self._zeros()
+
+    def _zeros(self) -> list[Any]:
+        return [_put(np.zeros(*layout), self._device) for layout in self._shapes.values()]
+
+    def _require_same_shapes(self) -> None:
+        inputs = {i.name: tuple(i.shape) for i in self._graph.get_inputs()}
+        if any(inputs.get(name) != shape for name, (shape, _) in self._shapes.items()):
+            raise BundleError(
+                "the audio step graph has other states than the manifest says; "
+                "export the bundle again"
+            )
+
+
+def _put(array: NDArray[Any], device: OnnxDevice) -> Any:
+    return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), device, 0)
+
+
+def _run(session: Any, binding: Any, run_options: Any) -> None:
+    try:
+        session.run_with_iobinding(binding, run_options)
+    except Exception:
+        if run_options.terminate:
+            raise Interrupted from None
+        raise
 
 
 def cuda_is_here() -> bool:

@@ -10,9 +10,14 @@ from types import ModuleType
 from typing import Literal
 
 from denseav.export.runtime import onnx_session
-from denseav.export.runtime.bundle import Bundle, BundleError, open_bundle
+from denseav.export.runtime.bundle import (
+    Bundle,
+    BundleError,
+    open_bundle,
+    require_audio_step,
+)
 from denseav.export.runtime.engine_facts import MismatchError, rebuild_arguments, require_engines
-from denseav.export.runtime.session import Session
+from denseav.export.runtime.session import AudioWay, Session
 
 Device = Literal["auto", "cpu", "cuda", "trt"]
 OnMismatch = Literal["error", "rebuild", "onnx"]
@@ -25,6 +30,7 @@ def open_session(
     device: Device = "auto",
     threads: int = 1,
     on_mismatch: OnMismatch = "error",
+    audio: AudioWay = "window",
 ) -> Session:
     """Load a bundle on the device asked for.
 
@@ -37,23 +43,28 @@ def open_session(
     on_mismatch : what to do with engines that were built for something else than this machine
         and bundle: refuse them, rebuild them (`denseav-export`, minutes), or run the ONNX graphs
         on CUDA instead and say so.
+    audio : whether the session encodes whole windows (`encode_audio`) or one token after another
+        (`audio_stream`); only the graph for that is loaded.
 
     Raises
     ------
     BundleError
-        When a graph cannot be opened, or the device asked for cannot be had.
+        When a graph cannot be opened, the device asked for cannot be had, or the bundle has no
+        graph for streaming.
     """
+    if audio == "streaming":
+        require_audio_step(bundle)
     if device == "trt":
-        return _open_trt(bundle, on_mismatch)
+        return _open_trt(bundle, on_mismatch, audio)
     if device == "auto" and not onnx_session.cuda_is_here():
         device = "cpu"
     if device == "auto":
         try:
-            return onnx_session.OnnxSession(bundle, "cuda", threads)
+            return onnx_session.OnnxSession(bundle, "cuda", threads, audio)
         except BundleError as error:
             log.warning("running on the CPU: %s", error)
             device = "cpu"
-    return onnx_session.OnnxSession(bundle, device, threads)
+    return onnx_session.OnnxSession(bundle, device, threads, audio)
 
 
 def trt_runtime() -> ModuleType:
@@ -79,21 +90,21 @@ def trt_runtime() -> ModuleType:
     return trt_session
 
 
-def _open_trt(bundle: Bundle, on_mismatch: OnMismatch) -> Session:
+def _open_trt(bundle: Bundle, on_mismatch: OnMismatch, audio: AudioWay) -> Session:
     require_engines(bundle)
     if not onnx_session.cuda_is_here():
         raise BundleError("no NVIDIA GPU or driver was found; use --device cpu")
     runtime = trt_runtime()
     try:
-        session: Session = runtime.TrtSession(bundle)
+        session: Session = runtime.TrtSession(bundle, audio)
     except MismatchError as error:
         if on_mismatch == "error":
             raise
         if on_mismatch == "onnx":
             log.warning("running the ONNX graphs on CUDA: %s", error)
-            return onnx_session.OnnxSession(bundle, "cuda")
+            return onnx_session.OnnxSession(bundle, "cuda", audio=audio)
         log.warning("rebuilding the engines, which takes minutes: %s", error)
-        session = runtime.TrtSession(_rebuilt(bundle))
+        session = runtime.TrtSession(_rebuilt(bundle), audio)
     return session
 
 

@@ -7,16 +7,51 @@ No torch here.
 Axes: K heads, C channels, H W the feature grid, T audio tokens, S samples.
 """
 
-from typing import Any, Protocol
+import math
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 Features = Any  # lives on the session's device; only the session looks inside
 
+AudioWay = Literal["window", "streaming"]  # each window anew, or each token once
+
 
 class Interrupted(Exception):  # noqa: N818 - no error: it was asked for
     """A pass was given up because `interrupt` was called."""
+
+
+class AudioStream(Protocol):
+    """One audio signal, encoded a token at a time; its state stays on the session's device.
+
+    Called by one thread. A step that raised has changed nothing, and can be repeated.
+    """
+
+    def step(self, samples_S: NDArray[np.float32], level: "Level") -> Features:
+        """Take the next token and return features of which the newest tokens are new.
+
+        Parameters
+        ----------
+        samples_S : float32, raw, `TOKEN_SPAN_SAMPLES` of them: those of exactly one token. Tokens
+            follow one another without a gap, so the first 80 samples are those that the step
+            before ended with; they count only after `reset`. Where audio is missing, either give
+            silence in its place or `reset`. A sample that is no number is silence.
+        level : what these samples are normalised by, now and for good. As the windowed pass does
+            it: `Level.of(window_S, least_deviation)` of the window that ends where they do.
+
+        Returns
+        -------
+        Features
+            As `encode_audio` gives them for a window that ends where the samples do, for
+            `heatmap`: token `manifest.audio.tokens - 1` is the newest. The newest
+            `1 + manifest.audio_step.revisit` tokens were computed now; those before them are
+            what they were when they were last computed. Tokens from before the first step after
+            `reset` are zeros, and so is their heat: count the steps.
+        """
+
+    def reset(self) -> None:
+        """Forget everything: the next step is the first."""
 
 
 class Session(Protocol):
@@ -40,6 +75,15 @@ class Session(Protocol):
         does it itself.
         """
 
+    def audio_stream(self) -> AudioStream:
+        """Return a new stream, in the state before any audio.
+
+        Raises
+        ------
+        BundleError
+            When the session was not opened for streaming.
+        """
+
     def heatmap(self, image: Features, audio: Features, token: int) -> NDArray[np.float32]:
         """Return the similarity slice `[K, H, W]` of the picture and audio token `token`."""
 
@@ -54,12 +98,32 @@ class Session(Protocol):
         """
 
 
+class Level(NamedTuple):
+    """What samples are normalised by: `(samples - mean) / deviation`."""
+
+    mean: float
+    deviation: float
+
+    @classmethod
+    def of(cls, wave_S: NDArray[np.float32], least_deviation: float = 0.0) -> "Level":
+        """Return the level of a window, and at least `least_deviation` (0 is how training was).
+
+        Samples that are no numbers count as silence.
+        """
+        heard_S = np.nan_to_num(wave_S, posinf=0.0, neginf=0.0).astype(np.float64)
+        variance = max(float(np.var(heard_S)), least_deviation**2)
+        return cls(float(np.mean(heard_S)), math.sqrt(variance + 1e-7))
+
+    def normalized(self, wave_S: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return samples at this level; one that is no number is 0."""
+        normed_S = (wave_S.astype(np.float64) - self.mean) / self.deviation
+        return np.nan_to_num(normed_S, posinf=0.0, neginf=0.0).astype(np.float32)
+
+
 def normalized(wave_S: NDArray[np.float32], least_deviation: float = 0.0) -> NDArray[np.float32]:
     """Give a window zero mean and unit deviation, as in training.
 
     One that deviates less than `least_deviation` is divided by that instead, and stays so much
     quieter than what the network was trained to hear: 0 is how it was trained.
     """
-    centred_S = wave_S - wave_S.mean(dtype=np.float64)
-    variance = max(float(np.mean(np.square(centred_S))), least_deviation**2)
-    return np.asarray(centred_S / np.sqrt(variance + 1e-7), np.float32)
+    return Level.of(wave_S, least_deviation).normalized(wave_S)

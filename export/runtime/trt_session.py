@@ -22,7 +22,7 @@ from numpy.typing import DTypeLike, NDArray
 from denseav.export.runtime.bundle import Bundle, BundleError
 from denseav.export.runtime.cuda import DeviceMemory, Recording, StagedArray, Stream, gpu_facts
 from denseav.export.runtime.engine_facts import Machine, check_engines, engine_path, rebuild_command
-from denseav.export.runtime.session import Features, Interrupted, normalized
+from denseav.export.runtime.session import AudioStream, AudioWay, Features, Interrupted, normalized
 
 GRAPHS_OFF = "0"
 
@@ -44,7 +44,9 @@ class TrtSession:
 
     backend = "tensorrt"
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, audio: AudioWay = "window") -> None:
+        if audio == "streaming":
+            raise BundleError("audio does not stream on TensorRT; use --device cuda")
         check_engines(bundle, this_machine())
         self.precision = bundle.manifest.precision
         self._interrupted = threading.Event()
@@ -68,6 +70,10 @@ class TrtSession:
         features = self._audio.encode(wave_S)
         self._audio.stream.finish()
         return features
+
+    def audio_stream(self) -> AudioStream:
+        """Return a new stream, in the state before any audio."""
+        raise BundleError("this session was opened for whole windows of audio")
 
     def heatmap(self, image: Features, audio: Features, token: int) -> NDArray[np.float32]:
         """Return the similarity slice `[K, H, W]` of the picture and audio token `token`."""

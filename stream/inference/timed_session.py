@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from denseav.export.runtime.session import Features, Session
+from denseav.export.runtime.session import AudioStream, Features, Level, Session
 from denseav.stream.stats.stats import Stats
 
 
@@ -32,6 +32,10 @@ class TimedSession:
         with self._stats.timed("audio"):
             return self._session.encode_audio(wave_S, least_deviation)
 
+    def audio_stream(self) -> "TimedAudioStream":
+        """As `Session.audio_stream`; its steps are the stage `audio`."""
+        return TimedAudioStream(self._session.audio_stream(), self._stats)
+
     def heatmap(self, image: Features, audio: Features, token: int) -> NDArray[np.float32]:
         """As `Session.heatmap`."""
         with self._stats.timed("similarity"):
@@ -45,3 +49,20 @@ class TimedSession:
     def interrupt(self) -> None:
         """As `Session.interrupt`."""
         self._session.interrupt()
+
+
+class TimedAudioStream:
+    """An `AudioStream` around another."""
+
+    def __init__(self, stream: AudioStream, stats: Stats) -> None:
+        self._stream = stream
+        self._stats = stats
+
+    def step(self, samples_S: NDArray[np.float32], level: Level) -> Features:
+        """As `AudioStream.step`."""
+        with self._stats.timed("audio"):
+            return self._stream.step(samples_S, level)
+
+    def reset(self) -> None:
+        """As `AudioStream.reset`."""
+        self._stream.reset()

@@ -22,14 +22,19 @@ from denseav.export.builder.parity import Tolerance
 from denseav.export.runtime.bundle import Bundle, BundleError, open_bundle
 from denseav.export.runtime.open_session import open_session
 from denseav.models import save
+from denseav.models.streaming_mask import StreamConfig
 from tests.support.tiny_model import CONFIG, tiny, tiny_audio
 
 FRAME_SIZE = (32, 48)
 TOKENS = 4
+FILES = {"image.onnx", "audio.onnx", "heatmap.onnx", "audio_step.onnx"}
+STREAM = StreamConfig(context_tokens=3, revisit=1)
 
 
 def plan(precision: str) -> Plan:
-    return Plan(source="tests", precision=precision, frame_size=FRAME_SIZE, tokens=TOKENS)
+    return Plan(
+        source="tests", precision=precision, frame_size=FRAME_SIZE, tokens=TOKENS, stream=STREAM
+    )
 
 
 def exported(folder: Path, precision: str, **changes: object) -> Bundle:
@@ -110,7 +115,13 @@ def test_the_manifest_says_what_was_built(fp32: Bundle) -> None:
     assert manifest.opset >= 18
     assert set(manifest.parity) == {"speech", "sound"}
     assert all(figures["cosine"] >= 0.99999 for figures in manifest.parity.values())
-    assert set(manifest.files) == {"image.onnx", "audio.onnx", "heatmap.onnx"}
+    assert set(manifest.step_parity) == {"filled", "long"}
+    assert all(
+        figures["cosine"] >= 0.99999
+        for heads in manifest.step_parity.values()
+        for figures in heads.values()
+    )
+    assert set(manifest.files) == FILES
 
 
 @pytest.mark.parametrize("graph", ["image", "audio"])
@@ -174,8 +185,8 @@ def test_a_model_with_cls_similarity_exports_with_it(fp32: Bundle, tmp_path: Pat
 def test_large_weights_go_beside_the_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(building, "_ONE_FILE_BYTES", 1000)
     bundle = exported(tmp_path, "fp32")
-    beside = set(bundle.manifest.files) - {"image.onnx", "audio.onnx", "heatmap.onnx"}
-    assert len(beside) == 2
+    beside = set(bundle.manifest.files) - FILES
+    assert len(beside) == 3
     (tmp_path / beside.pop()).write_bytes(b"")
     with pytest.raises(BundleError, match="sha256"):
         open_bundle(tmp_path)

@@ -137,7 +137,9 @@ def test_onnx_is_run_instead_only_when_asked_and_said(
     bundle: Bundle, gpu: Gpu, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     bundle = edit(bundle, "image", gpu="NVIDIA Other")
-    monkeypatch.setattr("denseav.export.runtime.onnx_session.OnnxSession", lambda *call: call)
+    monkeypatch.setattr(
+        "denseav.export.runtime.onnx_session.OnnxSession", lambda *call, audio: call
+    )
     assert open_session(bundle, "trt", on_mismatch="onnx") == (bundle, "cuda")
     assert "running the ONNX graphs on CUDA: image.engine does not fit: the GPU" in caplog.text
 
