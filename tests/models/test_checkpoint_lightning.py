@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from golden import released as golden
 
 from denseav.models import CheckpointError, load
+from tests.golden import released as golden
 
 
 def write_ckpt(path: Path, **changes: Any) -> Path:

@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from golden import released as golden
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -16,6 +15,7 @@ from denseav.models.denseav import DenseAV
 from denseav.models.lora import merge
 from denseav.models.released_checkpoint import adopt
 from denseav.models.similarity import aggregate, all_volumes, volume
+from tests.golden import released as golden
 
 TOLERANCE = 1e-5
 

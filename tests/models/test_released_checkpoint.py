@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from golden import released as golden
 from torch import Tensor
 
 from denseav.models import CheckpointError, load
@@ -14,6 +13,7 @@ from denseav.models.checkpoint import fill
 from denseav.models.config import LoraConfig, ModelConfig
 from denseav.models.lora import merge
 from denseav.models.released_checkpoint import REQUIRED, adopt, head_names
+from tests.golden import released as golden
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "default_1head": {"sim_agg_heads": 1},

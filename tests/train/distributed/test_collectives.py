@@ -79,7 +79,7 @@ def work(process: int, folder: str) -> None:
 @pytest.fixture(scope="module")
 def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("gloo")
-    multiprocessing.spawn(work, (str(folder),), nprocs=4)
+    multiprocessing.start_processes(work, (str(folder),), nprocs=4, start_method="forkserver")
     return folder
 
 

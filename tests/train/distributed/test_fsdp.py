@@ -112,7 +112,9 @@ def work(process: int, folder: str, ports: list[int]) -> None:
 def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sharded")
     ports = [free_port() for _ in range(MEETINGS)]
-    multiprocessing.spawn(work, (str(folder), ports), nprocs=TWO)
+    multiprocessing.start_processes(
+        work, (str(folder), ports), nprocs=TWO, start_method="forkserver"
+    )
     return folder
 
 

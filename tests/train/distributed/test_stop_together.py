@@ -79,7 +79,7 @@ def endings(tmp_path_factory: pytest.TempPathFactory) -> list[list[str]]:
     top = tmp_path_factory.mktemp("together")
     (top / "disk0").mkdir()
     (top / "disk0" / LAST).touch()
-    multiprocessing.spawn(work, (str(top),), nprocs=TWO)
+    multiprocessing.start_processes(work, (str(top),), nprocs=TWO, start_method="forkserver")
     return [(top / str(process)).read_text().splitlines() for process in range(TWO)]
 
 
