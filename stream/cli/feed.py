@@ -29,7 +29,8 @@ from denseav.stream.feed.client import (
 )
 from denseav.stream.feed.conformance import Check
 from denseav.stream.feed.errors import FeedAuthError
-from denseav.stream.feed.recording import Recording, check_whole, replay
+from denseav.stream.feed.recording import Recording, check_whole
+from denseav.stream.feed.replay import replay
 from denseav.stream.feed.sockets import Endpoint, FeedSockets, resolve
 from denseav.stream.feed.status import StatusSubscriber
 from denseav.stream.feed.watch_table import Watch
@@ -39,6 +40,7 @@ _CODES = """\
 exit codes: 0 ended as asked (also by Ctrl-C), 2 usage, 3 the feed or the recording cannot be
             read or is not as FEED.md says, 5 keys or authorisation, 7 an output cannot be made"""
 _STEP_S = 0.1
+_SYNC_S = 0.5  # what a power cut may take from a recording
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -149,22 +151,23 @@ def _record(options: argparse.Namespace) -> None:
     end_s = monotonic() + (options.seconds or float("inf"))
     with closing(Recording(options.file)) as recording:
 
-        def came(message: HeatMessage) -> None:
+        def keep(message: HeatMessage) -> None:
             """Keep it; the receiving thread must go on, so the reading one hears of a failure."""
             try:
                 if not failures:
-                    recording.add(message.data)
+                    recording.add(message)
             except OutputError as error:
                 failures.append(error)
 
         with (
             suppress(KeyboardInterrupt),
-            HeatmapSubscriber(endpoint.heat, options.keys, tap=came) as heat,
+            HeatmapSubscriber(endpoint.heat, options.keys, tap=keep) as heat,
         ):
             while monotonic() < end_s and not failures:
                 with suppress(FeedStaleError):
-                    heat.read_latest(max_age_ms=200)
-                sleep(_STEP_S)
+                    heat.read_latest(max_age_ms=200, timeout_ms=0)
+                recording.sync()
+                sleep(_SYNC_S)
     for failure in failures:
         raise failure
     if not recording.count:
@@ -173,13 +176,14 @@ def _record(options: argparse.Namespace) -> None:
 
 
 def _replay(options: argparse.Namespace) -> None:
-    first = check_whole(options.file)
-    sockets = FeedSockets(
-        options.endpoint, first.header["camera"], options.publish_keys, options.insecure
-    )
+    contents = check_whole(options.file)
+    camera_id = contents.first.header["camera"]
+    sockets = FeedSockets(options.endpoint, camera_id, options.publish_keys, options.insecure)
+    if not contents.finished:
+        _say(f"{options.file} was not finished; its {contents.count} messages are whole")
     with closing(sockets):
         _say(f"waiting for a subscriber at {sockets.endpoint.heat}")
-        _say(f"{replay(options.file, first, sockets)} messages sent")
+        _say(f"{replay(options.file, contents.first, sockets)} messages sent")
 
 
 def _check(options: argparse.Namespace) -> None:

@@ -1,35 +1,39 @@
-"""The very bytes of a feed enter a file, and leave it again with their spacing in time.
+"""Recordings of a feed: the very bytes of messages in, a file out; and the same in reverse.
 
-    8 bytes   "DNAVREC1"
-    8 bytes   how many messages follow
-    and for each: 8 bytes nanoseconds since the first, 4 bytes length, the message
-
-All little-endian. The file has another name until it is whole.
+A file is MCAP, which Foxglove and Rerun open. Beside each message, whose channel has the encoding
+`denseav-feed` and whose log time has its spacing, are views of it for people. Each message is in
+the file once `add` has returned: what a kill or a power cut leaves is a recording up to there.
+Recordings of before, which begin with DNAVREC1, are read as well.
 """
 
 import os
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
-from time import monotonic, monotonic_ns, sleep
+from time import monotonic_ns, time_ns
 from typing import BinaryIO
+
+from mcap.exceptions import McapError, RecordLengthLimitExceeded
+from mcap.records import Channel, Chunk, McapRecord, Message
+from mcap.stream_reader import StreamReader, breakup_chunk
+from mcap.writer import CompressionType, Writer
 
 from denseav.stream.errors import OutputError, SourceError
 from denseav.stream.feed.client import MESSAGE_BYTES_MAX, FeedFormatError, HeatMessage, decode
-from denseav.stream.feed.message import Envelope
-from denseav.stream.feed.sockets import FeedSockets
+from denseav.stream.feed.foxglove_views import View, views
 
-_MAGIC = b"DNAVREC1"
+ENCODING = "denseav-feed"
+_OLD_MAGIC, _MCAP_MAGIC = b"DNAVREC1", b"\x89MCAP0\r\n"
 _COUNT, _RECORD = struct.Struct("<Q"), struct.Struct("<QI")
-_START = len(_MAGIC) + _COUNT.size
-_STATUS_S = 0.5
-_STEP_S = 0.02
+_RECORD_BYTES_MAX = 2 * MESSAGE_BYTES_MAX
+_CHANNELS_MAX = 64  # a publisher may call its heads something else in each message
 
 
 class Recording:
-    """A recording being written. Call everything from one thread at a time.
+    """A recording being written. Call everything from one thread at a time, but `sync`.
 
     Parameters
     ----------
@@ -42,140 +46,139 @@ class Recording:
     """
 
     def __init__(self, path: Path) -> None:
-        if path.exists():
-            raise OutputError(f"{path} exists already; choose another name or delete it")
         self.count = 0
         self._path = path
-        self._part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        self._first_ns: int | None = None
-        self._whole = _START
+        self._channels: dict[str, int] = {}
+        self._unix_offset_ns = time_ns() - monotonic_ns()
         try:
-            # Unbuffered, so that a full disk is met in `add` and never at closing.
-            self._file = self._part.open("xb", buffering=0)
-            _write(self._file, _MAGIC + _COUNT.pack(0))
+            self._file = path.open("xb", buffering=0)
+        except FileExistsError:
+            raise OutputError(f"{path} exists already; choose another name or delete it") from None
         except OSError as error:
-            self._part.unlink(missing_ok=True)
-            raise OutputError(
-                f"cannot record to {path} ({error.strerror}); choose a folder that can be written"
-            ) from None
+            raise _cannot_record(path, error) from None
+        self._sink = _Sink(self._file)
+        # Each message is a chunk: written at once, and found by its index without reading all.
+        self._writer = Writer(self._sink, chunk_size=1, compression=CompressionType.NONE)  # type: ignore[arg-type]
+        try:
+            self._writer.start(library="denseav")
+        except OSError as error:
+            self._give_up()
+            raise _cannot_record(path, error) from None
 
-    def add(self, message: bytes) -> None:
-        """Keep one message, with the time since the first.
+    def add(self, message: HeatMessage) -> None:
+        """Keep one message, with the time at which it came, and what is to be seen of it.
 
         Raises
         ------
         OutputError
-            When it cannot be written. The messages before it are kept, as a whole recording.
+            When it cannot be written. The messages before it are kept.
         """
-        now_ns = monotonic_ns()
-        self._first_ns = now_ns if self._first_ns is None else self._first_ns
+        whole = self._sink.count
         try:
-            _write(self._file, _RECORD.pack(now_ns - self._first_ns, len(message)) + message)
+            for topic, view in views(message):
+                self._add_view(topic, view, message)
+            self._write(self._channel(f"/{message.header['camera']}"), message.data, message)
         except OSError as error:
-            self.close()
+            self._cut(whole)
             kept = f"its first {self.count} messages are kept" if self.count else "nothing is kept"
             raise OutputError(
                 f"cannot go on recording {self._path} ({error.strerror}); {kept}; make space"
             ) from None
-        self._whole += _RECORD.size + len(message)
         self.count += 1
 
+    def sync(self) -> None:
+        """Let what was added survive a power cut. It may take a while; call it from any thread."""
+        with suppress(OSError, ValueError):  # what cannot be written, `add` says
+            os.fsync(self._file.fileno())
+
     def close(self) -> None:
-        """Give the file its name; without a message there is none. May be called twice.
+        """Write the index and close the file; without a message there is none.
+
+        May be called twice.
 
         Raises
         ------
         OutputError
-            When the file cannot be finished.
+            When the index cannot be written; the messages are kept.
         """
         if self._file.closed:
             return
+        whole = self._sink.count
         try:
-            self._file.truncate(self._whole)
-            self._file.seek(len(_MAGIC))
-            _write(self._file, _COUNT.pack(self.count))
-            self._file.close()
-            if self.count:
-                self._part.replace(self._path)
+            self._writer.finish()  # type: ignore[no-untyped-call]
         except OSError as error:
+            self._cut(whole)
             raise OutputError(f"cannot finish {self._path} ({error.strerror})") from None
-        finally:
-            with suppress(OSError):
-                self._file.close()
-            self._part.unlink(missing_ok=True)
+        self._give_up()
+
+    def _channel(self, topic: str, schema_id: int = 0, encoding: str = ENCODING) -> int:
+        if topic not in self._channels:
+            self._channels[topic] = self._writer.register_channel(topic, encoding, schema_id)
+        return self._channels[topic]
+
+    def _add_view(self, topic: str, view: View, message: HeatMessage) -> None:
+        if topic not in self._channels:
+            if len(self._channels) >= _CHANNELS_MAX:
+                return
+            schema = type(view).get_schema()
+            schema_id = self._writer.register_schema(schema.name, schema.encoding, schema.data)
+            self._channel(topic, schema_id, "protobuf")
+        self._write(self._channels[topic], view.encode(), message)
+
+    def _write(self, channel: int, data: bytes, message: HeatMessage) -> None:
+        publish_ns = max(0, message.publish_ns + message.header["unix_offset_ns"])
+        now_ns = monotonic_ns() + self._unix_offset_ns
+        self._writer.add_message(channel, now_ns, data, publish_ns, message.sequence & 0xFFFFFFFF)
+
+    def _cut(self, length: int) -> None:
+        """Close the file with nothing half-written at its end."""
+        with suppress(OSError):
+            self._file.truncate(length)
+        self._give_up()
+
+    def _give_up(self) -> None:
+        with suppress(OSError):
+            self._file.close()
+        if not self.count:
+            self._path.unlink(missing_ok=True)
 
 
-def messages(path: Path) -> Iterator[tuple[float, bytes]]:
-    """Yield each message with its seconds since the first.
+class _Sink:
+    """A file without a buffer, all of what is given to it written at once."""
 
-    Raises
-    ------
-    SourceError
-        When the file cannot be read, is no recording, or is cut short.
-    """
-    try:
-        with path.open("rb") as file:
-            start = file.read(_START)
-            if len(start) != _START or not start.startswith(_MAGIC):
-                raise SourceError(f"{path} is no recording of a feed; name one made by record")
-            (count,) = _COUNT.unpack_from(start, len(_MAGIC))
-            for index in range(count):
-                yield _read_one(file, path, index)
-            if file.read(1):
-                raise SourceError(f"{path} goes on after its last message; copy or record it again")
-    except OSError as error:
-        raise SourceError(f"cannot read {path} ({error.strerror})") from None
+    def __init__(self, file: FileIO) -> None:
+        self.count = 0
+        self._file = file
+
+    def write(self, data: bytes) -> int:
+        view = memoryview(data)
+        while view:
+            view = view[self._file.write(view) :]
+        self.count += len(data)
+        return len(data)
+
+    def tell(self) -> int:
+        return self.count
 
 
-def replay(path: Path, first: HeatMessage, sockets: FeedSockets) -> int:
-    """Wait for a subscriber, then send every message as it was; return how many.
+@dataclass(frozen=True)
+class Contents:
+    """What is in a recording; not `finished` is one that a kill or a power cut ended."""
 
-    Meanwhile the status says that this is a replay.
-
-    Parameters
-    ----------
-    first : from `check_whole`, which has to come before.
-
-    Raises
-    ------
-    StreamError
-        When the recording cannot be read, or keys can no longer be checked.
-    """
-    status = Envelope("status", first.header["camera"], bytes.fromhex(first.run))
-    status_s, sent = monotonic(), 0
-
-    def step(until_s: float) -> None:
-        """Serve subscriptions and the status, and sleep, but not beyond a time."""
-        nonlocal status_s
-        sockets.look()
-        if monotonic() >= status_s:
-            status_s = monotonic() + _STATUS_S
-            sockets.send_status(status.seal(_status_fields(sent, sockets.subscribers), None))
-        sleep(max(0.0, min(_STEP_S, until_s - monotonic())))
-
-    while not sockets.subscribers:
-        step(monotonic() + _STEP_S)
-    begin_s = monotonic()
-    for time_s, message in messages(path):
-        while monotonic() < begin_s + time_s:
-            step(begin_s + time_s)
-        sockets.send_heat(message)
-        sent += 1
-    end_s = monotonic() + _STATUS_S
-    while monotonic() < end_s:
-        step(end_s)
-    return sent
+    first: HeatMessage
+    count: int
+    finished: bool
 
 
-def check_whole(path: Path) -> HeatMessage:
-    """Read all messages of a recording and return the first.
+def check_whole(path: Path) -> Contents:
+    """Read all messages of a recording.
 
     Raises
     ------
     SourceError
         When the file cannot be read, or what is in it are not all messages.
     """
-    first = None
+    first, index = None, -1
     for index, (_, message) in enumerate(messages(path)):
         try:
             decoded = decode(message)
@@ -184,27 +187,104 @@ def check_whole(path: Path) -> HeatMessage:
         first = first or decoded
     if first is None:
         raise SourceError(f"{path} holds no message; record it again")
-    return first
+    with path.open("rb") as file:
+        finished = file.read(len(_MCAP_MAGIC)) != _MCAP_MAGIC or _is_finished(file)
+    return Contents(first, index + 1, finished)
 
 
-def _status_fields(sent: int, subscribers: int) -> dict[str, object]:
-    fields: dict[str, object] = {"state": "replay", "health": "unusable", "replay": True}
-    return fields | {"published": sent, "subscribers": subscribers}
+def messages(path: Path) -> Iterator[tuple[float, bytes]]:
+    """Yield each message with its seconds since the first.
+
+    Raises
+    ------
+    SourceError
+        When the file cannot be read, is no recording, or is damaged.
+    """
+    try:
+        with path.open("rb") as file:
+            magic = file.read(len(_OLD_MAGIC))
+            if magic == _OLD_MAGIC:
+                yield from _old_messages(file, path)
+            elif magic == _MCAP_MAGIC:
+                file.seek(0)
+                yield from _mcap_messages(file, path)
+            else:
+                raise SourceError(f"{path} is no recording of a feed; name one made by record")
+    except OSError as error:
+        raise SourceError(f"cannot read {path} ({error.strerror})") from None
 
 
-def _read_one(file: BinaryIO, path: Path, index: int) -> tuple[float, bytes]:
-    record = file.read(_RECORD.size)
-    time_ns, length = _RECORD.unpack(record) if len(record) == _RECORD.size else (0, 0)
-    message = file.read(length) if 0 < length <= MESSAGE_BYTES_MAX else b""
-    if not message or len(message) != length:
-        raise SourceError(
-            f"{path} is cut short or damaged after {index} whole messages; copy or record it again"
-        )
-    return time_ns / 1e9, message
+def _mcap_messages(file: BinaryIO, path: Path) -> Iterator[tuple[float, bytes]]:
+    ours: set[int] = set()
+    first_ns = count = 0
+    for record in _records(file, path):
+        if isinstance(record, Channel) and record.message_encoding == ENCODING:
+            ours.add(record.id)
+        elif isinstance(record, Message) and record.channel_id in ours:
+            first_ns = first_ns if count else record.log_time
+            count += 1
+            yield max(0, record.log_time - first_ns) / 1e9, record.data
 
 
-def _write(file: FileIO, data: bytes) -> None:
-    """Write all of it: an unbuffered file may take less at a time."""
-    view = memoryview(data)
-    while view:
-        view = view[file.write(view) :]
+def _records(file: BinaryIO, path: Path) -> Iterator[McapRecord]:
+    """Yield what is in a file, up to where it was cut."""
+    reader = StreamReader(file, emit_chunks=True, record_size_limit=_RECORD_BYTES_MAX)
+    records = iter(reader.records)
+    while True:
+        try:
+            record = next(records)
+            inside = _inside(record) if isinstance(record, Chunk) else [record]
+        except StopIteration:
+            return
+        except (McapError, ValueError, LookupError, struct.error) as error:
+            cut = not isinstance(error, _DamageError | RecordLengthLimitExceeded)
+            if cut and not file.read(1) and not _is_finished(file):
+                return
+            raise SourceError(
+                f"{path} is damaged ({error!s:.99}); copy or record it again"
+            ) from None
+        yield from inside
+
+
+class _DamageError(ValueError):
+    """What no power cut does."""
+
+
+def _inside(chunk: Chunk) -> list[McapRecord]:
+    if chunk.compression:
+        raise _DamageError("it is compressed, as record never does it")
+    try:
+        return breakup_chunk(chunk, validate_crc=True)
+    except (McapError, ValueError, LookupError, struct.error) as error:
+        raise _DamageError(f"a chunk is not whole: {error}") from None
+
+
+def _is_finished(file: BinaryIO) -> bool:
+    """Return whether a file ends as MCAP does, which begins so, too."""
+    return file.seek(-len(_MCAP_MAGIC), os.SEEK_END) > 0 and file.read() == _MCAP_MAGIC
+
+
+def _old_messages(file: BinaryIO, path: Path) -> Iterator[tuple[float, bytes]]:
+    """After the magic: how many there are, and for each its nanoseconds, length and bytes."""
+    start = file.read(_COUNT.size)
+    if len(start) != _COUNT.size:
+        raise SourceError(f"{path} is no recording of a feed; name one made by record")
+    (count,) = _COUNT.unpack(start)
+    for index in range(count):
+        record = file.read(_RECORD.size)
+        time_ns, length = _RECORD.unpack(record) if len(record) == _RECORD.size else (0, 0)
+        message = file.read(length) if 0 < length <= MESSAGE_BYTES_MAX else b""
+        if not message or len(message) != length:
+            raise SourceError(
+                f"{path} is cut short or damaged after {index} whole messages; "
+                "copy or record it again"
+            )
+        yield time_ns / 1e9, message
+    if file.read(1):
+        raise SourceError(f"{path} goes on after its last message; copy or record it again")
+
+
+def _cannot_record(path: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"cannot record to {path} ({error.strerror}); choose a folder that can be written"
+    )

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from denseav.export.runtime.bundle import Head
 from denseav.stream.feed import keys as feed_keys
+from denseav.stream.feed.client import decode
 from denseav.stream.feed.message import Envelope, Origin, heat_fields
 from denseav.stream.feed.publisher import Publisher
 from denseav.stream.feed.recording import Recording
@@ -103,6 +104,6 @@ def make_recording(path: Path, count: int = 5) -> list[bytes]:
     kept = [message(index, envelope=envelope) for index in range(count)]
     recording = Recording(path)
     for each in kept:
-        recording.add(each)
+        recording.add(decode(each))
     recording.close()
     return kept

@@ -22,7 +22,7 @@ from denseav.stream.feed.client import HeatmapSubscriber, decode
 from denseav.stream.feed.conformance import Check, check_heat, check_pair, check_status
 from denseav.stream.feed.message import Envelope
 from denseav.stream.feed.publisher import Publisher
-from denseav.stream.feed.recording import messages
+from denseav.stream.feed.recording import check_whole, messages
 from denseav.stream.feed.status import StatusSubscriber, decode_status
 from denseav.stream.feed.watch_table import Watch
 from denseav.stream.stats.stats import Stats
@@ -323,12 +323,38 @@ def test_a_replay_at_a_port_in_use_is_one_line(tmp_path: Path) -> None:
         assert "in use" in one_line(feed("replay", tmp_path / "run.feed", endpoint), 7)
 
 
-def test_a_cut_recording_is_one_line_before_anything_is_sent(tmp_path: Path) -> None:
+def test_a_damaged_recording_is_one_line_before_anything_is_sent(tmp_path: Path) -> None:
     path = tmp_path / "run.feed"
-    make_recording(path, 3)
-    path.write_bytes(path.read_bytes()[:-5])
+    kept = make_recording(path, 3)
+    path.write_bytes(path.read_bytes().replace(kept[2][60:], bytes(len(kept[2]) - 60)))
     said = one_line(feed("replay", path, free_endpoint()), 3)
-    assert "cut short or damaged after 2 whole messages" in said
+    assert "damaged" in said
+
+
+def test_a_recorder_that_is_killed_leaves_what_came_until_then(
+    tmp_path: Path, begin: Begin
+) -> None:
+    """At any moment: the file is whole up to the last message, and is replayed."""
+    endpoint, again = free_endpoint(), free_endpoint()
+    with live(endpoint):
+        for index in range(4):
+            file = tmp_path / f"run{index}.mcap"
+            command = [*FEED, "record", str(file), endpoint]
+            recording = begin(command, stderr=subprocess.DEVNULL)
+            until(lambda: file.exists() and file.stat().st_size > 50_000)  # noqa: B023
+            time.sleep(0.013 * index)
+            recording.kill()
+            recording.wait()
+            contents = check_whole(file)
+            assert not contents.finished
+            assert contents.count > 5
+    sent: list[bytes] = []
+    process = begin([*FEED, "replay", str(file), again], stderr=subprocess.PIPE)
+    assert process.stderr is not None
+    assert f"was not finished; its {contents.count} messages" in process.stderr.readline()
+    with HeatmapSubscriber(again, tap=lambda each: sent.append(each.data)):
+        assert process.wait(20) == 0
+    assert sent == [data for _, data in messages(file)]
 
 
 def test_a_full_disk_leaves_a_whole_recording(tmp_path: Path) -> None:
@@ -336,7 +362,7 @@ def test_a_full_disk_leaves_a_whole_recording(tmp_path: Path) -> None:
     endpoint, file = free_endpoint(), tmp_path / "run.feed"
 
     def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
 
     with live(endpoint):
         said = one_line(feed("record", file, endpoint, preexec_fn=limit), 7)
@@ -365,10 +391,11 @@ def test_a_stopped_recording_is_whole(tmp_path: Path, begin: Begin) -> None:
     endpoint, file = free_endpoint(), tmp_path / "run.feed"
     with live(endpoint):
         recording = begin([*FEED, "record", str(file), endpoint], stderr=subprocess.DEVNULL)
-        until(lambda: any(part.stat().st_size > 10_000 for part in tmp_path.glob(".*.part")))
+        until(lambda: file.exists() and file.stat().st_size > 50_000)
         recording.send_signal(signal.SIGTERM)
         assert recording.wait(20) == 0
-    assert len(list(messages(file))) > 5
+    assert check_whole(file).count > 5
+    assert check_whole(file).finished
 
 
 def test_the_exit_codes_are_in_the_help() -> None:
