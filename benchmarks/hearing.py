@@ -45,7 +45,7 @@ from denseav.stream.inference.pipeline import loudness_dbfs
 from denseav.train.eval.world.listener import HEADS, points
 from denseav.train.eval.world.split import Case, Split
 from denseav.train.metrics.segmentation import to_pixels
-from denseav.train.world.clips import LEVEL_DB, Head, Heard, room
+from denseav.train.world.clips import LEVEL_DB, AudioEvent, Head, room
 
 CLIP_SAMPLES = 2 * SAMPLE_RATE_HZ
 PAUSE_S = (0.5, 6.0)
@@ -127,13 +127,13 @@ def make_stream(seed: int, size: tuple[int, int], clips: int) -> Stream:
             waves += [gain * room(random, pause), case.clip.wave_S]
             quiet = _inside(begin, begin + pause)[-PAUSE_TOKENS:]
             begin += pause
-            turns.append(Turn(head, case, _counting(case.clip.heard[0], begin), quiet))
+            turns.append(Turn(head, case, _counting(case.clip.events[0], begin), quiet))
             begin += CLIP_SAMPLES
     rest = np.zeros(SAMPLE_RATE_HZ, np.float32)  # for the look-ahead of the last
     return Stream(np.concatenate([*waves, rest]), turns)
 
 
-def _counting(event: Heard, begin: int) -> range:
+def _counting(event: AudioEvent, begin: int) -> range:
     """Return the tokens that lie within a thing's sound, or overlap its name; at least one."""
     spans = [(w.start_s, w.stop_s + WORD_MARGIN_S) for w in event.words if event.name in w.text]
     start_s, stop_s = spans[0] if spans else (event.start_s, event.stop_s)
@@ -195,7 +195,7 @@ def measure(hearer: Hearer, lookaheads: Sequence[int]) -> Means:
     found: Means = defaultdict(list)
     for turn in hearer.stream.turns:
         image = hearer.session.encode_image(turn.case.picture_HW3)
-        truth_HW = turn.case.truth(turn.case.clip.heard[0].name)
+        truth_HW = turn.case.truth(turn.case.clip.events[0].name)
         found["chance", turn.head].append(float(truth_HW.mean()))
         by_lookahead = [[*_heats(hearer, image, turn, ahead)] for ahead in lookaheads]
         for ahead, heats in zip(lookaheads, by_lookahead, strict=True):

@@ -45,7 +45,7 @@ def made_clip(number: int, random: Generator) -> Clip:
 
 def clips_per_second(settings: DataSettings, seconds: float) -> float:
     """Load in this process alone; a mixture counts as its two clips."""
-    batches = make_loader(settings, rank=0, world=1, seed=0).endless()
+    batches = make_loader(settings, rank=0, world_size=1, seed=0).endless()
     for _ in islice(batches, 1):
         pass
     clips, start_s = 0, time.perf_counter()

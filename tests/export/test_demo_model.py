@@ -18,8 +18,8 @@ from denseav.export.builder.graphs import Graph, make_graphs
 from denseav.export.runtime.bundle import demo_folder, open_bundle
 from denseav.export.runtime.session import normalized
 from denseav.models import load
-from denseav.train.eval.exported_model import open_subject
-from denseav.train.eval.world.listener import Listener, make_listener, points
+from denseav.train.eval.exported_model import open_model
+from denseav.train.eval.world.evaluator import WorldEvaluator, make_evaluator, points
 from denseav.train.eval.world.split import Split
 from denseav.train.world.clips import RATE_HZ, Head
 
@@ -89,11 +89,11 @@ def module_layers(module: Graph, example: NDArray[Any]) -> list[NDArray[np.float
 
 
 @pytest.fixture(scope="module")
-def listener() -> Listener:
-    source = open_subject("demo", "cpu").source
-    assert source.window_samples <= 2 * RATE_HZ
-    return make_listener(
-        source, Split(seed=11, size=source.frame_size, samples=source.window_samples)
+def evaluator() -> WorldEvaluator:
+    model = open_model("demo", "cpu").model
+    assert model.window_samples <= 2 * RATE_HZ
+    return make_evaluator(
+        model, Split(seed=11, size=model.frame_size, samples=model.window_samples)
     )
 
 
@@ -101,11 +101,11 @@ def listener() -> Listener:
     ctypes.util.find_library("espeak-ng") is None, reason="espeak-ng is not installed"
 )
 @pytest.mark.parametrize("head", ["sound", "speech"])
-def test_it_points_at_what_it_hears(listener: Listener, head: Head) -> None:
+def test_it_points_at_what_it_hears(evaluator: WorldEvaluator, head: Head) -> None:
     hits = 0
     for number in range(CLIPS):
-        case = listener.split.case(head, number)
-        event = case.clip.heard[0]
-        volume_THW = listener.look(case)[1][listener.own[head]]
-        hits += points(listener.map(volume_THW, event), case.truth(event.name))
+        case = evaluator.split.case(head, number)
+        event = case.clip.events[0]
+        volume_THW = evaluator.encode(case)[1][evaluator.own[head]]
+        hits += points(evaluator.heatmap(volume_THW, event), case.truth(event.name))
     assert hits >= LEAST_POINTED * CLIPS

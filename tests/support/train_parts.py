@@ -7,7 +7,7 @@ import torch
 from denseav.models import DenseAV, ModelConfig
 from denseav.models.config import AudioConfig, ImageConfig, LoraConfig
 from denseav.train.data.batch import SOUND, SPEECH, Batch
-from denseav.train.loss.denseav_loss import Learner
+from denseav.train.loss.learner import Learner
 from denseav.train.loss.pooling import Pooling
 
 torch.set_num_threads(1)

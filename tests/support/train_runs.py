@@ -9,16 +9,17 @@ from typing import Any
 
 from rich.console import Console
 
-from denseav.train.data.toy import MadeSettings
+from denseav.train.data.toy import ToySettings
+from denseav.train.distributed.fabric import Machine
 from denseav.train.trainer.run_log import METRICS
-from denseav.train.trainer.settings import Backbones, Intervals, Machine, Optimization, Settings
+from denseav.train.trainer.settings import Backbones, Intervals, Optimization, Settings
 from tests.support.train_parts import NETWORK
 
 DEBUG = Path(__file__).parents[2] / "configs" / "train" / "debug.yaml"
 SMALL = Settings(
     network=NETWORK,
     backbones=Backbones(image="", audio=""),
-    made=MadeSettings(things=8, batch_size=4, image_size=16, samples=2960 + 2880),
+    made=ToySettings(things=8, batch_size=4, image_size=16, samples=2960 + 2880),
     optimization=Optimization(aligner_steps=3, steps=8, learning_rate=1e-3, warmup_steps=2),
     machine=Machine(accelerator="cpu", precision="32-true", threads=1),
     rhythm=Intervals(log=1, save=2, validate=4),

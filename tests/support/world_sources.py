@@ -8,9 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from denseav.train.eval.world.listener import ASIDE
+from denseav.train.eval.world.evaluator import RESERVED
 from denseav.train.eval.world.split import Case, Split
-from denseav.train.world.clips import KINDS, Heard
+from denseav.train.world.clips import KINDS, AudioEvent
 
 SIZE = (96, 112)
 SAMPLES = 31_760
@@ -32,25 +32,28 @@ class Oracle:
         self.heads = heads
         self._order = [{"a": "speech", "b": "sound"}.get(head, head) for head in heads]
         self._cases: dict[bytes, Case] = {}
-        self._heard: dict[bytes, tuple[Heard, ...]] = {}
-        numbers = [*range(clips), *range(ASIDE, ASIDE + aside)]
+        self._heard: dict[bytes, tuple[AudioEvent, ...]] = {}
+        numbers = [*range(clips), *range(RESERVED, RESERVED + aside)]
         for kind in KINDS:
             for case in (split.case(kind, number) for number in numbers):
                 self._cases[case.picture_HW3.tobytes()] = case
-                self._heard[case.clip.wave_S.tobytes()] = case.clip.heard
-        for event, wave_S in (*split.roll_call("sound"), *split.roll_call("speech")):
+                self._heard[case.clip.wave_S.tobytes()] = case.clip.events
+        for event, wave_S in (
+            *split.one_of_each_class("sound"),
+            *split.one_of_each_class("speech"),
+        ):
             self._heard[wave_S.tobytes()] = (event,)
 
-    def picture(self, image_HW3: NDArray[np.uint8]) -> Case:
+    def encode_image(self, image_HW3: NDArray[np.uint8]) -> Case:
         return self._cases[image_HW3.tobytes()]
 
-    def sound(self, wave_S: NDArray[np.float32]) -> tuple[Heard, ...]:
+    def encode_audio(self, wave_S: NDArray[np.float32]) -> tuple[AudioEvent, ...]:
         return self._heard[wave_S.tobytes()]
 
     def volumes(self, sounds: Sequence[Any], pictures: Sequence[Any]) -> Tensor:
         return torch.stack([torch.stack([self._volume(s, p) for p in pictures]) for s in sounds])
 
-    def _volume(self, heard: tuple[Heard, ...], case: Case) -> Tensor:
+    def _volume(self, heard: tuple[AudioEvent, ...], case: Case) -> Tensor:
         truth_KHW = np.zeros((len(self.heads), *SIZE), np.float32)
         for event in heard:
             head_HW = truth_KHW[self._order.index(event.head)]
@@ -68,10 +71,10 @@ class Guesser:
     frame_size = SIZE
     window_samples = SAMPLES
 
-    def picture(self, image_HW3: NDArray[np.uint8]) -> int:
+    def encode_image(self, image_HW3: NDArray[np.uint8]) -> int:
         return int(image_HW3.sum())
 
-    def sound(self, wave_S: NDArray[np.float32]) -> int:
+    def encode_audio(self, wave_S: NDArray[np.float32]) -> int:
         return int(np.abs(wave_S).sum() * 1000)
 
     def volumes(self, sounds: Sequence[Any], pictures: Sequence[Any]) -> Tensor:

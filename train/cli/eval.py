@@ -14,12 +14,12 @@ from rich.progress import track as rich_track
 from denseav.models import CheckpointError, DenseAV, load
 from denseav.train.errors import DataError
 from denseav.train.eval import public_sets
-from denseav.train.eval.evaluate import RETRIEVAL_ITEMS, Plan, audible, evaluate, subset
+from denseav.train.eval.evaluate import RETRIEVAL_ITEMS, Variants, audible, evaluate, subset
 from denseav.train.eval.exported_model import DEMO
 from denseav.train.eval.from_shards import shards
 from denseav.train.eval.heatmaps import TOTAL, T
 from denseav.train.eval.items import EvalSet, own_folder, with_files
-from denseav.train.eval.model import ModelSource
+from denseav.train.eval.model import TorchModel
 from denseav.train.eval.negative_audio import SEEDS
 from denseav.train.eval.report import Row, tables, write_json
 from denseav.train.eval.world import run as world_eval
@@ -198,12 +198,12 @@ def _data(options: argparse.Namespace, unpacked: Path) -> list[EvalSet]:
 
 def _evaluate(options: argparse.Namespace, sets: Sequence[EvalSet], console: Console) -> None:
     model = _load(options, console)
-    plan = Plan(
+    variants = Variants(
         mixed=options.mixed, snrs_db=options.snr or (0.0,), negative_audio=options.negative_audio
     )
-    source, track = ModelSource(model), _Tracker(console)
+    source, track = TorchModel(model), _Tracker(console)
     sets = [
-        audible(data, source, plan, track, allow_missing=options.allow_missing) for data in sets
+        audible(data, source, variants, track, allow_missing=options.allow_missing) for data in sets
     ]
     for data in sets:
         if data.silent:
@@ -212,7 +212,7 @@ def _evaluate(options: argparse.Namespace, sets: Sequence[EvalSet], console: Con
     rows: list[Row] = []
     out = Console()
     try:
-        for found in evaluate(source, sets, plan, track):
+        for found in evaluate(source, sets, variants, track):
             rows += found
             if options.json is not None:
                 write_json(options.json, about, rows)

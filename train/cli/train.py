@@ -75,15 +75,20 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Settings, Path]:
 
 def _run(settings: Settings, out: Path, console: Console) -> int:
     # Imported late: the loop takes seconds to import, and a wrong key should not.
-    from denseav.train.distributed.collectives import first_to_say, give_way, leave, rank
+    from denseav.train.distributed.collectives import (
+        first_to_report,
+        leave,
+        leave_after_rank_zero,
+        rank,
+    )
     from denseav.train.trainer.loop import train
 
     try:
         progress = train(settings, out, console)
     except (DataError, CheckpointError) as error:
-        if first_to_say(str(error)):
+        if first_to_report(str(error)):
             _tell(console, error)
-        give_way()
+        leave_after_rank_zero()
         return error.exit_code
     if rank() == 0:
         console.print(

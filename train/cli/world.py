@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import track
 
 from denseav.train.eval.world.split import LEAST_SIDE
-from denseav.train.world.broadcast import Crowd, broadcast, endless_shots
+from denseav.train.world.broadcast import Subscribers, broadcast, endless_shots
 from denseav.train.world.clips import KINDS
 from denseav.train.world.film import make_film, save_film
 from denseav.train.world.library import BACKGROUND_SIDE
@@ -110,13 +110,13 @@ def _pairs(options: argparse.Namespace, console: Console) -> None:
 
 
 def _serve(options: argparse.Namespace, console: Console) -> None:
-    crowd = Crowd(*options.address)
+    subscribers = Subscribers(*options.address)
     host = options.address[0]
-    console.print(f"sending to tcp://{host}:{crowd.port}; Ctrl-C ends it", markup=False)
+    console.print(f"sending to tcp://{host}:{subscribers.port}; Ctrl-C ends it", markup=False)
     try:
-        broadcast(endless_shots(options.seed), crowd, options.truth)
+        broadcast(endless_shots(options.seed), subscribers, options.truth)
     finally:
-        crowd.close()
+        subscribers.close()
 
 
 def _tracked(count: int, words: str, console: Console) -> Any:

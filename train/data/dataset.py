@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from denseav.train.data.augment import mix
-from denseav.train.data.example import Changes, Example, ExampleMaker
-from denseav.train.data.sampler import Place
+from denseav.train.data.example import Augmentation, Example, ExampleMaker
+from denseav.train.data.sampler import ClipIndex
 from denseav.train.data.shards import Clip, DamagedClip, Shards
 from denseav.train.errors import DataError
 
@@ -73,7 +73,7 @@ class DataSettings:
     others: str = ""
     others_share: float = 0.5
     mixing: Mixing | None = None
-    changes: Changes = field(default_factory=Changes)
+    changes: Augmentation = field(default_factory=Augmentation)
     batch_size: int = 10
     workers: int = 8
     image_size: int = 224
@@ -89,7 +89,7 @@ class DataSettings:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Row:
+class Sample:
     """One example, and for mix-and-separate its partner and the two sounds in one."""
 
     example: Example
@@ -97,7 +97,7 @@ class Row:
     mixed_S: Tensor | None = None
 
 
-class Rows(Dataset[Row]):
+class ClipDataset(Dataset[Sample]):
     """What batches are stacked from.
 
     Parameters
@@ -116,19 +116,19 @@ class Rows(Dataset[Row]):
         self._others = Shards(settings.others) if settings.others else None
         self._settings, self._seed = settings, seed
         self._maker = ExampleMaker(settings.image_size, settings.changes)
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
 
-    def __getitem__(self, place: Place) -> Row:
+    def __getitem__(self, place: ClipIndex) -> Sample:
         """Return the row of a clip in an epoch."""
         random = np.random.default_rng([self._seed, *place])
         settings, others = self._settings, self._others
         if others and not settings.mixing and random.random() < settings.others_share:
-            return Row(self._drawn(others, random))
+            return Sample(self._drawn(others, random))
         example = self._example(self.shards, place[1], random)
         if not others or not settings.mixing:
-            return Row(example)
+            return Sample(example)
         partner = self._drawn(others, random)
-        return Row(example, partner, _mixed(example, partner, settings.mixing, random))
+        return Sample(example, partner, _mixed(example, partner, settings.mixing, random))
 
     def _drawn(self, shards: Shards, random: Generator) -> Example:
         return self._example(shards, int(random.integers(shards.clips)), random)
@@ -139,9 +139,9 @@ class Rows(Dataset[Row]):
                 clip = shards.clip(number)
                 return self._maker.make(clip, lambda: self._whole(shards, random), random)
             except DamagedClip as damage:
-                self._tell(shards, str(damage))
+                self._warn(shards, str(damage))
             except (ValueError, OSError) as error:
-                self._tell(shards, f"clip {number}: {error}")
+                self._warn(shards, f"clip {number}: {error}")
             number = int(random.integers(shards.clips))
         raise DataError(
             f"{TRIES} clips in a row of {shards.folder} are damaged; copy the folder again, or "
@@ -153,12 +153,12 @@ class Rows(Dataset[Row]):
             try:
                 return shards.clip(int(random.integers(shards.clips)))
             except DamagedClip as damage:
-                self._tell(shards, str(damage))
+                self._warn(shards, str(damage))
         raise DamagedClip("many shards")
 
-    def _tell(self, shards: Shards, what: str) -> None:
-        if what not in self._told:
-            self._told.add(what)
+    def _warn(self, shards: Shards, what: str) -> None:
+        if what not in self._reported:
+            self._reported.add(what)
             _log.warning("%s: %s is damaged; other clips stand in for it", shards.folder, what)
 
 

@@ -46,7 +46,7 @@ class Example:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Changes:
+class Augmentation:
     """What is changed at random in an example; the defaults are the paper's.
 
     Attributes
@@ -63,7 +63,7 @@ class Changes:
     pictures: bool = True
 
 
-NO_CHANGES = Changes(splice=False, window_share=0, quad_share=0, pictures=False)
+NO_AUGMENTATION = Augmentation(splice=False, window_share=0, quad_share=0, pictures=False)
 
 
 class ExampleMaker:
@@ -75,7 +75,7 @@ class ExampleMaker:
     changes : what is changed at random.
     """
 
-    def __init__(self, image_size: int, changes: Changes) -> None:
+    def __init__(self, image_size: int, changes: Augmentation) -> None:
         self._changes = changes
         self._fit = augment.Pictures(image_size, changes.pictures)
 

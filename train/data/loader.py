@@ -19,17 +19,17 @@ import torch
 from torch.utils.data import DataLoader
 
 from denseav.train.data.batch import Batch
-from denseav.train.data.dataset import DataSettings, Row, Rows
+from denseav.train.data.dataset import ClipDataset, DataSettings, Sample
 from denseav.train.data.example import Example
-from denseav.train.data.sampler import Order
+from denseav.train.data.sampler import ClipSampler
 from denseav.train.errors import DataError
 
 
 class Loader:
     """Batches of what is left of the epoch, whenever it is iterated; `endless` moves on."""
 
-    def __init__(self, rows: Rows, order: Order, workers: int) -> None:
-        self._rows, self._order = rows, order
+    def __init__(self, samples: ClipDataset, order: ClipSampler, workers: int) -> None:
+        self._dataset, self._sampler = samples, order
         self._workers = min(workers, len(os.sched_getaffinity(0)))
 
     def __iter__(self) -> Iterator[Batch]:
@@ -40,13 +40,13 @@ class Loader:
         """Yield batches, epoch after epoch, each counted as taken when it is given."""
         while True:
             for batch in self._loading():
-                self._order.advance()
+                self._sampler.advance()
                 yield batch
-            self._order.next_epoch()
+            self._sampler.next_epoch()
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the loading stands: after the batches that `endless` gave, none more."""
-        return self._order.state_dict()
+        return self._sampler.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where a state was saved, by as many processes and workers as there are now.
@@ -56,17 +56,17 @@ class Loader:
         DataError
             When it was saved with other shards or another seed.
         """
-        self._order.load_state_dict(state)
+        self._sampler.load_state_dict(state)
 
     def _loading(self) -> Iterator[Batch]:
         context = multiprocessing.get_context("forkserver") if self._workers else None
         if context:
             context.set_forkserver_preload([__name__])
         loading: Iterable[Batch] = DataLoader(
-            self._rows,
-            batch_sampler=self._order.batches(),
+            self._dataset,
+            batch_sampler=self._sampler.batches(),
             num_workers=self._workers,
-            collate_fn=_stack_rows,
+            collate_fn=_stack_samples,
             multiprocessing_context=context,
             worker_init_fn=_end_with_run,
             pin_memory=torch.cuda.is_available(),
@@ -79,13 +79,13 @@ class Loader:
             raise DataError(str(error).splitlines()[-1].split("DataError: ")[-1]) from None
 
 
-def make_loader(settings: DataSettings, *, rank: int, world: int, seed: int) -> Loader:
+def make_loader(settings: DataSettings, *, rank: int, world_size: int, seed: int) -> Loader:
     """Open the shards of one process.
 
     Parameters
     ----------
     settings : what is loaded, and how.
-    rank, world : this process, and how many there are; their clips do not overlap.
+    rank, world_size : this process, and how many there are; their clips do not overlap.
     seed : of the order and of all changes; the same on every rank.
 
     Raises
@@ -93,28 +93,29 @@ def make_loader(settings: DataSettings, *, rank: int, world: int, seed: int) -> 
     DataError
         When shards are missing, or there are too few for a batch.
     """
-    rows = Rows(settings, seed)
-    clips = rows.shards.clips
-    if settings.shuffle and settings.batch_size * world > clips:
+    samples = ClipDataset(settings, seed)
+    clips = samples.shards.clips
+    if settings.shuffle and settings.batch_size * world_size > clips:
         raise DataError(
-            f"a batch of {settings.batch_size} on each of {world} processes needs more than the "
-            f"{clips} clips in {settings.shards}; lower batch_size to {max(clips // world, 1)}"
+            f"a batch of {settings.batch_size} on each of {world_size} processes needs more than "
+            f"the {clips} clips in {settings.shards}; lower batch_size to "
+            f"{max(clips // world_size, 1)}"
         )
-    if not settings.shuffle and settings.batch_size * (world - 1) >= clips:
+    if not settings.shuffle and settings.batch_size * (world_size - 1) >= clips:
         raise DataError(
-            f"the {clips} clips in {settings.shards} do not reach all of {world} processes in "
+            f"the {clips} clips in {settings.shards} do not reach all of {world_size} processes in "
             f"batches of {settings.batch_size}; lower validation.batch_size to "
-            f"{max((clips - 1) // (world - 1), 1)}"
+            f"{max((clips - 1) // (world_size - 1), 1)}"
         )
-    order = Order(
-        rows.shards.sizes,
+    order = ClipSampler(
+        samples.shards.sizes,
         settings.batch_size,
         rank=rank,
-        world=world,
+        world_size=world_size,
         seed=seed,
         shuffle=settings.shuffle,
     )
-    return Loader(rows, order, settings.workers)
+    return Loader(samples, order, settings.workers)
 
 
 def _end_with_run(_: int) -> None:
@@ -129,12 +130,12 @@ def _end_with_run(_: int) -> None:
     Thread(target=wait, daemon=True).start()
 
 
-def _stack_rows(rows: Sequence[Row]) -> Batch:
-    batch = _stack([row.example for row in rows])
-    partners = [row.partner for row in rows if row.partner is not None]
+def _stack_samples(samples: Sequence[Sample]) -> Batch:
+    batch = _stack([sample.example for sample in samples])
+    partners = [sample.partner for sample in samples if sample.partner is not None]
     if not partners:
         return batch
-    mixed = [row.mixed_S for row in rows if row.mixed_S is not None]
+    mixed = [sample.mixed_S for sample in samples if sample.mixed_S is not None]
     return dataclasses.replace(batch, partner=_stack(partners), mixed_wave_BS=torch.stack(mixed))
 
 

@@ -21,18 +21,18 @@ from denseav.train.errors import DataError
 
 SHARDS_AT_ONCE = 16
 
-Place = tuple[int, int]
+ClipIndex = tuple[int, int]
 """An epoch, counted from 0, and a clip's number."""
 
 
-class Order:
+class ClipSampler:
     """Deals out the clips of a set of shards. Where it stands moves with `advance` alone.
 
     Parameters
     ----------
     sizes : how many clips each shard holds.
     batch_size : clips of one batch of one process.
-    rank, world : this process, and how many there are.
+    rank, world_size : this process, and how many there are.
     seed : of the order; the same on every rank.
     shuffle : in a new order every epoch, without a last, smaller batch; otherwise all, in
         the order they are stored.
@@ -44,18 +44,18 @@ class Order:
         batch_size: int,
         *,
         rank: int,
-        world: int,
+        world_size: int,
         seed: int,
         shuffle: bool,
     ) -> None:
         self._sizes, self._batch_size, self._seed = list(sizes), batch_size, seed
-        self._rank, self._world, self._shuffle = rank, world, shuffle
+        self._rank, self._world_size, self._shuffle = rank, world_size, shuffle
         self._epoch = self._taken = 0
 
-    def batches(self) -> Iterator[list[Place]]:
+    def batches(self) -> Iterator[list[ClipIndex]]:
         """Yield what is left of the epoch for this process, without moving on."""
         epoch, numbers = self._epoch, self._numbers()
-        step = self._batch_size * self._world
+        step = self._batch_size * self._world_size
         for start in range(self._taken, self._whole_steps(), step):
             at = start + self._rank * self._batch_size
             if mine := numbers[at : at + self._batch_size].tolist():
@@ -63,7 +63,7 @@ class Order:
 
     def advance(self) -> None:
         """Count one batch on every process as taken."""
-        self._taken += self._batch_size * self._world
+        self._taken += self._batch_size * self._world_size
 
     def next_epoch(self) -> None:
         """Begin the next epoch."""
@@ -92,7 +92,7 @@ class Order:
 
     def _whole_steps(self) -> int:
         """Return where the last batch of the epoch ends, counted from the epoch's start."""
-        clips, step = sum(self._sizes), self._batch_size * self._world
+        clips, step = sum(self._sizes), self._batch_size * self._world_size
         return clips - (clips - self._taken) % step if self._shuffle else clips
 
     def _numbers(self) -> NDArray[np.int64]:

@@ -28,7 +28,7 @@ PATCH_SHARE = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class MadeSettings:
+class ToySettings:
     """What is made.
 
     Attributes
@@ -49,7 +49,7 @@ class MadeSettings:
             raise SettingsError("made: things must be even and batch_size at least 1")
 
 
-class MadeLoader:
+class ToyLoader:
     """Batches of made clips; `mixtures` pairs each with one of the other kind.
 
     Raises
@@ -59,16 +59,16 @@ class MadeLoader:
     """
 
     def __init__(
-        self, settings: MadeSettings, *, rank: int, world: int, seed: int, mixtures: bool
+        self, settings: ToySettings, *, rank: int, world_size: int, seed: int, mixtures: bool
     ) -> None:
         available = settings.things // 2 if mixtures else settings.things
-        if settings.batch_size * world > available:
+        if settings.batch_size * world_size > available:
             raise SettingsError(
-                f"a batch of {settings.batch_size} on each of {world} processes needs more than "
-                f"the {available} things there are; lower --made.batch_size"
+                f"a batch of {settings.batch_size} on each of {world_size} processes needs more "
+                f"than the {available} things there are; lower --made.batch_size"
             )
         self.settings = settings
-        self._rank, self._world, self._seed, self._mixtures = rank, world, seed, mixtures
+        self._rank, self._world_size, self._seed, self._mixtures = rank, world_size, seed, mixtures
         self._given = 0
         self._colour_N3, self._chord_N22 = _things(settings.things)
 
@@ -86,10 +86,10 @@ class MadeLoader:
         """Continue behind the last batch that was given."""
         self._given = state["given"]
 
-    def each_thing(self) -> Batch:
+    def one_of_each(self) -> Batch:
         """Return one clip of every thing of this process, unlike those of `endless`."""
         random = Generator().manual_seed(self._seed - 1)
-        return self._make(torch.arange(self._rank, self.settings.things, self._world), random)
+        return self._make(torch.arange(self._rank, self.settings.things, self._world_size), random)
 
     def _batch(self, number: int) -> Batch:
         shared = Generator().manual_seed((self._seed << 32) + number)

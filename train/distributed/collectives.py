@@ -21,22 +21,22 @@ PATIENCE = timedelta(days=1)
 GRACE_S = 10.0
 """So long other processes let the first one end before them, where an error ends them all."""
 
-_meetings = count()
+_barriers = count()
 
 
 def rank() -> int:
     """Return which process this is, 0 when it is alone."""
-    return distributed.get_rank() if _together() else 0
+    return distributed.get_rank() if _initialized() else 0
 
 
-def world() -> int:
+def world_size() -> int:
     """Return how many processes there are."""
-    return distributed.get_world_size() if _together() else 1
+    return distributed.get_world_size() if _initialized() else 1
 
 
 def gather(tensor_bx: Tensor) -> Tensor:
     """Return the tensors [A, ...] of all processes in their order; backward adds gradients up."""
-    if not _together():
+    if not _initialized():
         return tensor_bx
     gathered_Ax: Tensor = _Gather.apply(tensor_bx.contiguous())
     return gathered_Ax
@@ -45,38 +45,38 @@ def gather(tensor_bx: Tensor) -> Tensor:
 def total(value: Tensor) -> Tensor:
     """Return the sum of a tensor over all processes, without gradient."""
     value = value.detach().clone()
-    if _together():
+    if _initialized():
         distributed.all_reduce(value)
     return value
 
 
 def gather_objects(item: Any) -> list[Any]:
     """Return what every process gives, in their order."""
-    if not _together():
+    if not _initialized():
         return [item]
-    items: list[Any] = [None] * world()
+    items: list[Any] = [None] * world_size()
     distributed.all_gather_object(items, item)
     return items
 
 
-def wait_for_first() -> None:
+def wait_for_rank_zero() -> None:
     """Wait until the first process comes here too.
 
     By its store: a collective gives up after some minutes, and where it were told to be patient it
     would not see that the first one is gone.
     """
-    if not _together():
+    if not _initialized():
         return
-    store, key = _get_default_store(), f"denseav/{next(_meetings)}"
+    store, key = _get_default_store(), f"denseav/{next(_barriers)}"
     if rank() == 0:
         store.set(key, "here")
     else:
         store.wait([key], PATIENCE)
 
 
-def first_to_say(text: str) -> bool:
+def first_to_report(text: str) -> bool:
     """Tell whether no other process has said it; nobody is waited for."""
-    if not _together():
+    if not _initialized():
         return True
     store = _get_default_store()
     store.set_timeout(timedelta(seconds=10))
@@ -88,18 +88,18 @@ def first_to_say(text: str) -> bool:
 
 def leave() -> None:
     """End what processes share, once all have come here; without it, leaving can abort."""
-    if _together():
+    if _initialized():
         distributed.barrier()
         distributed.destroy_process_group()
 
 
-def give_way() -> None:
+def leave_after_rank_zero() -> None:
     """End this process's share where an error ends it, and let the first process end before it.
 
     Fabric kills a first process that still runs when it sees another one fail: its exit code, and
     perhaps its last words, would be lost.
     """
-    if not _together():
+    if not _initialized():
         return
     others, parent = rank() > 0, os.getppid()
     distributed.destroy_process_group()
@@ -108,19 +108,19 @@ def give_way() -> None:
         sleep(0.1)
 
 
-def _together() -> bool:
+def _initialized() -> bool:
     return distributed.is_available() and distributed.is_initialized()
 
 
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(_: Any, tensor_bx: Tensor) -> Tensor:
-        gathered_Ax = tensor_bx.new_empty(world() * len(tensor_bx), *tensor_bx.shape[1:])
+        gathered_Ax = tensor_bx.new_empty(world_size() * len(tensor_bx), *tensor_bx.shape[1:])
         distributed.all_gather_single(gathered_Ax, tensor_bx)
         return gathered_Ax
 
     @staticmethod
     def backward(_: Any, grad_Ax: Tensor) -> Tensor:
-        grad_bx = grad_Ax.new_empty(len(grad_Ax) // world(), *grad_Ax.shape[1:])
+        grad_bx = grad_Ax.new_empty(len(grad_Ax) // world_size(), *grad_Ax.shape[1:])
         distributed.reduce_scatter_single(grad_bx, grad_Ax.contiguous())
         return grad_bx

@@ -1,4 +1,4 @@
-"""The machine: settings enter, a started Fabric leaves, and a learner placed on its devices.
+"""The machine: its settings enter, a started Fabric leaves, and a module placed on its devices.
 
 One device, data parallelism over many, many nodes: torchrun and SLURM are recognised by Fabric.
 
@@ -9,28 +9,59 @@ SettingsError        the machine lacks the devices that the settings ask for, or
 
 import logging
 import os
+from dataclasses import dataclass
+from typing import Literal, TypeVar
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.plugins import MixedPrecision, Precision
+from lightning_fabric.plugins import MixedPrecision
+from lightning_fabric.plugins import Precision as FullPrecision
 from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning_fabric.strategies.ddp import DDPStrategy
 from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
 from lightning_fabric.strategies.strategy import Strategy
+from torch import nn
 
 from denseav.models import DenseAV
-from denseav.train.distributed.fsdp import shard
+from denseav.train.distributed.fsdp import networks, shard
 from denseav.train.errors import SettingsError
-from denseav.train.loss.denseav_loss import Learner
-from denseav.train.trainer.settings import Machine, Settings
+
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+Module = TypeVar("Module", bound=nn.Module)
 
 
-def start(settings: Settings) -> Fabric:
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """Where it runs; nodes and ranks themselves come from torchrun or SLURM.
+
+    Attributes
+    ----------
+    accelerator : what kind of device; auto takes a GPU where there is one, and the CPU for one
+        process alone.
+    devices : processes on each node, one device each.
+    nodes : how many machines.
+    strategy : of many processes: ddp keeps the whole network on each, fsdp a part of it.
+    precision : of the encoders; the losses are always in float32.
+    threads : of one process on a CPU; 0 leaves PyTorch's choice.
+    """
+
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
+    devices: int = 1
+    nodes: int = 1
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    precision: Precision = "bf16-mixed"
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.devices, self.nodes) < 1 or self.threads < 0:
+            raise SettingsError("machine: devices and nodes must be at least 1, threads 0")
+
+
+def start(machine: Machine) -> Fabric:
     """Start this process's part of the run; more processes are launched where they are wanted."""
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    machine = settings.machine
     kind = _kind(machine)
     if machine.threads and kind == "cpu":
         torch.set_num_threads(machine.threads)
@@ -46,14 +77,15 @@ def start(settings: Settings) -> Fabric:
     return fabric
 
 
-def place(fabric: Fabric, learner: Learner) -> Learner:
-    """Move a learner to this process's device, and deal it out where that is wanted."""
+def place(fabric: Fabric, module: Module) -> Module:
+    """Move a module to this process's device, sharded over all processes where that is wanted."""
     if fabric.device.type == "cpu":
-        suit_cpu(learner.model)
-    learner = learner.to(fabric.device)
+        for network in networks(module):
+            use_eager_attention(network)
+    module = module.to(fabric.device)
     if isinstance(fabric.strategy, ModelParallelStrategy):
-        return shard(learner, fabric.strategy.device_mesh)
-    return learner
+        return shard(module, fabric.strategy.device_mesh)
+    return module
 
 
 def described(fabric: Fabric) -> str:
@@ -64,7 +96,7 @@ def described(fabric: Fabric) -> str:
     return f"{processes} on {name}, {fabric.strategy.precision.precision}"
 
 
-def suit_cpu(model: DenseAV) -> None:
+def use_eager_attention(model: DenseAV) -> None:
     """Let both encoders attend in plain matrix products; PyTorch's fused ones take twice as long.
 
     That is so of training in bfloat16 on a CPU; values differ in rounding alone.
@@ -128,7 +160,7 @@ def _strategy(machine: Machine) -> Strategy | str:
     )
 
 
-def _precision(machine: Machine, kind: str) -> Precision:
+def _precision(machine: Machine, kind: str) -> FullPrecision:
     if machine.precision == "32-true":
-        return Precision()
+        return FullPrecision()
     return MixedPrecision(machine.precision, device=kind)

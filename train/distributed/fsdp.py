@@ -1,61 +1,70 @@
-"""Weights dealt out over processes, and put together for what is written.
+"""FSDP: a module enters, its weights sharded over all processes leave; gathered to be written.
 
 Each process keeps its part of every weight, of its gradient and of Adam's averages; the whole of
 a transformer layer is gathered while it computes (Zhao et al., "PyTorch FSDP", 2023). Names and
 order of the weights stay as they are, so what is written by one process reads by many.
 """
 
-from typing import Any
+from itertools import chain
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from denseav.models import DenseAV
 from denseav.train.distributed.collectives import rank
-from denseav.train.loss.denseav_loss import Learner
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
-def shard(learner: Learner, mesh: DeviceMesh) -> Learner:
-    """Deal out a learner's weights in place, layer by layer; one that is dealt out stays so.
+def networks(module: nn.Module) -> list[DenseAV]:
+    """Return the networks that a module trains."""
+    return [part for part in module.modules() if isinstance(part, DenseAV)]
+
+
+def shard(module: Module, mesh: DeviceMesh) -> Module:
+    """Shard a module's weights in place, layer by layer; one that is sharded stays so.
 
     Parameters
     ----------
-    learner
+    module
         With the same weights on all processes.
     mesh
         The processes, with an axis `data_parallel`.
     """
-    if not isinstance(learner, FSDPModule):
-        model = learner.model
-        layers = [*model.image_encoder.vit.layers, *model.audio_encoder.hubert.encoder.layers]
-        for module in (*layers, learner):
-            fully_shard(module, mesh=mesh["data_parallel"])
-    return learner
+    if not isinstance(module, FSDPModule):
+        for network in networks(module):
+            layers = network.image_encoder.vit.layers, network.audio_encoder.hubert.encoder.layers
+            for layer in chain(*layers):
+                fully_shard(layer, mesh=mesh["data_parallel"])
+        fully_shard(module, mesh=mesh["data_parallel"])
+    return module
 
 
-def whole(state: Any) -> Any:
+def gathered(state: Any) -> Any:
     """Return a state whose tensors are put together, on the first process; all call it."""
     if isinstance(state, dict):
-        return {key: whole(value) for key, value in state.items()}
+        return {key: gathered(value) for key, value in state.items()}
     if isinstance(state, list):
-        return [whole(value) for value in state]
+        return [gathered(value) for value in state]
     if not isinstance(state, DTensor):
         return state
-    tensor = full(state)
+    tensor = full_tensor(state)
     return tensor.cpu() if rank() == 0 else None
 
 
-def full(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """Return a tensor, put together on every process; all call it."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def dealt_like(tensor: Tensor, model: Tensor) -> Tensor:
-    """Return this process's part of a tensor where its model is dealt out, else the tensor."""
+def shard_like(tensor: Tensor, model: Tensor) -> Tensor:
+    """Return this process's part of a tensor where its model is sharded, else the tensor."""
     if not isinstance(model, DTensor) or tensor.shape != model.shape:
         return tensor
-    whole_x = tensor.to(model.device)
+    full_x = tensor.to(model.device)
     with torch.no_grad():
-        return distribute_tensor(whole_x, model.device_mesh, model.placements, src_data_rank=None)
+        return distribute_tensor(full_x, model.device_mesh, model.placements, src_data_rank=None)

@@ -13,11 +13,11 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from denseav.models import CheckpointError
-from denseav.train.distributed.collectives import gather_objects, rank, wait_for_first
+from denseav.train.distributed.collectives import gather_objects, rank, wait_for_rank_zero
 from denseav.train.errors import DataError, DiskError
 
 
-def on_first(work: Callable[[], None]) -> None:
+def on_rank_zero(work: Callable[[], None]) -> None:
     """Let the first process work; where it cannot, all stop, for none would wait in vain.
 
     Raises
@@ -31,13 +31,13 @@ def on_first(work: Callable[[], None]) -> None:
             work()
         except Exception as error:  # noqa: BLE001 - whatever it is, the others wait
             failure = error
-    told = failure
+    reported = failure
     if not isinstance(failure, DataError | CheckpointError | None):  # may not travel
-        told = RuntimeError(f"the first process stopped: {failure!r}")
-    wait_for_first()
-    told = gather_objects(told)[0]
-    if told is not None:
-        raise failure or told
+        reported = RuntimeError(f"the first process stopped: {failure!r}")
+    wait_for_rank_zero()
+    reported = gather_objects(reported)[0]
+    if reported is not None:
+        raise failure or reported
 
 
 @contextmanager

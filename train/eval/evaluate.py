@@ -13,7 +13,7 @@ from torch import Tensor
 
 from denseav.train.errors import DataError
 from denseav.train.eval import tasks
-from denseav.train.eval.heatmaps import TOTAL, Listen, Track, Truths, maps, similarities
+from denseav.train.eval.heatmaps import TOTAL, LoadAudio, Track, Truths, maps, similarities
 from denseav.train.eval.items import EvalSet, Item, listed
 from denseav.train.eval.mixtures import (
     Wave,
@@ -26,7 +26,7 @@ from denseav.train.eval.mixtures import (
     read_pairs,
     write_pairs,
 )
-from denseav.train.eval.model import Source
+from denseav.train.eval.model import EvalModel
 from denseav.train.eval.negative_audio import negative_maps
 from denseav.train.eval.read import read_wave
 from denseav.train.eval.report import Row
@@ -38,7 +38,7 @@ Partners = Mapping[str, tuple[Item, float]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class Variants:
     """What is asked beyond the clean sets.
 
     Attributes
@@ -62,7 +62,7 @@ def subset(data: EvalSet, count: int = RETRIEVAL_ITEMS) -> EvalSet:
 
 
 def audible(
-    data: EvalSet, source: Source, plan: Plan, track: Track, *, allow_missing: bool
+    data: EvalSet, model: EvalModel, variants: Variants, track: Track, *, allow_missing: bool
 ) -> EvalSet:
     """Listen whether distractors can be drawn for all items: nothing is as loud as silence.
 
@@ -76,10 +76,10 @@ def audible(
     DataError
         When a file cannot be read, items are silent and that is not allowed, or nothing is left.
     """
-    if plan.mixed is None or data.task == "boxes" or data.overlaid_by:
+    if variants.mixed is None or data.task == "boxes" or data.overlaid_by:
         return data
     heard = track(data.items, f"{data.name}: silent or not")
-    items = tuple(item for item in heard if loudness(item, source.window_samples))
+    items = tuple(item for item in heard if loudness(item, model.window_samples))
     silent = sorted({item.audio for item in data.items} - {item.audio for item in items})
     if silent and not allow_missing:
         raise DataError(
@@ -92,7 +92,7 @@ def audible(
 
 
 def evaluate(
-    source: Source, sets: Sequence[EvalSet], plan: Plan, track: Track
+    model: EvalModel, sets: Sequence[EvalSet], variants: Variants, track: Track
 ) -> Iterator[list[Row]]:
     """Ask every set its question.
 
@@ -113,63 +113,67 @@ def evaluate(
     DataError
         When a file cannot be read, masks lack what is asked for, or a mixture has no distractors.
     """
-    heads = (TOTAL, *source.heads)
+    heads = (TOTAL, *model.heads)
     clean: dict[str, Tensor] = {}
     truths = {
-        data.name: Truths(data, source.frame_size, track)
+        data.name: Truths(data, model.frame_size, track)
         for data in sets
         if data.task != "retrieval"
     }
     for data in sets:
-        for audio, listen in _ways_to_listen(source, data, sets, plan):
-            ask = tasks.Ask(data=data.name, audio=audio, heads=heads)
+        for audio, load_audio in _audio_variants(model, data, sets, variants):
+            condition = tasks.Condition(data=data.name, audio=audio, heads=heads)
             what = f"{data.name}, {audio}"
             if data.task == "retrieval":
-                found = similarities(source, data, listen, what, track)
+                found = similarities(model, data, load_audio, what, track)
                 if audio == "clean":
                     clean.setdefault(data.kind, found)
-                yield tasks.retrieval(ask, found)
+                yield tasks.retrieval(condition, found)
                 continue
-            drawn = maps(source, data, listen, what, track)
+            drawn = maps(model, data, load_audio, what, track)
             if data.task == "segmentation":
                 categories = [item.category for item in data.items]
-                yield tasks.segmentation(ask, drawn, categories, truths[data.name])
+                yield tasks.segmentation(condition, drawn, categories, truths[data.name])
                 continue
-            yield tasks.boxes(ask, drawn, truths[data.name], [item.scene for item in data.items])
-            if plan.negative_audio:
-                silent = negative_maps(source, data, listen, track)
-                yield tasks.negatives(ask, drawn, silent, truths[data.name])
-    if len(clean) == len(source.heads) == 2:
-        ask = tasks.Ask(data="speech and sound", audio="clean", heads=heads)
+            yield tasks.boxes(
+                condition, drawn, truths[data.name], [item.scene for item in data.items]
+            )
+            if variants.negative_audio:
+                silent = negative_maps(model, data, load_audio, track)
+                yield tasks.negatives(condition, drawn, silent, truths[data.name])
+    if len(clean) == len(model.heads) == 2:
+        condition = tasks.Condition(data="speech and sound", audio="clean", heads=heads)
         own = (clean[kind].diagonal().T for kind in ("speech", "sound"))
-        yield tasks.disentangled(ask, *own)
+        yield tasks.disentangled(condition, *own)
 
 
-def _ways_to_listen(
-    source: Source, data: EvalSet, sets: Sequence[EvalSet], plan: Plan
-) -> Iterator[tuple[str, Listen]]:
-    window_samples = source.window_samples
+def _audio_variants(
+    model: EvalModel, data: EvalSet, sets: Sequence[EvalSet], variants: Variants
+) -> Iterator[tuple[str, LoadAudio]]:
+    window_samples = model.window_samples
     if not data.overlaid_by:
         yield "clean", lambda item: place(read_wave(item.audio), window_samples)
-    partners = _partners(data, sets, plan, window_samples)
-    for snr_db in plan.snrs_db if partners else ():
+    partners = _partners(data, sets, variants, window_samples)
+    for snr_db in variants.snrs_db if partners else ():
         yield f"mixed {snr_db:+g} dB", _mixed(partners, snr_db, window_samples)
 
 
-def _mixed(partners: Partners, snr_db: float, window_samples: int) -> Listen:
-    def listen(item: Item) -> tuple[Wave, int]:
+def _mixed(partners: Partners, snr_db: float, window_samples: int) -> LoadAudio:
+    def load_audio(item: Item) -> tuple[Wave, int]:
         other, gain_db = partners[item.key]
         waves = read_wave(item.audio), read_wave(other.audio)
         return mix(*waves, gain_db - snr_db, window_samples)
 
-    return listen
+    return load_audio
 
 
-def _partners(data: EvalSet, sets: Sequence[EvalSet], plan: Plan, window_samples: int) -> Partners:
-    if not _is_mixed(data, plan):
+def _partners(
+    data: EvalSet, sets: Sequence[EvalSet], variants: Variants, window_samples: int
+) -> Partners:
+    if not _is_mixed(data, variants):
         return {}
     pool = _pool(data, sets)
-    path = plan.mixed / f"{data.name.replace(' ', '-').lower()}.csv" if plan.mixed else None
+    path = variants.mixed / f"{data.name.replace(' ', '-').lower()}.csv" if variants.mixed else None
     if path and path.is_file():
         return by_item(read_pairs(path, data.items, pool), pool)
     pair_up = from_scene if data.overlaid_by else draw
@@ -179,8 +183,8 @@ def _partners(data: EvalSet, sets: Sequence[EvalSet], plan: Plan, window_samples
     return by_item(pairs, pool)
 
 
-def _is_mixed(data: EvalSet, plan: Plan) -> bool:
-    return bool(data.overlaid_by) or (plan.mixed is not None and data.task != "boxes")
+def _is_mixed(data: EvalSet, variants: Variants) -> bool:
+    return bool(data.overlaid_by) or (variants.mixed is not None and data.task != "boxes")
 
 
 def _pool(data: EvalSet, sets: Sequence[EvalSet]) -> Sequence[Item]:

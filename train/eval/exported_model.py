@@ -33,7 +33,7 @@ from denseav.export.runtime.session import Features, Session
 from denseav.models import CheckpointError, load
 from denseav.models.checkpoint import WEIGHTS
 from denseav.train.errors import DataError
-from denseav.train.eval.model import ModelSource, Source
+from denseav.train.eval.model import EvalModel, TorchModel
 
 DEMO = "demo"
 TOKENS = 11
@@ -58,17 +58,17 @@ class Calibration:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class OpenedModel:
     """What is evaluated; `identity` is its name for machines, JSON."""
 
-    source: Source
+    model: EvalModel
     name: str
     trained: bool
     identity: dict[str, Any]
     calibration: Calibration | None = None
 
 
-class SessionSource:
+class BundleModel:
     """A bundle that is open."""
 
     def __init__(self, session: Session, manifest: Manifest) -> None:
@@ -78,11 +78,11 @@ class SessionSource:
         self._session = session
         self._tokens = manifest.audio.tokens
 
-    def picture(self, image_HW3: NDArray[np.uint8]) -> Features:
+    def encode_image(self, image_HW3: NDArray[np.uint8]) -> Features:
         """Encode an RGB picture of the bundle's size."""
         return self._session.encode_image(image_HW3)
 
-    def sound(self, wave_S: NDArray[np.float32]) -> Features:
+    def encode_audio(self, wave_S: NDArray[np.float32]) -> Features:
         """Encode a window of sound."""
         return self._session.encode_audio(wave_S)
 
@@ -97,7 +97,7 @@ class SessionSource:
         )
 
 
-def open_subject(model: str, device: str) -> Subject:
+def open_model(model: str, device: str) -> OpenedModel:
     """Open what is to be evaluated.
 
     Parameters
@@ -122,12 +122,12 @@ def open_subject(model: str, device: str) -> Subject:
         raise CheckpointError(str(error)) from None
 
 
-def _bundle(bundle: Bundle, device: str) -> Subject:
+def _bundle(bundle: Bundle, device: str) -> OpenedModel:
     if device not in get_args(Device):
         raise DataError(f"a bundle runs on {', '.join(get_args(Device))}, not on {device!r}")
     manifest, session = bundle.manifest, open_session(bundle, cast(Device, device))
-    return Subject(
-        source=SessionSource(session, manifest),
+    return OpenedModel(
+        model=BundleModel(session, manifest),
         name=manifest.model,
         trained=manifest.trained,
         identity={
@@ -143,7 +143,7 @@ def _bundle(bundle: Bundle, device: str) -> Subject:
     )
 
 
-def _checkpoint(source: str, device: str) -> Subject:
+def _checkpoint(source: str, device: str) -> OpenedModel:
     model = load(source)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -153,8 +153,8 @@ def _checkpoint(source: str, device: str) -> Subject:
         first = str(error).partition("\n")[0]
         raise DataError(f"the device {device!r} cannot be used ({first}); try cpu") from None
     config, weights = model.config, Path(source) / WEIGHTS
-    return Subject(
-        source=ModelSource(model, window_samples(TOKENS), config.frame_size),
+    return OpenedModel(
+        model=TorchModel(model, window_samples(TOKENS), config.frame_size),
         name=config.name,
         trained=config.trained,
         identity={

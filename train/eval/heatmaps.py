@@ -18,7 +18,7 @@ from denseav.models.similarity import aggregate
 from denseav.train.errors import DataError
 from denseav.train.eval.items import EvalSet, Item, listed
 from denseav.train.eval.mixtures import Wave
-from denseav.train.eval.model import Features, Source, token_mask
+from denseav.train.eval.model import EvalModel, Features, token_mask
 from denseav.train.eval.read import RATE_HZ, read_picture, read_truth
 from denseav.train.metrics.localization import Mask
 from denseav.train.metrics.segmentation import time_mean, word_tokens
@@ -28,7 +28,7 @@ TILE = 16
 MISA = Aggregation(clips="misa")
 
 T = TypeVar("T")
-Listen = Callable[[Item], tuple[Wave, int]]
+LoadAudio = Callable[[Item], tuple[Wave, int]]
 """Gives what an item sounds like in a source's window, and how many samples are heard."""
 
 
@@ -80,13 +80,13 @@ class Truths:
         return len(self._packed)
 
 
-def picture(source: Source, data: EvalSet, item: Item) -> Features:
+def picture(model: EvalModel, data: EvalSet, item: Item) -> Features:
     """Encode an item's picture."""
-    return source.picture(read_picture(item.image, source.frame_size, stretch=data.stretch))
+    return model.encode_image(read_picture(item.image, model.frame_size, stretch=data.stretch))
 
 
 def heat(
-    source: Source, seen: Features, heard: Features, samples: int, item: Item
+    model: EvalModel, seen: Features, heard: Features, samples: int, item: Item
 ) -> tuple[NDArray[np.float32], bool]:
     """Return the heatmaps [V, h, w] of one picture with one sound, and whether a word was cut.
 
@@ -97,44 +97,46 @@ def heat(
     item
         Says when its word is heard, if only that is to count.
     """
-    volume_KTHW = source.volumes([heard], [seen])[0, 0]
+    volume_KTHW = model.volumes([heard], [seen])[0, 0]
     tokens = volume_KTHW.shape[1]
-    mask_T, cut = token_mask(samples, source.window_samples, tokens), False
+    mask_T, cut = token_mask(samples, model.window_samples, tokens), False
     if item.word_s is not None:
-        mask_T, cut = word_tokens(item.word_s, source.window_samples / RATE_HZ, tokens)
+        mask_T, cut = word_tokens(item.word_s, model.window_samples / RATE_HZ, tokens)
     variants_VTHW = torch.cat((volume_KTHW.amax(dim=0, keepdim=True), volume_KTHW))
     mask_VT = mask_T.to(volume_KTHW.device).expand(len(variants_VTHW), -1)
     return time_mean(variants_VTHW, mask_VT).cpu().numpy(), cut
 
 
-def maps(source: Source, data: EvalSet, listen: Listen, what: str, track: Track) -> Maps:
+def maps(model: EvalModel, data: EvalSet, load_audio: LoadAudio, what: str, track: Track) -> Maps:
     """Return the heatmaps of all items of a set."""
     found, cuts = [], 0
     for item in track(data.items, what):
-        wave_S, samples = listen(item)
-        seen, heard = picture(source, data, item), source.sound(wave_S)
-        heat_Vhw, cut = heat(source, seen, heard, samples, item)
+        wave_S, samples = load_audio(item)
+        seen, heard = picture(model, data, item), model.encode_audio(wave_S)
+        heat_Vhw, cut = heat(model, seen, heard, samples, item)
         found.append(heat_Vhw)
         cuts += cut
     return Maps(heat_VNhw=np.stack(found, axis=1), words_cut=cuts)
 
 
-def similarities(source: Source, data: EvalSet, listen: Listen, what: str, track: Track) -> Tensor:
+def similarities(
+    model: EvalModel, data: EvalSet, load_audio: LoadAudio, what: str, track: Track
+) -> Tensor:
     """Return the similarity [A, V, K] of every clip with every picture; partners lie on A = V.
 
     Features of the whole set are held: 1.3 MB for an item of the full-size model.
     """
     seen, heard, samples = [], [], []
     for item in track(data.items, what):
-        wave_S, count = listen(item)
-        seen.append(picture(source, data, item))
-        heard.append(source.sound(wave_S))
+        wave_S, count = load_audio(item)
+        seen.append(picture(model, data, item))
+        heard.append(model.encode_audio(wave_S))
         samples.append(count)
     starts = range(0, len(seen), TILE)
     rows = [
         torch.cat(
             [
-                _tile(source, heard[a : a + TILE], seen[v : v + TILE], samples[a : a + TILE])
+                _tile(model, heard[a : a + TILE], seen[v : v + TILE], samples[a : a + TILE])
                 for v in starts
             ],
             dim=1,
@@ -145,10 +147,10 @@ def similarities(source: Source, data: EvalSet, listen: Listen, what: str, track
 
 
 def _tile(
-    source: Source, heard: Sequence[Features], seen: Sequence[Features], samples: Sequence[int]
+    model: EvalModel, heard: Sequence[Features], seen: Sequence[Features], samples: Sequence[int]
 ) -> Tensor:
-    volume_AVKTHW = source.volumes(heard, seen)
+    volume_AVKTHW = model.volumes(heard, seen)
     tokens = volume_AVKTHW.shape[3]
-    mask_AT = torch.stack([token_mask(s, source.window_samples, tokens) for s in samples])
+    mask_AT = torch.stack([token_mask(s, model.window_samples, tokens) for s in samples])
     mask_AT = mask_AT.to(volume_AVKTHW.device)
     return aggregate(volume_AVKTHW, mask_AT, MISA, join_heads=False).cpu()

@@ -1,6 +1,6 @@
 """Who makes the heatmaps that are evaluated: pictures and sound enter, similarity volumes leave.
 
-`Source` is all that the evaluation knows of a model; `ModelSource` is a network in PyTorch. An
+`EvalModel` is all that the evaluation knows of a model; `TorchModel` is a network in PyTorch. An
 exported bundle becomes a source by stacking its slices token by token.
 
 A clips, V pictures, K heads, T tokens, H W the feature grid, S samples at 16 kHz.
@@ -25,10 +25,10 @@ WINDOW_SAMPLES = 164_200
 
 MEAN_3 = (0.485, 0.456, 0.406)
 DEVIATION_3 = (0.229, 0.224, 0.225)
-HEARD = 0.01
+AUDIBLE = 0.01
 
 
-class Source(Protocol):
+class EvalModel(Protocol):
     """What is evaluated.
 
     Attributes
@@ -42,17 +42,17 @@ class Source(Protocol):
     frame_size: tuple[int, int]
     window_samples: int
 
-    def picture(self, image_HW3: NDArray[np.uint8]) -> Features:
+    def encode_image(self, image_HW3: NDArray[np.uint8]) -> Features:
         """Encode an RGB picture of `frame_size`."""
 
-    def sound(self, wave_S: NDArray[np.float32]) -> Features:
+    def encode_audio(self, wave_S: NDArray[np.float32]) -> Features:
         """Encode a sound of `window_samples` as recorded, zero where there is none."""
 
     def volumes(self, sounds: Sequence[Features], pictures: Sequence[Features]) -> Tensor:
         """Return the volumes [A, V, K, T, H, W] of every sound with every picture, float32."""
 
 
-class ModelSource:
+class TorchModel:
     """A network in evaluation mode, on its device, without gradients; square pictures if not said.
 
     Parameters
@@ -77,14 +77,14 @@ class ModelSource:
         self._deviation_311 = torch.tensor(DEVIATION_3, device=self._device).reshape(shape_311)
 
     @torch.inference_mode()
-    def picture(self, image_HW3: NDArray[np.uint8]) -> Tensor:
+    def encode_image(self, image_HW3: NDArray[np.uint8]) -> Tensor:
         """Encode a picture into features [K, C, H, W]."""
         image_3HW = torch.from_numpy(image_HW3).to(self._device).movedim(-1, 0) / 255
         image_3HW = (image_3HW - self._mean_311) / self._deviation_311
         return self._model.encode_image(image_3HW[None])[0]
 
     @torch.inference_mode()
-    def sound(self, wave_S: NDArray[np.float32]) -> Tensor:
+    def encode_audio(self, wave_S: NDArray[np.float32]) -> Tensor:
         """Encode a sound into features [K, C, T]; its mean and variance are those of the window."""
         wave_1S = torch.from_numpy(wave_S).to(self._device)[None]
         return self._model.encode_audio(functional.layer_norm(wave_1S, wave_S.shape, eps=1e-7))[0]
@@ -102,6 +102,6 @@ def token_mask(heard_samples: int, window_samples: int, tokens: int) -> Tensor:
     sound too short for any, the first token counts (there, a random one).
     """
     heard_11S = (torch.arange(window_samples) < heard_samples).float()[None, None]
-    mask_T = functional.interpolate(heard_11S, tokens, mode="linear")[0, 0] > HEARD
+    mask_T = functional.interpolate(heard_11S, tokens, mode="linear")[0, 0] > AUDIBLE
     mask_T[0] = True
     return mask_T

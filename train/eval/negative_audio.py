@@ -9,16 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from denseav.train.errors import DataError
-from denseav.train.eval.heatmaps import Listen, Track, heat, picture
+from denseav.train.eval.heatmaps import LoadAudio, Track, heat, picture
 from denseav.train.eval.items import EvalSet, Item
 from denseav.train.eval.mixtures import Wave, place
-from denseav.train.eval.model import Source
+from denseav.train.eval.model import EvalModel
 
 SEEDS = (1234, 2345, 3456, 4567, 5678, 6789, 7890, 8901, 9012, 9999)
 
 
 def negative_maps(
-    source: Source, data: EvalSet, listen: Listen, track: Track
+    model: EvalModel, data: EvalSet, load_audio: LoadAudio, track: Track
 ) -> dict[str, NDArray[np.float32]]:
     """Return heatmaps [V, M, h, w] of each kind of negative audio.
 
@@ -36,30 +36,30 @@ def negative_maps(
             f"{data.name}: negative audio needs items of at least two categories; "
             "add some, or leave --negative-audio out"
         )
-    seen = [picture(source, data, item) for item in data.items]
+    seen = [picture(model, data, item) for item in data.items]
     kinds = {"silence": (0,), "noise": SEEDS, "off screen": SEEDS}
     found: dict[str, NDArray[np.float32]] = {}
     for kind, seeds in kinds.items():
         heats = []
         for seed in track(seeds, f"{data.name}: {kind}"):
-            for index, (wave_S, samples) in enumerate(_waves(kind, source, data, listen, seed)):
-                heard = source.sound(wave_S)
-                heats.append(heat(source, seen[index], heard, samples, data.items[index])[0])
+            for index, (wave_S, samples) in enumerate(_waves(kind, model, data, load_audio, seed)):
+                heard = model.encode_audio(wave_S)
+                heats.append(heat(model, seen[index], heard, samples, data.items[index])[0])
         found[kind] = np.stack(heats, axis=1)
     return found
 
 
 def _waves(
-    kind: str, source: Source, data: EvalSet, listen: Listen, seed: int
+    kind: str, model: EvalModel, data: EvalSet, load_audio: LoadAudio, seed: int
 ) -> Iterator[tuple[Wave, int]]:
     random = np.random.default_rng(seed)
     for item in data.items:
         if kind == "off screen":
-            yield listen(_another(item, data.items, random))
+            yield load_audio(_another(item, data.items, random))
             continue
-        samples = listen(item)[1]
+        samples = load_audio(item)[1]
         noise_S = random.standard_normal(samples, dtype=np.float32)
-        yield place(noise_S if kind == "noise" else 0 * noise_S, source.window_samples)
+        yield place(noise_S if kind == "noise" else 0 * noise_S, model.window_samples)
 
 
 def _another(item: Item, items: Sequence[Item], random: np.random.Generator) -> Item:

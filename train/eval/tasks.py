@@ -27,7 +27,7 @@ Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ask:
+class Condition:
     """Whose numbers: the set's name, what was heard, and the names of the map variants."""
 
     data: str
@@ -70,35 +70,41 @@ class Ask:
         )
 
 
-def segmentation(ask: Ask, maps: Maps, categories: Sequence[str], truths: Truths) -> list[Row]:
+def segmentation(
+    condition: Condition, maps: Maps, categories: Sequence[str], truths: Truths
+) -> list[Row]:
     """Return mAP and mIoU, means over classes, of each map variant."""
     found = score_classes(torch.from_numpy(maps.heat_VNhw), categories, truths)
     rows = []
     for metric, values_VC in (("mAP", found.ap_VC), ("mIoU", found.iou_VC)):
-        for head, values_C in zip(ask.heads, values_VC, strict=True):
-            rows.append(ask.row(metric, head, _mean(values_C), len(values_C), unit="classes"))
+        for head, values_C in zip(condition.heads, values_VC, strict=True):
+            rows.append(condition.row(metric, head, _mean(values_C), len(values_C), unit="classes"))
     if maps.words_cut:
         count = maps.heat_VNhw.shape[1]
-        rows.append(ask.number("words cut to the clip", TOTAL, maps.words_cut, count, "items"))
+        rows.append(
+            condition.number("words cut to the clip", TOTAL, maps.words_cut, count, "items")
+        )
     return rows
 
 
-def retrieval(ask: Ask, sims_AVK: Tensor) -> list[Row]:
+def retrieval(condition: Condition, sims_AVK: Tensor) -> list[Row]:
     """Return recall at 1, 5 and 10 both ways, with all heads and with each alone."""
     sims = [total(sims_AVK), *sims_AVK.movedim(-1, 0)]
     rows = []
-    for head, sims_AV in zip(ask.heads, sims, strict=True):
+    for head, sims_AV in zip(condition.heads, sims, strict=True):
         for k in RANKS:
             found = hits(sims_AV, k)
             count = len(found.audio_to_image_N)
             ways = ("I->A", found.image_to_audio_N), ("A->I", found.audio_to_image_N)
             for way, hit_N in ways:
                 values_N = hit_N.astype(np.float64)
-                rows.append(ask.row(f"R@{k} {way}", head, _mean(values_N), count, unit="queries"))
+                rows.append(
+                    condition.row(f"R@{k} {way}", head, _mean(values_N), count, unit="queries")
+                )
     return rows
 
 
-def disentangled(ask: Ask, speech_NK: Tensor, sound_NK: Tensor) -> list[Row]:
+def disentangled(condition: Condition, speech_NK: Tensor, sound_NK: Tensor) -> list[Row]:
     """Return PredDis and ActDis of a model with two heads, from clips with their own pictures."""
     counts = len(speech_NK), len(sound_NK)
 
@@ -106,25 +112,25 @@ def disentangled(ask: Ask, speech_NK: Tensor, sound_NK: Tensor) -> list[Row]:
         return lambda a, b: statistic(speech_NK[a], sound_NK[b])
 
     return [
-        ask.row("PredDis", TOTAL, drawn(prediction_disentanglement), *counts, unit="clips"),
-        ask.row("ActDis", TOTAL, drawn(activation_disentanglement), *counts, unit="clips"),
+        condition.row("PredDis", TOTAL, drawn(prediction_disentanglement), *counts, unit="clips"),
+        condition.row("ActDis", TOTAL, drawn(activation_disentanglement), *counts, unit="clips"),
     ]
 
 
-def boxes(ask: Ask, maps: Maps, truths: Truths, scenes: Sequence[str]) -> list[Row]:
+def boxes(condition: Condition, maps: Maps, truths: Truths, scenes: Sequence[str]) -> list[Row]:
     """Return cIoU and AUC at the median and the adaptive threshold; IIoU and IAUC of scenes."""
     rows = []
-    for head, heat_Nhw in zip(ask.heads, maps.heat_VNhw, strict=True):
+    for head, heat_Nhw in zip(condition.heads, maps.heat_VNhw, strict=True):
         for name, ciou_N in _both_thresholds(heat_Nhw, truths).items():
-            rows += _shares(ask, head, ("cIoU", "AUC"), name, ciou_N, "pictures")
+            rows += _shares(condition, head, ("cIoU", "AUC"), name, ciou_N, "pictures")
             if len(set(scenes)) < len(scenes) and all(scenes):
                 worst_S = localization.worst_of_scene(ciou_N, scenes)
-                rows += _shares(ask, head, ("IIoU", "IAUC"), name, worst_S, "scenes")
+                rows += _shares(condition, head, ("IIoU", "IAUC"), name, worst_S, "scenes")
     return rows
 
 
 def negatives(
-    ask: Ask, maps: Maps, silent: Mapping[str, NDArray[np.float32]], truths: Truths
+    condition: Condition, maps: Maps, silent: Mapping[str, NDArray[np.float32]], truths: Truths
 ) -> list[Row]:
     """Return the figures of the negative-audio protocol.
 
@@ -135,14 +141,18 @@ def negatives(
     """
     masks = [truths.mask(index) for index in range(len(truths))]
     rows = []
-    for variant, head in enumerate(ask.heads):
+    for variant, head in enumerate(condition.heads):
         heats = {kind: heat_VMhw[variant] for kind, heat_VMhw in silent.items()}
-        rows += _negative_rows(ask, head, maps.heat_VNhw[variant], heats, masks)
+        rows += _negative_rows(condition, head, maps.heat_VNhw[variant], heats, masks)
     return rows
 
 
 def _negative_rows(
-    ask: Ask, head: str, heat_Nhw: Heat, heats: Mapping[str, Heat], masks: Sequence[Mask]
+    condition: Condition,
+    head: str,
+    heat_Nhw: Heat,
+    heats: Mapping[str, Heat],
+    masks: Sequence[Mask],
 ) -> list[Row]:
     scores = negative_audio.score_negatives(heat_Nhw, heats, masks)
     count = len(masks)
@@ -154,22 +164,22 @@ def _negative_rows(
     def f_score(drawn: Drawn) -> float:
         return negative_audio.harmonic(float(ciou_N[drawn].mean()), 1 - float(area_N[drawn].mean()))
 
-    rows = [ask.row("cIoU_U", head, _mean(ciou_N), count, unit="pictures")]
+    rows = [condition.row("cIoU_U", head, _mean(ciou_N), count, unit="pictures")]
     for kind, kind_N in areas.items():
-        rows.append(ask.row(f"pIA {kind}", head, _mean(kind_N), count, unit="pictures"))
+        rows.append(condition.row(f"pIA {kind}", head, _mean(kind_N), count, unit="pictures"))
         draws_DN = scores.area[kind].reshape(-1, count)
-        rows.append(ask.row(f"AOC {kind}", head, _aoc(draws_DN), count, unit="pictures"))
-    rows.append(ask.row("F", head, f_score, count, unit="pictures"))
-    rows.append(ask.number("threshold U", head, scores.threshold, count, "pictures"))
+        rows.append(condition.row(f"AOC {kind}", head, _aoc(draws_DN), count, unit="pictures"))
+    rows.append(condition.row("F", head, f_score, count, unit="pictures"))
+    rows.append(condition.number("threshold U", head, scores.threshold, count, "pictures"))
     return rows
 
 
 def _shares(
-    ask: Ask, head: str, names: tuple[str, str], suffix: str, ciou_N: Values, unit: str
+    condition: Condition, head: str, names: tuple[str, str], suffix: str, ciou_N: Values, unit: str
 ) -> list[Row]:
     statistics = localization.passed, localization.area_under_curve
     return [
-        ask.row(f"{name} {suffix}", head, _of(statistic, ciou_N), len(ciou_N), unit=unit)
+        condition.row(f"{name} {suffix}", head, _of(statistic, ciou_N), len(ciou_N), unit=unit)
         for name, statistic in zip(names, statistics, strict=True)
     ]
 

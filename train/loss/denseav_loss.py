@@ -1,24 +1,21 @@
-"""What is minimised: a batch enters, the named terms of one process's share of the loss leave.
+"""DenseAV's loss: a batch enters, the named terms of one process's share of it leave, float32.
 
-The network is called once, in `Learner`; the rest is in float32 and holds no weights.
+It holds no weights, and runs the network through `learner.Encode` alone.
 b clips of one process, A of all, V images of one, K heads, C channels, T tokens, S samples.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from denseav.models import DenseAV
-from denseav.models.audio_encoder import normalize_wave
 from denseav.train.data.batch import SOUND, SPEECH, Batch
 from denseav.train.distributed.collectives import gather, rank
 from denseav.train.loss import regularizers
 from denseav.train.loss.chunked_similarity import dense_similarity
-from denseav.train.loss.pooling import HEARD, Pooling, SimPool, average, cls, summed, token_mask
+from denseav.train.loss.learner import Encode, Features
+from denseav.train.loss.pooling import AUDIBLE, summed, token_mask
 
 _KINDS = {"speech": SPEECH, "sound": SOUND}
 
@@ -61,60 +58,6 @@ class Weights:
         weights = vars(self)
         weighted = [weights.get(name, self.contrast) * term for name, term in terms.items()]
         return torch.stack(weighted).sum()
-
-
-class Features(NamedTuple):
-    """What the network makes of a batch: float32 features, and vectors unless pooling is dense.
-
-    `sums_heads` says that a place has the sum of its heads, not the strongest.
-    """
-
-    image_VKCHW: Tensor
-    audio_bKCT: Tensor
-    mask_bT: Tensor
-    scale: Tensor
-    image_VD: Tensor | None = None
-    audio_bD: Tensor | None = None
-    sums_heads: bool = False
-
-
-Encode = Callable[[Tensor, Tensor, Tensor], Features]
-
-
-class Learner(nn.Module):
-    """The network with the weights that only training needs, called once for a batch."""
-
-    def __init__(self, model: DenseAV, pooling: Pooling) -> None:
-        super().__init__()
-        self.model = model
-        self.pooling = pooling
-        width = model.config.channels * len(model.config.heads)
-        self.pool = SimPool(width) if pooling == "simpool" else None
-
-    def forward(self, image_V3HW: Tensor, wave_bS: Tensor, mask_bS: Tensor) -> Features:
-        """Encode pictures and waves; each wave is given zero mean and unit variance first."""
-        image_VKCHW, audio_bKCT = self.model(image_V3HW, normalize_wave(wave_bS))
-        # Copies, for what gathers sharded weights on the way back hangs on what is no view.
-        image_VKCHW = image_VKCHW.to(torch.float32, copy=True)
-        audio_bKCT = audio_bKCT.to(torch.float32, copy=True)
-        mask_bT = token_mask(mask_bS, audio_bKCT.shape[-1])
-        scale = self.model.calibrator.scale
-        if self.pooling in ("dense", "dense_sum"):
-            sums_heads = self.pooling == "dense_sum"
-            return Features(image_VKCHW, audio_bKCT, mask_bT, scale, sums_heads=sums_heads)
-        grid_VKCN, heard_bT = image_VKCHW.flatten(3), (mask_bT > HEARD).float()
-        vectors = self._pool(grid_VKCN, torch.ones_like(grid_VKCN[:, 0, 0]))
-        return Features(
-            image_VKCHW, audio_bKCT, mask_bT, scale, vectors, self._pool(audio_bKCT, heard_bT)
-        )
-
-    def _pool(self, features_BKCN: Tensor, weight_BN: Tensor) -> Tensor:
-        if self.pool is not None:
-            vector_BD: Tensor = self.pool(features_BKCN, weight_BN)
-            return vector_BD
-        if self.pooling == "cls":
-            return cls(features_BKCN)
-        return average(features_BKCN, weight_BN)
 
 
 def denseav_terms(
@@ -160,7 +103,7 @@ def make_pairs(features: Features, batch: Batch) -> regularizers.Pairs:
     return regularizers.Pairs(
         image_VKCHW=features.image_VKCHW,
         audio_AKCT=gather(features.audio_bKCT),
-        mask_AT=gather(features.mask_bT > HEARD),
+        mask_AT=gather(features.mask_bT > AUDIBLE),
         positive_AT=gather(token_mask(batch.positive_mask_BS, tokens)),
         image_mask_A1HW=gather(
             functional.adaptive_avg_pool2d(batch.image_mask_B1HW, (height, width))

@@ -21,14 +21,13 @@ from denseav.train.distributed.collectives import gather, rank
 from denseav.train.errors import DataError
 from denseav.train.loss.chunked_similarity import dense_similarity
 from denseav.train.loss.denseav_loss import (
-    Encode,
-    Features,
     Weights,
     every_image,
     make_pairs,
     regularize,
 )
-from denseav.train.loss.pooling import HEARD
+from denseav.train.loss.learner import Encode, Features
+from denseav.train.loss.pooling import AUDIBLE
 from denseav.train.loss.regularizers import info_nce
 
 
@@ -134,7 +133,7 @@ def _correspondence(
         sims_AV = dense_similarity(
             features.image_VKCHW[part],
             gather(features.audio_bKCT[part]),
-            gather(features.mask_bT[part] > HEARD),
+            gather(features.mask_bT[part] > AUDIBLE),
             head=heads.index(kind) if heads else None,
         )
         logits_AA = every_image(sims_AV) * features.scale
@@ -146,7 +145,7 @@ def _separation(
     features: Features, batch: int, heads: tuple[str, ...], separation: Separation
 ) -> dict[str, Tensor]:
     mixed_AKCT = gather(features.audio_bKCT[2 * batch :])
-    mask_AT = gather(features.mask_bT[2 * batch :] > HEARD)
+    mask_AT = gather(features.mask_bT[2 * batch :] > AUDIBLE)
     images = features.image_VKCHW[0::2], features.image_VKCHW[1::2]
     terms = {}
     for index, kind in enumerate(("sound", "speech")):

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 Pooling = Literal["dense", "dense_sum", "average", "cls", "simpool"]
 
-HEARD = 0.01
+AUDIBLE = 0.01
 """A token holds sound when its mask is above this."""
 
 

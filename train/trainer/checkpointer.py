@@ -29,8 +29,8 @@ from torch.optim import Optimizer
 from denseav.models import CheckpointError, ModelConfig
 from denseav.models.checkpoint import CONFIG, write
 from denseav.train.distributed.collectives import gather_objects, rank
-from denseav.train.distributed.fsdp import dealt_like, whole
-from denseav.train.distributed.rank0_files import on_first, replacing, writing
+from denseav.train.distributed.fsdp import gathered, shard_like
+from denseav.train.distributed.rank0_files import on_rank_zero, replacing, writing
 from denseav.train.trainer.settings import Settings
 
 LAST = "last.ckpt"
@@ -74,7 +74,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Keeper:
+class Checkpointer:
     """Writes and reads the checkpoints of one run's folder.
 
     Attributes
@@ -89,7 +89,7 @@ class Keeper:
     scaler: Resumable
 
     def __post_init__(self) -> None:
-        on_first(self._make_folder)
+        on_rank_zero(self._make_folder)
 
     def save(
         self,
@@ -107,10 +107,10 @@ class Keeper:
             "progress": dataclasses.asdict(progress),
             "processes": gather_objects(own),
             "scaler": self.scaler.state_dict(),
-            "learner": whole(dict(learner.state_dict())),
-            "optimizer": whole(optimizer.state_dict()),
+            "learner": gathered(dict(learner.state_dict())),
+            "optimizer": gathered(optimizer.state_dict()),
         }
-        on_first(lambda: self._write(state, best=best))
+        on_rank_zero(lambda: self._write(state, best=best))
 
     def resume(self, learner: nn.Module, optimizer: Optimizer, loader: Resumable) -> Progress:
         """Go on from `last.ckpt`, or begin where there is none; note what the run was told."""
@@ -124,8 +124,8 @@ class Keeper:
         progress = Progress()
         if here[0]:
             progress = self._restore(path, learner, optimizer, loader)
-            on_first(self._keep_missing)
-        on_first(self._note_settings)
+            on_rank_zero(self._restore_missing)
+        on_rank_zero(self._write_settings)
         return progress
 
     def _make_folder(self) -> None:
@@ -138,9 +138,9 @@ class Keeper:
             _flush(partial)
             # Before it counts as done: a run that ends in between does the step again.
             if best:
-                self._keep_best(partial, state["learner"])
+                self._write_best(partial, state["learner"])
 
-    def _keep_best(self, checkpoint: Path, learner: dict[str, Any]) -> None:
+    def _write_best(self, checkpoint: Path, learner: dict[str, Any]) -> None:
         with replacing(self.folder / BEST) as partial:
             try:
                 partial.hardlink_to(checkpoint)
@@ -157,14 +157,14 @@ class Keeper:
                 for partial in folder.glob(".*.partial"):
                     partial.unlink()
 
-    def _keep_missing(self) -> None:
+    def _restore_missing(self) -> None:
         """Keep the best, or the last where that is gone too, if somebody removed it."""
         best = self.folder / BEST
         checkpoint = best if best.exists() else self.folder / LAST
         if checkpoint != best or not (self.folder / MODEL / CONFIG).exists():
-            self._keep_best(checkpoint, self._read(checkpoint)["learner"])
+            self._write_best(checkpoint, self._read(checkpoint)["learner"])
 
-    def _note_settings(self) -> None:
+    def _write_settings(self) -> None:
         record = json.dumps(dataclasses.asdict(self.settings), indent=2)  # YAML too
         with replacing(self.folder / SETTINGS) as partial:
             partial.write_text(record + "\n")
@@ -214,11 +214,11 @@ def _load(learner: nn.Module, optimizer: Optimizer, state: dict[str, Any]) -> No
     now = learner.state_dict()
     weights = state["learner"]
     learner.load_state_dict(
-        {key: dealt_like(weights[key], now[key]) if key in now else weights[key] for key in weights}
+        {key: shard_like(weights[key], now[key]) if key in now else weights[key] for key in weights}
     )
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     averages = {
-        number: {name: dealt_like(value, parameters[number]) for name, value in of_one.items()}
+        number: {name: shard_like(value, parameters[number]) for name, value in of_one.items()}
         for number, of_one in state["optimizer"]["state"].items()
         if number < len(parameters)
     }

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from denseav.train.data.batch import Batch
-from denseav.train.data.example import NO_CHANGES
+from denseav.train.data.example import NO_AUGMENTATION
 from denseav.train.data.loader import make_loader
-from denseav.train.data.toy import MadeLoader
-from denseav.train.distributed.collectives import rank, world
+from denseav.train.data.toy import ToyLoader
+from denseav.train.distributed.collectives import rank, world_size
 from denseav.train.trainer.checkpointer import Resumable
 from denseav.train.trainer.settings import Settings
 from denseav.train.world.loader import WorldLoader
@@ -31,14 +31,14 @@ def clips_of_step(settings: Settings) -> int:
     """Return how many clips all processes learn from in a step."""
     source = settings.data or settings.made or settings.world
     assert source is not None, "settings have one or the other"
-    return source.batch_size * world() * settings.optimization.accumulate
+    return source.batch_size * world_size() * settings.optimization.accumulate
 
 
 def open_loader(settings: Settings) -> Batches:
     """Open what this process learns from."""
-    own = {"rank": rank(), "world": world(), "seed": settings.seed}
+    own = {"rank": rank(), "world_size": world_size(), "seed": settings.seed}
     if settings.made is not None:
-        return MadeLoader(settings.made, mixtures=settings.separation is not None, **own)
+        return ToyLoader(settings.made, mixtures=settings.separation is not None, **own)
     if settings.world is not None:
         return WorldLoader(settings.world, mixtures=settings.separation is not None, **own)
     assert settings.data is not None, "settings have one or the other"
@@ -51,15 +51,15 @@ def held_out(settings: Settings) -> dict[str, Iterable[Batch]]:
 
     One set has the name ""; of two, each has the name of its setting.
     """
-    own = {"rank": rank(), "world": world(), "seed": settings.seed}
+    own = {"rank": rank(), "world_size": world_size(), "seed": settings.seed}
     if settings.made is not None:
-        return {"": [MadeLoader(settings.made, mixtures=False, **own).each_thing()]}
+        return {"": [ToyLoader(settings.made, mixtures=False, **own).one_of_each()]}
     if settings.world is not None:
         return {"": WorldLoader(settings.world, mixtures=False, **own).held_out()}
     if settings.validation is None:
         return {}
     plain = dataclasses.replace(
-        settings.validation, others="", mixing=None, changes=NO_CHANGES, shuffle=False
+        settings.validation, others="", mixing=None, changes=NO_AUGMENTATION, shuffle=False
     )
     shards = make_loader(plain, **own)
     if not settings.validation.others:

@@ -22,19 +22,20 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from denseav.train.data.batch import Batch
-from denseav.train.distributed.collectives import rank, total, world
+from denseav.train.distributed.collectives import rank, total, world_size
 from denseav.train.distributed.fabric import described, place, start
-from denseav.train.distributed.fsdp import full
-from denseav.train.distributed.rank0_files import on_first, writing
+from denseav.train.distributed.fsdp import full_tensor
+from denseav.train.distributed.rank0_files import on_rank_zero, writing
 from denseav.train.errors import StoppedError
-from denseav.train.loss.denseav_loss import Learner, Weights, denseav_terms
+from denseav.train.loss.denseav_loss import Weights, denseav_terms
+from denseav.train.loss.learner import Learner
 from denseav.train.loss.mix_and_separate import separation_terms
 from denseav.train.trainer.backbones import new_network
-from denseav.train.trainer.checkpointer import LAST, Keeper, Progress
+from denseav.train.trainer.checkpointer import LAST, Checkpointer, Progress
 from denseav.train.trainer.loaders import clips_of_step, held_out, open_loader
-from denseav.train.trainer.pretrain_audio import pretrain
+from denseav.train.trainer.pretrain_audio import pretrain_audio
 from denseav.train.trainer.pretrain_image import pretrain_image
-from denseav.train.trainer.run_log import Watch
+from denseav.train.trainer.run_log import RunLog
 from denseav.train.trainer.settings import Backbones, Optimization, Settings
 from denseav.train.trainer.stages import Stage, set_learning, stages
 from denseav.train.trainer.validation import recalls
@@ -60,8 +61,8 @@ def train(settings: Settings, out: Path, console: Console) -> Progress:
     Progress
         How far it came.
     """
-    fabric = start(settings)
-    backbones = prepared(settings, out, console)
+    fabric = start(settings.machine)
+    backbones = pretrained_backbones(settings, out, console)
     network = new_network(settings.network, backbones, settings.seed, settings.initial)
     learner = place(fabric, Learner(network, settings.pooling))
     optimizer = torch.optim.Adam(learner.parameters(), eps=settings.optimization.epsilon)
@@ -71,15 +72,15 @@ def train(settings: Settings, out: Path, console: Console) -> Progress:
     torch.manual_seed(settings.seed + 1 + rank())
     np.random.seed(settings.seed + 1 + rank())
 
-    keeper = Keeper(out, settings, fabric.strategy.precision)
-    progress = keeper.resume(learner, optimizer, loader)
+    checkpointer = Checkpointer(out, settings, fabric.strategy.precision)
+    progress = checkpointer.resume(learner, optimizer, loader)
     batches = loader.endless()
-    with Watch(out, settings.optimization.steps, progress.step, console) as watch:
-        watch.say(described(fabric))
+    with RunLog(out, settings.optimization.steps, progress.step, console) as log:
+        log.message(described(fabric))
         for stage in stages(settings.optimization):
             if progress.step >= stage.end:
                 continue
-            watch.say(f"step {progress.step}: {stage.name} learn until step {stage.end}")
+            log.message(f"step {progress.step}: {stage.name} learn until step {stage.end}")
             set_learning(learner, stage)
             encode, stepper = fabric.setup(learner, optimizer)
             encode.train()
@@ -89,24 +90,24 @@ def train(settings: Settings, out: Path, console: Console) -> Progress:
                     group["lr"] = rate
                 optimizer.zero_grad(set_to_none=True)
                 terms = gradients(settings, fabric, encode, batches, stage, progress.step)
-                move(settings, fabric, encode, stepper, progress, out)
+                optimizer_step(settings, fabric, encode, stepper, progress, out)
                 progress.step += 1
-                watch.count(clips_of_step(settings))
+                log.count_clips(clips_of_step(settings))
 
                 if progress.step % settings.rhythm.log == 0:
-                    watch.step(progress.step, shared(settings, terms), rate, progress.skipped)
+                    log.record_step(progress.step, shared(settings, terms), rate, progress.skipped)
                 last = progress.step == settings.optimization.steps
                 due = last or progress.step % settings.rhythm.validate == 0
-                recall = validate(settings, learner, watch, progress.step) if due else None
+                recall = validate(settings, learner, log, progress.step) if due else None
                 # Amid steps without effect the checkpoint before them stays, to go back to.
                 kept = last or not progress.skipped_in_row
                 if kept and (due or progress.step % settings.rhythm.save == 0):
                     best = due and progress.improves(recall)
-                    keeper.save(learner, optimizer, loader, progress, best=best)
+                    checkpointer.save(learner, optimizer, loader, progress, best=best)
     return progress
 
 
-def prepared(settings: Settings, out: Path, console: Console) -> Backbones:
+def pretrained_backbones(settings: Settings, out: Path, console: Console) -> Backbones:
     """Return where the encoders begin; they are pretrained where that is wanted."""
     wanted, audio, image = settings.pretraining, out / "pretrained_audio", out / "pretrained_image"
     if wanted is None:
@@ -120,10 +121,10 @@ def prepared(settings: Settings, out: Path, console: Console) -> Backbones:
         with writing(out):
             out.mkdir(parents=True, exist_ok=True)
         # The other processes wait: what they have of the CPU is free.
-        torch.set_num_threads(torch.get_num_threads() * world())
+        torch.set_num_threads(torch.get_num_threads() * world_size())
         if not audio.exists():
             console.print(f"the audio encoder is pretrained first: {wanted.steps} steps")
-            pretrain(settings.network, wanted, settings.seed, audio, tell)
+            pretrain_audio(settings.network, wanted, settings.seed, audio, tell)
         if not image.exists():
             console.print(f"the image encoder is pretrained next: {wanted.image_steps} steps")
             pretrain_image(
@@ -135,9 +136,9 @@ def prepared(settings: Settings, out: Path, console: Console) -> Backbones:
                 tell,
                 told=settings.world is not None and settings.world.told,
             )
-        torch.set_num_threads(torch.get_num_threads() // world())
+        torch.set_num_threads(torch.get_num_threads() // world_size())
 
-    on_first(work)
+    on_rank_zero(work)
     return Backbones(image=str(image), audio=str(audio))
 
 
@@ -161,7 +162,7 @@ def gradients(
             terms = objective(settings, encode, batch, generator, weights, mixtures=mixtures)
             loss = weights.total(terms)
             # Shares add up to the loss, and data parallelism takes the mean of their gradients.
-            fabric.backward(loss * (world() / parts))
+            fabric.backward(loss * (world_size() / parts))
     return terms
 
 
@@ -181,7 +182,7 @@ def objective(
     return separation_terms(*common, settings.separation, mixtures=mixtures)
 
 
-def move(
+def optimizer_step(
     settings: Settings,
     fabric: Fabric,
     encode: Any,
@@ -200,7 +201,7 @@ def move(
         encode, stepper, max_norm=settings.optimization.clip_norm, error_if_nonfinite=False
     )
     assert norm is not None
-    finite = bool(full(norm).isfinite())
+    finite = bool(full_tensor(norm).isfinite())
     if finite or settings.machine.precision == "16-mixed":  # whose scaler has to see it
         stepper.step()
     progress.skipped += not finite
@@ -233,12 +234,12 @@ def shared(settings: Settings, terms: dict[str, Tensor]) -> dict[str, float]:
     return {name: value.item() for name, value in values.items()}
 
 
-def validate(settings: Settings, learner: Learner, watch: Watch, step: int) -> float | None:
+def validate(settings: Settings, learner: Learner, log: RunLog, step: int) -> float | None:
     """Measure retrieval in each validation set, draw heatmaps, and return the mean recall."""
     found: dict[str, float] = {}
     means: list[float] = []
     device = learner.model.calibrator.scale.device
-    limit = -(-settings.rhythm.validation_clips // world())
+    limit = -(-settings.rhythm.validation_clips // world_size())
     learner.eval()
     for name, batches in held_out(settings).items():
         left = iter(batches)
@@ -249,10 +250,10 @@ def validate(settings: Settings, learner: Learner, watch: Watch, step: int) -> f
         of_set = recalls(learner, chain([first], left), device, limit)
         means.append(of_set["recall"])
         found |= {path + figure: value for figure, value in of_set.items()}
-        watch.heatmaps(step, f"{path}heatmaps", learner, first.to(device))
+        log.record_heatmaps(step, f"{path}heatmaps", learner, first.to(device))
     learner.train()
     if not means:
         return None
     found["recall"] = sum(means) / len(means)
-    watch.found(step, found)
+    log.record_validation(step, found)
     return found["recall"]

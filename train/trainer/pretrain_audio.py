@@ -22,11 +22,11 @@ from transformers import PreTrainedModel
 from denseav.models import DenseAV, ModelConfig
 from denseav.models.audio_encoder import normalize_wave
 from denseav.models.config import STEM_HOP_SAMPLES, STEM_SPAN_SAMPLES
-from denseav.train.distributed.fabric import suit_cpu
+from denseav.train.distributed.fabric import use_eager_attention
 from denseav.train.distributed.rank0_files import replacing
 from denseav.train.trainer.settings import Pretraining
 from denseav.train.world.classes import CLASSES
-from denseav.train.world.clips import RATE_HZ, Head, hear, room
+from denseav.train.world.clips import RATE_HZ, Head, place_event, room
 from denseav.train.world.library import library
 
 BANDS = 64
@@ -37,7 +37,7 @@ HEARD_SHARES = (0.35, 0.5, 0.15)
 """What is heard in a clip, and how often."""
 
 
-def pretrain(
+def pretrain_audio(
     config: ModelConfig,
     settings: Pretraining,
     seed: int,
@@ -65,7 +65,7 @@ def pretrain(
     torch.manual_seed(seed)
     np.random.seed(seed)  # transformers draws what is hidden from NumPy
     model = DenseAV(config).train()
-    suit_cpu(model)
+    use_eager_attention(model)
     hubert = model.audio_encoder.hubert
     hubert.config.apply_spec_augment, hubert.config.mask_time_prob = True, settings.hidden_share
     bands = nn.Linear(config.audio.hidden, BANDS)
@@ -142,6 +142,6 @@ def waves(settings: Pretraining, random: np.random.Generator) -> Tensor:
         wave_S = room(random, settings.samples)
         for head in HEARD[int(random.choice(len(HEARD), p=HEARD_SHARES))]:
             name = str(random.choice(CLASSES))
-            wave_S = wave_S + hear(random, parts, head, name, settings.samples)[1]
+            wave_S = wave_S + place_event(random, parts, head, name, settings.samples)[1]
         clips.append(wave_S)
     return torch.from_numpy(np.stack(clips)).float()

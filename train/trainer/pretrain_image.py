@@ -27,11 +27,11 @@ from transformers import HubertModel
 from denseav.models import DenseAV, ModelConfig
 from denseav.models.audio_encoder import normalize_wave
 from denseav.models.config import STEM_HOP_SAMPLES
-from denseav.train.distributed.fabric import suit_cpu
+from denseav.train.distributed.fabric import use_eager_attention
 from denseav.train.trainer.pretrain_audio import keep, learn
 from denseav.train.trainer.settings import Pretraining
 from denseav.train.world.classes import CLASSES
-from denseav.train.world.clips import Head, hear, room
+from denseav.train.world.clips import Head, place_event, room
 from denseav.train.world.library import library
 from denseav.train.world.loader import normalize_picture
 from denseav.train.world.scenes import choose_names, compose, draw
@@ -84,7 +84,7 @@ def pretrain_image(
     torch.manual_seed(seed)
     random = np.random.default_rng([seed, 2])
     model = DenseAV(config).train()
-    suit_cpu(model)
+    use_eager_attention(model)
     pairs = cluster(settings, audio, random, told=told)
     says = nn.Linear(config.code_dim, settings.clusters)
 
@@ -127,7 +127,7 @@ def cluster(settings: Pretraining, audio: Path, random: Generator, *, told: bool
 
 def _wave(random: Generator, name: str, samples: int, told: bool) -> NDArray[np.float32]:
     head: Head = "sound" if told or random.random() < 0.5 else "speech"
-    _, wave_S = hear(random, library(held_out=False), head, name, samples)
+    _, wave_S = place_event(random, library(held_out=False), head, name, samples)
     return wave_S + room(random, samples)
 
 

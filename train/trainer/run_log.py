@@ -29,17 +29,17 @@ from denseav.models.image_encoder import IMAGE_MEAN, IMAGE_STD
 from denseav.models.similarity import volume
 from denseav.train.data.batch import Batch
 from denseav.train.distributed.collectives import rank
-from denseav.train.distributed.rank0_files import on_first, replacing, writing
+from denseav.train.distributed.rank0_files import on_rank_zero, replacing, writing
 from denseav.train.errors import DiskError
-from denseav.train.loss.denseav_loss import Learner
-from denseav.train.trainer.tensorboard import Board
+from denseav.train.loss.learner import Learner
+from denseav.train.trainer.tensorboard import EventWriter
 
 METRICS = "metrics.jsonl"
 EXAMPLES = 4
 """How many validation clips are drawn with their heatmaps."""
 
 
-class Watch:
+class RunLog:
     """Shows and records a run in its folder.
 
     Parameters
@@ -57,30 +57,30 @@ class Watch:
         self._began, self._first = time.monotonic(), start
         self._since, self._clips = self._began, 0
         self._path = folder / METRICS
-        on_first(lambda: self._open(start))
+        on_rank_zero(lambda: self._open(start))
 
-    def __enter__(self) -> "Watch":
+    def __enter__(self) -> "RunLog":
         """Begin."""
         return self
 
     def __exit__(self, failure: type[BaseException] | None, *_: object) -> None:
         """Write what is left; what went wrong before is what is told."""
         if failure is None:
-            on_first(self._close)
+            on_rank_zero(self._close)
         elif self._first_process:
             with contextlib.suppress(DiskError):
                 self._close()
 
-    def say(self, text: str) -> None:
+    def message(self, text: str) -> None:
         """Show a line."""
         if self._first_process:
             self._console.print(text, soft_wrap=True, markup=False, highlight=False)
 
-    def count(self, clips: int) -> None:
+    def count_clips(self, clips: int) -> None:
         """Note that clips were learned from."""
         self._clips += clips
 
-    def step(self, step: int, terms: Mapping[str, float], rate: float, skipped: int) -> None:
+    def record_step(self, step: int, terms: Mapping[str, float], rate: float, skipped: int) -> None:
         """Show and record a step: its loss terms, the learning rate, speed and memory."""
         now = time.monotonic()
         speed = self._clips / max(now - self._since, 1e-9)
@@ -88,7 +88,7 @@ class Watch:
         self._since, self._clips = now, 0
         memory_gb = _memory_bytes() / 2**30
         shown = "  ".join(f"{name} {value:.4f}" for name, value in terms.items())
-        self.say(
+        self.message(
             f"step {step}/{self._steps}  {shown}  lr {rate:.2e}  {speed:.1f} clips/s  "
             f"{memory_gb:.1f} GB  ETA {timedelta(seconds=round(left_s))}"
             + (f"  skipped {skipped}" if skipped else "")
@@ -97,40 +97,40 @@ class Watch:
         speeds = {"clips_per_s": speed, "memory_gb": memory_gb}
         self.record(step, figures | {"learning_rate": rate, "skipped": float(skipped)} | speeds)
 
-    def found(self, step: int, recalls: Mapping[str, float]) -> None:
+    def record_validation(self, step: int, recalls: Mapping[str, float]) -> None:
         """Show and record what validation found, in percent."""
         shown = "  ".join(f"{name} {value:.1f}" for name, value in recalls.items())
-        self.say(f"step {step}/{self._steps}  validation: {shown}")
+        self.message(f"step {step}/{self._steps}  validation: {shown}")
         self.record(step, {f"recall/{name}": value for name, value in recalls.items()})
 
     def record(self, step: int, figures: Mapping[str, float]) -> None:
         """Write figures to `metrics.jsonl` and TensorBoard; all processes call it."""
-        on_first(lambda: self._write(step, figures))
+        on_rank_zero(lambda: self._write(step, figures))
 
-    def heatmaps(self, step: int, name: str, learner: Learner, batch: Batch) -> None:
+    def record_heatmaps(self, step: int, name: str, learner: Learner, batch: Batch) -> None:
         """Draw the first clips of a batch and, of each head, where it hears them; all call it."""
         pictures = draw_heatmaps(learner, batch)
-        on_first(lambda: self._draw(step, name, pictures))
+        on_rank_zero(lambda: self._draw(step, name, pictures))
 
     def _open(self, start: int) -> None:
         _forget_after(self._path, start)
         with writing(self._path.parent):
-            self._board = Board(self._path.parent, start)
+            self._events = EventWriter(self._path.parent, start)
 
     def _write(self, step: int, figures: Mapping[str, float]) -> None:
         numbers = {name: value if math.isfinite(value) else None for name, value in figures.items()}
         with writing(self._path), self._path.open("a") as file:
             file.write(json.dumps({"step": step, **numbers}) + "\n")
         with writing(self._path.parent):
-            self._board.figures(step, figures)
+            self._events.scalars(step, figures)
 
     def _draw(self, step: int, name: str, picture_B3HW: Tensor) -> None:
         with writing(self._path.parent):
-            self._board.pictures(step, name, picture_B3HW)
+            self._events.images(step, name, picture_B3HW)
 
     def _close(self) -> None:
         with writing(self._path.parent):
-            self._board.close()
+            self._events.close()
 
 
 @torch.no_grad()

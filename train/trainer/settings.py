@@ -8,12 +8,12 @@ Errors
 SettingsError        a value is out of range, or two contradict each other
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
 
 from denseav.models.config import ImageConfig, LoraConfig, ModelConfig
 from denseav.train.data.dataset import DataSettings
-from denseav.train.data.toy import MadeSettings
+from denseav.train.data.toy import ToySettings
+from denseav.train.distributed.fabric import Machine
 from denseav.train.errors import SettingsError
 from denseav.train.loss.denseav_loss import Weights
 from denseav.train.loss.mix_and_separate import Separation, check_heads
@@ -22,8 +22,6 @@ from denseav.train.world.loader import WorldSettings
 
 DENSEAV_WEIGHTS = Weights()
 PAPER_NETWORK = ModelConfig(name="denseav", image=ImageConfig(lora=LoraConfig()))
-
-Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,33 +132,6 @@ class Optimization:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Machine:
-    """Where it runs; nodes and ranks themselves come from torchrun or SLURM.
-
-    Attributes
-    ----------
-    accelerator : what kind of device; auto takes a GPU where there is one, and the CPU for one
-        process alone.
-    devices : processes on each node, one device each.
-    nodes : how many machines.
-    strategy : of many processes: ddp keeps the whole network on each, fsdp a part of it.
-    precision : of the encoders; the losses are always in float32.
-    threads : of one process on a CPU; 0 leaves PyTorch's choice.
-    """
-
-    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
-    devices: int = 1
-    nodes: int = 1
-    strategy: Literal["ddp", "fsdp"] = "ddp"
-    precision: Precision = "bf16-mixed"
-    threads: int = 0
-
-    def __post_init__(self) -> None:
-        if min(self.devices, self.nodes) < 1 or self.threads < 0:
-            raise SettingsError("machine: devices and nodes must be at least 1, threads 0")
-
-
-@dataclass(frozen=True, kw_only=True)
 class Intervals:
     """How often something else is done than a step, in steps.
 
@@ -211,13 +182,13 @@ class Settings:
     pretraining: Pretraining | None = None
     data: DataSettings | None = None
     validation: DataSettings | None = None
-    made: MadeSettings | None = None
+    made: ToySettings | None = None
     world: WorldSettings | None = None
     pooling: Pooling = "dense"
     loss: Weights = DENSEAV_WEIGHTS
     separation: Separation | None = None
     optimization: Optimization = Optimization()
-    machine: Machine = Machine()
+    machine: Machine = field(default_factory=Machine)
     rhythm: Intervals = Intervals()
     seed: int = 0
 

@@ -12,7 +12,7 @@ from typing import Literal
 from torch import nn
 
 from denseav.models import ModelConfig
-from denseav.train.loss.denseav_loss import Learner
+from denseav.train.loss.learner import Learner
 from denseav.train.trainer.settings import Optimization
 
 Group = Literal["aligners", "stem", "audio", "image", "frozen"]

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.tensorboard.summary import image
 
 
-class Board:
+class EventWriter:
     """A new file of records in a run's folder; whoever opens it closes it.
 
     Parameters
@@ -30,13 +30,13 @@ class Board:
         self._write(0, file_version="brain.Event:2")
         self._write(start + 1, session_log=SessionLog(status=SessionLog.START))
 
-    def figures(self, step: int, figures: Mapping[str, float]) -> None:
+    def scalars(self, step: int, figures: Mapping[str, float]) -> None:
         """Record figures of a step by their names."""
         values = [Summary.Value(tag=name, simple_value=value) for name, value in figures.items()]
         self._write(step, summary=Summary(value=values))
         self._file.flush()
 
-    def pictures(self, step: int, name: str, picture_B3HW: Tensor) -> None:
+    def images(self, step: int, name: str, picture_B3HW: Tensor) -> None:
         """Record pictures of a step, 0 to 1."""
         pictures = image(name, picture_B3HW)  # type: ignore[no-untyped-call]
         self._write(step, summary=pictures)

@@ -12,8 +12,9 @@ from torch import Tensor
 from denseav.train.data.batch import Batch
 from denseav.train.distributed.collectives import gather, gather_objects
 from denseav.train.loss.chunked_similarity import dense_similarity
-from denseav.train.loss.denseav_loss import Features, Learner, every_image
-from denseav.train.loss.pooling import HEARD
+from denseav.train.loss.denseav_loss import every_image
+from denseav.train.loss.learner import Features, Learner
+from denseav.train.loss.pooling import AUDIBLE
 from denseav.train.metrics.retrieval import RANKS, hits
 
 
@@ -89,7 +90,7 @@ def _first(features: Features, count: int) -> Features:
 def _similarities(features: Features) -> Tensor:
     if features.audio_bD is not None and features.image_VD is not None:
         return every_image(gather(features.audio_bD) @ features.image_VD.T)
-    audio_AKCT, mask_AT = gather(features.audio_bKCT), gather(features.mask_bT > HEARD)
+    audio_AKCT, mask_AT = gather(features.audio_bKCT), gather(features.mask_bT > AUDIBLE)
     heads = range(audio_AKCT.shape[1])
     sims = [
         dense_similarity(features.image_VKCHW, audio_AKCT, mask_AT, head=head) for head in heads

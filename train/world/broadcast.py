@@ -37,7 +37,7 @@ from denseav.train.world.shots import FRAME_RATE, FRAME_SAMPLES, Shot, look, mak
 THINGS = (3, 4)
 SEND_BYTES = 2**22
 """So much may wait for a listener: some ten seconds."""
-LISTENERS_MAX = 32
+SUBSCRIBERS_MAX = 32
 """One more is sent away."""
 TOLERATED_LAG_S = 0.5
 """What is later than this is not caught up with: the clock is set back."""
@@ -47,7 +47,7 @@ VIDEO_OPTIONS = {"preset": "ultrafast", "tune": "zerolatency", "crf": "23", "g":
 _SERVE = 10
 
 
-class Crowd:
+class Subscribers:
     """Everybody who listens at a port; what is written goes to all of them.
 
     Attributes
@@ -62,48 +62,48 @@ class Crowd:
 
     def __init__(self, host: str, port: int) -> None:
         try:
-            self._door = socket.create_server((host, port))
+            self._server = socket.create_server((host, port))
         except OSError as error:
             raise DataError(
                 f"cannot listen at {host}:{port} ({error.strerror}); choose another"
             ) from None
-        self._door.setblocking(False)
-        self.port = int(self._door.getsockname()[1])
-        self._inside: list[socket.socket] = []
+        self._server.setblocking(False)
+        self.port = int(self._server.getsockname()[1])
+        self._connected: list[socket.socket] = []
 
     def __len__(self) -> int:
         """Return how many listen."""
-        return len(self._inside)
+        return len(self._connected)
 
-    def admit(self) -> None:
+    def accept_waiting(self) -> None:
         """Let in who has come."""
         while True:
             try:
-                guest, _ = self._door.accept()
+                subscriber, _ = self._server.accept()
             except OSError:  # nobody is there, or there are no descriptors left for now
                 return
-            if len(self._inside) >= LISTENERS_MAX:
-                guest.close()
+            if len(self._connected) >= SUBSCRIBERS_MAX:
+                subscriber.close()
                 continue
-            guest.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
-            guest.setblocking(False)
-            self._inside.append(guest)
+            subscriber.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
+            subscriber.setblocking(False)
+            self._connected.append(subscriber)
 
     def write(self, part: bytes) -> int:
         """Send to all; who has left, or is too slow, is left out from then on."""
-        for guest in list(self._inside):
+        for subscriber in list(self._connected):
             try:
-                whole = guest.send(part) == len(part)
+                whole = subscriber.send(part) == len(part)
             except OSError:
                 whole = False
             if not whole:
-                self._inside.remove(guest)
-                guest.close()
+                self._connected.remove(subscriber)
+                subscriber.close()
         return len(part)
 
     def close(self) -> None:
         """Send everybody away and give the port back."""
-        for held in (*self._inside, self._door):
+        for held in (*self._connected, self._server):
             held.close()
 
 
@@ -124,18 +124,18 @@ def _shot(seed: int, number: int) -> Shot:
     return make_shot(random, library(held_out=True), names)
 
 
-def broadcast(shots: Iterable[Shot], crowd: Crowd, truth: TextIO) -> None:
+def broadcast(shots: Iterable[Shot], subscribers: Subscribers, truth: TextIO) -> None:
     """Send shots at the pace of the clock until there are no more.
 
     Parameters
     ----------
     shots : what is sent.
-    crowd : to whom.
+    subscribers : to whom.
     truth : takes a JSON line for each event as it ends: that of a film, in seconds of the
         stream, with `start_unix_s`, when its first frame was sent.
     """
     options = {"flush_packets": "1"}
-    with av.open(crowd, "w", format="mpegts", options=options) as stream:
+    with av.open(subscribers, "w", format="mpegts", options=options) as stream:
         video, audio = add_video(stream, VIDEO_OPTIONS), add_audio(stream)
 
         def send(picture_HW3: Any, sound_S: Any, index: int) -> None:
@@ -145,7 +145,7 @@ def broadcast(shots: Iterable[Shot], crowd: Crowd, truth: TextIO) -> None:
         clock = _Clock()
         first = 0
         for shot in shots:
-            _play(shot, first, clock, crowd, send, truth)
+            _play(shot, first, clock, subscribers, send, truth)
             first += shot.frames
 
 
@@ -167,7 +167,7 @@ def _play(
     shot: Shot,
     first: int,
     clock: _Clock,
-    crowd: Crowd,
+    subscribers: Subscribers,
     send: Callable[[Any, Any, int], None],
     truth: TextIO,
 ) -> None:
@@ -175,20 +175,20 @@ def _play(
     parts: Library = library(held_out=True)
     boxes: dict[int, dict[str, Box]] = {}
     sent_unix_s = []
-    waiting = sorted(shot.heard, key=lambda heard: heard.stop_s)
+    waiting = sorted(shot.events, key=lambda event: event.stop_s)
     for index in range(shot.frames):
         picture_HW3, masks_NHW = look(shot, parts, index)
         boxes[first + index] = boxes_of(dict(zip(shot.scene.names, masks_NHW, strict=True)))
         begin = index * FRAME_SAMPLES
         clock.wait(first + index)
         if (first + index) % FRAME_RATE == 0:
-            crowd.admit()
+            subscribers.accept_waiting()
         sent_unix_s.append(time.time())
         send(picture_HW3, shot.wave_S[begin : begin + FRAME_SAMPLES], first + index)
         while waiting and waiting[0].stop_s * FRAME_RATE <= index:
-            heard = waiting.pop(0)
-            begun = sent_unix_s[round(heard.start_s * FRAME_RATE)]
-            line = tell(first / FRAME_RATE, heard, boxes) | {"start_unix_s": round(begun, 3)}
+            event = waiting.pop(0)
+            begun = sent_unix_s[round(event.start_s * FRAME_RATE)]
+            line = tell(first / FRAME_RATE, event, boxes) | {"start_unix_s": round(begun, 3)}
             _write(truth, json.dumps(line) + "\n")
 
 

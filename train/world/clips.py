@@ -32,7 +32,7 @@ MIX_GAIN_DB = (-3.0, 3.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Heard:
+class AudioEvent:
     """One thing heard: it makes its sound, or is named.
 
     `words` are timed from the clip's beginning; a sound has none.
@@ -51,7 +51,7 @@ class Clip:
 
     kind: Kind
     scene: Scene
-    heard: tuple[Heard, ...]
+    events: tuple[AudioEvent, ...]
     wave_S: NDArray[np.float32]
 
 
@@ -64,7 +64,7 @@ def make_clip(
     things: tuple[int, int] = (1, 4),
     samples: int = 2 * RATE_HZ,
     plain: bool = False,
-    during: Heard | None = None,
+    during: AudioEvent | None = None,
 ) -> Clip:
     """Make a clip.
 
@@ -82,10 +82,12 @@ def make_clip(
     count = int(random.integers(things[0], things[1] + 1))
     names = choose_names(random, count)
     wave_S = np.zeros(samples, np.float32)
-    heard: list[Heard] = []
+    events: list[AudioEvent] = []
     for head, name in _subjects(random, kind, names):
-        event, part_S = hear(random, library, head, name, samples, heard[0] if heard else during)
-        heard.append(event)
+        event, part_S = place_event(
+            random, library, head, name, samples, events[0] if events else during
+        )
+        events.append(event)
         wave_S += part_S
     if kind == "noise":
         wave_S += noise(random, samples)
@@ -95,19 +97,19 @@ def make_clip(
     return Clip(
         kind=kind,
         scene=compose(random, library, *size, names, plain=plain),
-        heard=tuple(heard),
+        events=tuple(events),
         wave_S=wave_S,
     )
 
 
-def hear(
+def place_event(
     random: Generator,
     library: Library,
     head: Head,
     name: str,
     samples: int,
-    during: Heard | None = None,
-) -> tuple[Heard, NDArray[np.float32]]:
+    during: AudioEvent | None = None,
+) -> tuple[AudioEvent, NDArray[np.float32]]:
     """Return a thing's sound or name somewhere in a wave of `samples`, else silent.
 
     Of it and what it is heard `during`, the shorter lies within the longer.
@@ -125,7 +127,7 @@ def hear(
     wave_S[first : first + len(sounding_S)] = sounding_S
     wave_S *= np.float32(10 ** (random.uniform(*MIX_GAIN_DB) / 20))
     start_s = first / RATE_HZ
-    return Heard(
+    return AudioEvent(
         name=name,
         head=head,
         start_s=start_s,
@@ -137,7 +139,7 @@ def hear(
     ), wave_S
 
 
-def _begin(random: Generator, length: int, samples: int, during: Heard | None) -> int:
+def _begin(random: Generator, length: int, samples: int, during: AudioEvent | None) -> int:
     least, most = 0, samples - length
     if during is not None:
         start, stop = round(during.start_s * RATE_HZ), round(during.stop_s * RATE_HZ)

@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 
 from denseav.train.errors import DataError
 from denseav.train.world.classes import CLASSES
-from denseav.train.world.clips import Heard
+from denseav.train.world.clips import AudioEvent
 from denseav.train.world.library import library
 from denseav.train.world.scenes import Picture
 from denseav.train.world.shots import (
@@ -86,11 +86,11 @@ class Film:
         """Return all that is heard, float32 [S] at 48 kHz."""
         return np.concatenate([shot.wave_S for shot in self.shots])
 
-    def heard(self) -> list[tuple[float, Heard]]:
+    def events(self) -> list[tuple[float, AudioEvent]]:
         """Return what is heard in order, each with when its shot begins, in seconds."""
         found, begin_s = [], 0.0
         for shot in self.shots:
-            found += [(begin_s, heard) for heard in shot.heard]
+            found += [(begin_s, event) for event in shot.events]
             begin_s += shot.frames / FRAME_RATE
         return found
 
@@ -142,19 +142,19 @@ def save_film(film: Film, path: Path, indices: Iterable[int]) -> None:
 
 def describe(film: Film, boxes: Sequence[dict[str, Box]]) -> dict[str, Any]:
     """Return the truth of a film from every frame's boxes."""
-    heard = film.heard()
+    events = film.events()
     return {
         "seed": film.seed,
         "width": WIDTH,
         "height": HEIGHT,
         "frame_rate": FRAME_RATE,
         "duration_s": round(film.frames / FRAME_RATE, 3),
-        "silent_from_s": round(max(begin_s + event.stop_s for begin_s, event in heard), 3),
-        "events": [tell(begin_s, event, dict(enumerate(boxes))) for begin_s, event in heard],
+        "silent_from_s": round(max(begin_s + event.stop_s for begin_s, event in events), 3),
+        "events": [tell(begin_s, event, dict(enumerate(boxes))) for begin_s, event in events],
     }
 
 
-def tell(begin_s: float, event: Heard, boxes: Mapping[int, dict[str, Box]]) -> dict[str, Any]:
+def tell(begin_s: float, event: AudioEvent, boxes: Mapping[int, dict[str, Box]]) -> dict[str, Any]:
     """Return the truth of one event.
 
     Parameters

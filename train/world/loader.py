@@ -19,7 +19,7 @@ from torch import Tensor
 from denseav.models.image_encoder import IMAGE_MEAN, IMAGE_STD
 from denseav.train.data.batch import SOUND, SPEECH, UNKNOWN, Batch
 from denseav.train.errors import SettingsError
-from denseav.train.world.clips import RATE_HZ, Clip, Heard, Kind, make_clip
+from denseav.train.world.clips import RATE_HZ, AudioEvent, Clip, Kind, make_clip
 from denseav.train.world.library import library
 from denseav.train.world.scenes import draw
 
@@ -66,10 +66,10 @@ class WorldLoader:
     """
 
     def __init__(
-        self, settings: WorldSettings, *, rank: int, world: int, seed: int, mixtures: bool
+        self, settings: WorldSettings, *, rank: int, world_size: int, seed: int, mixtures: bool
     ) -> None:
         self.settings = settings
-        self._rank, self._world, self._seed, self._mixtures = rank, world, seed, mixtures
+        self._rank, self._world_size, self._seed, self._mixtures = rank, world_size, seed, mixtures
         self._library = library(held_out=False)
         self._given = 0
 
@@ -90,7 +90,9 @@ class WorldLoader:
     def held_out(self) -> Iterator[Batch]:
         """Yield this process's share of the validation clips, always the same."""
         random = np.random.default_rng([self._seed, self._rank, 1])
-        for _ in range(0, self.settings.validation_clips // self._world, self.settings.batch_size):
+        for _ in range(
+            0, self.settings.validation_clips // self._world_size, self.settings.batch_size
+        ):
             yield self._stack(self._clips(random, ["sound", "speech"], single=False))
 
     def _batch(self, number: int) -> Batch:
@@ -99,7 +101,7 @@ class WorldLoader:
         if not self._mixtures:
             return self._stack(self._clips(random, ["sound", "speech"], single=single))
         sounding = self._clips(random, ["sound"], single=single)
-        during = [clip.heard[0] for clip in sounding]
+        during = [clip.events[0] for clip in sounding]
         sounds = self._stack(sounding)
         speech = self._stack(self._clips(random, ["speech"], single=single, during=during))
         return dataclasses.replace(
@@ -112,10 +114,10 @@ class WorldLoader:
         kinds: list[Kind],
         *,
         single: bool,
-        during: Sequence[Heard] | None = None,
+        during: Sequence[AudioEvent] | None = None,
     ) -> list[Clip]:
         settings = self.settings
-        at_once: Sequence[Heard | None] = during or [None] * settings.batch_size
+        at_once: Sequence[AudioEvent | None] = during or [None] * settings.batch_size
         most = 1 if single else settings.most_things
         side = settings.single_image_size if single else settings.image_size
         return [
@@ -161,7 +163,7 @@ def normalize_picture(image_B3HW: Tensor) -> Tensor:
 
 def _sounding(clip: Clip) -> Tensor:
     mask_S = torch.zeros(len(clip.wave_S))
-    for heard in clip.heard:
-        first = max(0, int((heard.start_s - MARGIN_S) * RATE_HZ))
-        mask_S[first : int((heard.stop_s + MARGIN_S) * RATE_HZ)] = 1
+    for event in clip.events:
+        first = max(0, int((event.start_s - MARGIN_S) * RATE_HZ))
+        mask_S[first : int((event.stop_s + MARGIN_S) * RATE_HZ)] = 1
     return mask_S

@@ -16,7 +16,7 @@ import soxr
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from denseav.train.world.clips import Head, Heard
+from denseav.train.world.clips import AudioEvent, Head
 from denseav.train.world.library import Library
 from denseav.train.world.scenes import Masks, Picture, Scene, compose, draw, seen_shares
 from denseav.train.world.sounds.classes import sound
@@ -62,7 +62,7 @@ class Shot:
 
     scene: Scene
     frames: int
-    heard: tuple[Heard, ...]
+    events: tuple[AudioEvent, ...]
     wave_S: NDArray[np.float32]
 
 
@@ -78,17 +78,17 @@ def make_shot(
     silent_s : how long nothing at all is heard at the end, room noise included.
     """
     performed, starts_s = _performed(random, library, names)
-    stop_s = max(heard.stop_s for heard, _ in performed) + GAP_S
+    stop_s = max(event.stop_s for event, _ in performed) + GAP_S
     frames = math.ceil((stop_s + silent_s) * FRAME_RATE)
     wave_S = np.zeros(frames * FRAME_SAMPLES, np.float32)
     audible = len(wave_S) if not silent_s else round((stop_s - GAP_S) * RATE_HZ)
     wave_S[:audible] = _room(random, audible)
-    for heard, part_S in performed:
-        first = round(heard.start_s * RATE_HZ)
+    for event, part_S in performed:
+        first = round(event.start_s * RATE_HZ)
         wave_S[first : first + len(part_S)] += part_S
     scene = _moving(random, library, tuple(names), frames / FRAME_RATE, starts_s)
     return Shot(
-        scene=scene, frames=frames, heard=tuple(heard for heard, _ in performed), wave_S=wave_S
+        scene=scene, frames=frames, events=tuple(event for event, _ in performed), wave_S=wave_S
     )
 
 
@@ -108,7 +108,7 @@ def box(mask_HW: NDArray[np.bool_]) -> tuple[int, int, int, int] | None:
 
 def _performed(
     random: Generator, library: Library, names: Sequence[str]
-) -> tuple[list[tuple[Heard, NDArray[np.float32]]], list[float]]:
+) -> tuple[list[tuple[AudioEvent, NDArray[np.float32]]], list[float]]:
     """Return what is heard, each with its wave, and when each turn begins."""
     performed, starts_s, time_s = [], [], LEAD_S
     for turn in ROLES[int(random.integers(len(ROLES)))]:
@@ -116,13 +116,13 @@ def _performed(
         for later, (head, number) in enumerate(turn):
             start_s = round((time_s + later * LATER_S) * FRAME_RATE) / FRAME_RATE
             performed.append(_perform(random, library, head, names[number], start_s))
-        time_s = max(heard.stop_s for heard, _ in performed) + GAP_S
+        time_s = max(event.stop_s for event, _ in performed) + GAP_S
     return performed, starts_s
 
 
 def _perform(
     random: Generator, library: Library, head: Head, name: str, start_s: float
-) -> tuple[Heard, NDArray[np.float32]]:
+) -> tuple[AudioEvent, NDArray[np.float32]]:
     words: tuple[Word, ...] = ()
     if head == "sound":
         made_S = sound(name, random, random.uniform(*SOUND_S), held_out=library.held_out)
@@ -134,8 +134,8 @@ def _perform(
             for word in spoken.words
         )
     stop_s = start_s + len(made_S) / MADE_RATE_HZ
-    heard = Heard(name=name, head=head, start_s=start_s, stop_s=stop_s, words=words)
-    return heard, soxr.resample(made_S, MADE_RATE_HZ, RATE_HZ)
+    event = AudioEvent(name=name, head=head, start_s=start_s, stop_s=stop_s, words=words)
+    return event, soxr.resample(made_S, MADE_RATE_HZ, RATE_HZ)
 
 
 def _room(random: Generator, samples: int) -> NDArray[np.float32]:

@@ -111,7 +111,7 @@ def _truth(clip: Clip, masks_NHW: Masks) -> dict[str, Any]:
     boxes = zip(clip.scene.names, map(box, masks_NHW), strict=True)
     return {
         "things": [{"name": name, "box": edges} for name, edges in boxes],
-        "heard": [asdict(heard) for heard in clip.heard],
+        "heard": [asdict(event) for event in clip.events],
     }
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from denseav.stream.feed.client import HeatmapSubscriber
-from denseav.train.world.broadcast import Crowd, broadcast
+from denseav.train.world.broadcast import Subscribers, broadcast
 from denseav.train.world.library import library
 from denseav.train.world.shots import FRAME_RATE, FRAME_SAMPLES, box, look, make_shot
 from tests.support.feeds import free_endpoint
@@ -34,19 +34,19 @@ NEAR = 24  # pixels of 640; the grid's cells are 30
 def shot():
     """A shot in which a bell rings, and nothing else is heard."""
     whole = make_shot(np.random.default_rng(9), PARTS, ("bell", "dog", "rocket"))
-    frames = round((whole.heard[0].stop_s + 0.5) * FRAME_RATE)
-    heard, wave_S = whole.heard[:1], whole.wave_S[: frames * FRAME_SAMPLES]
-    return replace(whole, frames=frames, heard=heard, wave_S=wave_S)
+    frames = round((whole.events[0].stop_s + 0.5) * FRAME_RATE)
+    events, wave_S = whole.events[:1], whole.wave_S[: frames * FRAME_SAMPLES]
+    return replace(whole, frames=frames, events=events, wave_S=wave_S)
 
 
 @contextmanager
 def served(shot):
     """Serve a shot again and again, and play what is heard of it; give its address."""
-    crowd, stop = Crowd("127.0.0.1", 0), threading.Event()
+    subscribers, stop = Subscribers("127.0.0.1", 0), threading.Event()
     shots = iter(lambda: None if stop.is_set() else shot, None)
-    server = threading.Thread(target=broadcast, args=(shots, crowd, io.StringIO()))
+    server = threading.Thread(target=broadcast, args=(shots, subscribers, io.StringIO()))
     server.start()
-    url = f"tcp://127.0.0.1:{crowd.port}"
+    url = f"tcp://127.0.0.1:{subscribers.port}"
     # As the README plays it: one connection is heard, another is seen.
     play = ("ffmpeg", "-nostdin", "-loglevel", "fatal", "-i", url, "-vn", "-f", "pulse", "world")
     player = subprocess.Popen(play)
@@ -57,11 +57,11 @@ def served(shot):
         player.wait()
         stop.set()
         server.join()
-        crowd.close()
+        subscribers.close()
 
 
 def test_what_is_served_is_found_live(shot, pulse_server, tmp_path):
-    (heard,) = shot.heard
+    (heard,) = shot.events
     middle = round((heard.start_s + heard.stop_s) / 2 * FRAME_RATE)
     mask_HW = look(shot, PARTS, middle)[1][shot.scene.names.index(heard.name)]
     left, top, right, bottom = box(mask_HW)

@@ -13,7 +13,7 @@ import torch
 
 from denseav.train.data.batch import SOUND, SPEECH, Batch
 from denseav.train.data.dataset import DataSettings, Mixing
-from denseav.train.data.example import NO_CHANGES, WAVE_SAMPLES
+from denseav.train.data.example import NO_AUGMENTATION, WAVE_SAMPLES
 from denseav.train.data.loader import Loader, make_loader
 from denseav.train.errors import DataError
 from tests.support.made_clips import made_clip, made_shards
@@ -42,12 +42,12 @@ def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def settings(shards: Path, **chosen: Any) -> DataSettings:
-    plain = {"batch_size": 3, "workers": 0, "image_size": 16, "changes": NO_CHANGES}
+    plain = {"batch_size": 3, "workers": 0, "image_size": 16, "changes": NO_AUGMENTATION}
     return DataSettings(shards=str(shards), **{**plain, **chosen})
 
 
-def loader(chosen: DataSettings, *, rank: int = 0, world: int = 1, seed: int = 1) -> Loader:
-    return make_loader(chosen, rank=rank, world=world, seed=seed)
+def loader(chosen: DataSettings, *, rank: int = 0, world_size: int = 1, seed: int = 1) -> Loader:
+    return make_loader(chosen, rank=rank, world_size=world_size, seed=seed)
 
 
 def numbers(batch: Batch) -> list[int]:
@@ -103,7 +103,7 @@ def test_iterating_does_not_move_on(sounds: Path) -> None:
 
 
 def test_unshuffled_batches_are_shared_by_ranks_to_the_last_clip(sounds: Path) -> None:
-    parts = [list(loader(settings(sounds, shuffle=False), rank=r, world=2)) for r in range(2)]
+    parts = [list(loader(settings(sounds, shuffle=False), rank=r, world_size=2)) for r in range(2)]
     seen = sorted(number for part in parts for batch in part for number in numbers(batch))
     assert seen == list(range(1, CLIPS + 1))
 
@@ -193,7 +193,7 @@ def test_epochs_change_order_and_drawings(sounds: Path) -> None:
 
 
 def test_ranks_never_share_a_clip(sounds: Path) -> None:
-    parts = [list(loader(settings(sounds), rank=rank, world=2)) for rank in range(2)]
+    parts = [list(loader(settings(sounds), rank=rank, world_size=2)) for rank in range(2)]
     assert [len(part) for part in parts] == [2, 2]
     seen = [number for part in parts for batch in part for number in numbers(batch)]
     assert len(seen) == len(set(seen)) == 12
@@ -206,7 +206,7 @@ def test_the_rest_of_an_epoch_moves_to_more_ranks(sounds: Path) -> None:
     state = alone.state_dict()
     after = []
     for rank in range(2):
-        part = loader(chosen, rank=rank, world=2)
+        part = loader(chosen, rank=rank, world_size=2)
         part.load_state_dict(state)
         after += [numbers(batch) for batch in part]
     seen = [number for batch in before + after for number in batch]
@@ -263,7 +263,7 @@ def test_a_batch_larger_than_the_data_names_what_fits(sounds: Path) -> None:
     with pytest.raises(DataError, match="lower batch_size to 14"):
         loader(settings(sounds, batch_size=15))
     with pytest.raises(DataError, match="lower batch_size to 7"):
-        loader(settings(sounds, batch_size=8), world=2)
+        loader(settings(sounds, batch_size=8), world_size=2)
     assert len(list(loader(settings(sounds, batch_size=14)))) == 1
 
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from denseav.train.data.example import (
-    NO_CHANGES,
+    NO_AUGMENTATION,
     WAVE_SAMPLES,
-    Changes,
+    Augmentation,
     Example,
     ExampleMaker,
     decode_sound,
@@ -30,18 +30,18 @@ PLAIN = {"splice": False, "window_share": 0.0, "quad_share": 0.0, "pictures": Fa
 
 
 def example(
-    clip: Clip, changes: Changes, *, seed: int = 0, other: Callable[[], Clip] | None = None
+    clip: Clip, changes: Augmentation, *, seed: int = 0, other: Callable[[], Clip] | None = None
 ) -> Example:
     maker = ExampleMaker(16, changes)
     return maker.make(clip, other or (lambda: made_clip(20)), np.random.default_rng(seed))
 
 
-def changes(**chosen: object) -> Changes:
-    return Changes(**{**PLAIN, **chosen})  # type: ignore[arg-type]
+def changes(**chosen: object) -> Augmentation:
+    return Augmentation(**{**PLAIN, **chosen})  # type: ignore[arg-type]
 
 
 def test_unchanged_it_is_the_middle_picture_and_the_padded_sound() -> None:
-    made = example(made_clip(7, kind="speech", frames=3), NO_CHANGES)
+    made = example(made_clip(7, kind="speech", frames=3), NO_AUGMENTATION)
     assert made.wave_S.shape == (WAVE_SAMPLES,)
     assert torch.equal(made.audio_mask_S, (torch.arange(WAVE_SAMPLES) < 32_000).float())
     torch.testing.assert_close(made.wave_S, 0.07 * made.audio_mask_S, atol=1e-4, rtol=0)
@@ -54,7 +54,7 @@ def test_unchanged_it_is_the_middle_picture_and_the_padded_sound() -> None:
 
 
 def test_a_long_sound_is_cut_to_its_beginning() -> None:
-    made = example(made_clip(7, seconds=12), NO_CHANGES)
+    made = example(made_clip(7, seconds=12), NO_AUGMENTATION)
     assert made.audio_mask_S.min() == 1
     assert made.wave_S[-1] == pytest.approx(0.07, abs=1e-4)
 
@@ -106,7 +106,7 @@ def test_a_quad_shows_the_clip_where_its_mask_is() -> None:
 def test_too_little_sound_is_refused() -> None:
     clip = Clip(key="k", kind="sound", frames=(jpeg_file(9),), audio=flac_file(0.1, 0.4))
     with pytest.raises(ValueError, match=r"less than 0\.41 s"):
-        example(clip, NO_CHANGES)
+        example(clip, NO_AUGMENTATION)
 
 
 @pytest.mark.parametrize("field", ["audio", "frames"])
@@ -115,7 +115,7 @@ def test_what_cannot_be_decoded_is_refused(field: str) -> None:
     broken = files | {field: b"noise" * 9 if field == "audio" else (b"noise" * 9,)}
     clip = Clip(key="k", kind="sound", **broken)  # type: ignore[arg-type]
     with pytest.raises((ValueError, OSError)):
-        example(clip, NO_CHANGES)
+        example(clip, NO_AUGMENTATION)
 
 
 def test_sound_is_read_from_any_sample_on() -> None:

@@ -8,24 +8,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from denseav.train.data.sampler import SHARDS_AT_ONCE, Order
+from denseav.train.data.sampler import SHARDS_AT_ONCE, ClipSampler
 from denseav.train.errors import DataError
 
 SIZES = st.lists(st.integers(1, 9), min_size=1, max_size=40)
 
 
-def order(sizes: list[int], batch: int = 2, rank: int = 0, world: int = 1, seed: int = 0) -> Order:
-    return Order(sizes, batch, rank=rank, world=world, seed=seed, shuffle=True)
+def order(
+    sizes: list[int], batch: int = 2, rank: int = 0, world_size: int = 1, seed: int = 0
+) -> ClipSampler:
+    return ClipSampler(sizes, batch, rank=rank, world_size=world_size, seed=seed, shuffle=True)
 
 
-def numbers(one: Order) -> list[int]:
+def numbers(one: ClipSampler) -> list[int]:
     return [number for batch in one.batches() for _, number in batch]
 
 
 @settings(max_examples=60, deadline=None)
 @given(SIZES, st.integers(1, 5), st.integers(1, 4), st.data())
 def test_whatever_the_grid_every_clip_comes_at_most_once(
-    sizes: list[int], batch: int, world: int, data: st.DataObject
+    sizes: list[int], batch: int, world_size: int, data: st.DataObject
 ) -> None:
     clips = sum(sizes)
     steps = data.draw(st.integers(0, clips // batch))
@@ -34,8 +36,8 @@ def test_whatever_the_grid_every_clip_comes_at_most_once(
     for _ in range(steps):
         alone.advance()
     seen, lengths = before, set()
-    for rank in range(world):
-        one = order(sizes, batch, rank, world)
+    for rank in range(world_size):
+        one = order(sizes, batch, rank, world_size)
         one.load_state_dict(json.loads(json.dumps(alone.state_dict())))
         mine = list(one.batches())
         assert all(len(part) == batch for part in mine)
@@ -44,7 +46,7 @@ def test_whatever_the_grid_every_clip_comes_at_most_once(
     assert len(lengths) == 1
     assert len(seen) == len(set(seen))
     assert set(seen) <= set(range(clips))
-    assert clips - len(seen) < batch * world
+    assert clips - len(seen) < batch * world_size
 
 
 def test_epochs_and_seeds_have_orders_of_their_own() -> None:

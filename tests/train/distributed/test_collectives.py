@@ -8,9 +8,10 @@ from torch import Tensor, distributed, multiprocessing
 from torch.nn.parallel import DistributedDataParallel
 
 from denseav.train.data.batch import Batch
-from denseav.train.distributed.collectives import gather, gather_objects, rank, total, world
+from denseav.train.distributed.collectives import gather, gather_objects, rank, total, world_size
 from denseav.train.loss import regularizers
-from denseav.train.loss.denseav_loss import Encode, Weights, denseav_terms
+from denseav.train.loss.denseav_loss import Weights, denseav_terms
+from denseav.train.loss.learner import Encode
 from denseav.train.loss.mix_and_separate import Separation, separation_terms
 from denseav.train.loss.pooling import Pooling
 from tests.support.train_parts import batch, learner, mixed_batch, rows
@@ -50,13 +51,13 @@ def gradients(loss: str) -> tuple[dict[str, float], Gradients]:
     made.model.image_aligner.cls_projection.requires_grad_(False)
     made.model.audio_encoder.hubert.masked_spec_embed.requires_grad_(False)
     whole = data(loss)
-    count = len(whole) // world()
+    count = len(whole) // world_size()
     part = rows(whole, slice(rank() * count, (rank() + 1) * count))
-    encode = DistributedDataParallel(made) if world() > 1 else made
+    encode = DistributedDataParallel(made) if world_size() > 1 else made
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(regularizers, "PLACES", 9)  # so that a few clips have silence enough
         terms = terms_of(loss, encode, part)
-    (WEIGHTS.total(terms) * world()).backward()
+    (WEIGHTS.total(terms) * world_size()).backward()
     found = {name: p.grad for name, p in made.named_parameters() if p.grad is not None}
     return {name: total(term).item() for name, term in terms.items()}, found
 
@@ -109,4 +110,4 @@ def test_alone_everything_is_the_identity() -> None:
     assert gather(values) is values
     assert torch.equal(total(values), values)
     assert not total(values).requires_grad
-    assert (rank(), world(), gather_objects("x")) == (0, 1, ["x"])
+    assert (rank(), world_size(), gather_objects("x")) == (0, 1, ["x"])

@@ -14,13 +14,14 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 
 from denseav.models import ModelConfig, load
-from denseav.train.data.toy import MadeSettings
-from denseav.train.distributed.collectives import rank, world
-from denseav.train.distributed.fsdp import full, shard, whole
+from denseav.train.data.toy import ToySettings
+from denseav.train.distributed.collectives import rank, world_size
+from denseav.train.distributed.fabric import Machine
+from denseav.train.distributed.fsdp import full_tensor, gathered, shard
 from denseav.train.loss.denseav_loss import Weights, denseav_terms
 from denseav.train.trainer.checkpointer import BEST, LAST, MODEL
 from denseav.train.trainer.loop import train
-from denseav.train.trainer.settings import Backbones, Intervals, Machine, Optimization, Settings
+from denseav.train.trainer.settings import Backbones, Intervals, Optimization, Settings
 from denseav.train.trainer.stages import set_learning, stages
 from tests.support.ports import free_port
 from tests.support.train_parts import NETWORK, batch, learner, rows, with_lora
@@ -34,7 +35,7 @@ RATE = 1e-3
 SMALL = Settings(
     network=replace(DEEP, audio=replace(DEEP.audio, layer_drop=0.5, dropout=0.1, time_mask=0.05)),
     backbones=Backbones(image="", audio=""),
-    made=MadeSettings(things=8, batch_size=2, image_size=16, samples=2960 + 2880),
+    made=ToySettings(things=8, batch_size=2, image_size=16, samples=2960 + 2880),
     optimization=Optimization(
         aligner_steps=3, steps=8, learning_rate=RATE, warmup_steps=2, accumulate=2
     ),
@@ -48,11 +49,11 @@ MEETINGS = 10  # of the two processes: each at a port of its own
 def learn(config: ModelConfig) -> dict[str, Any]:
     """Return every gradient of every step over both stages, and the weights at the end."""
     made = learner(config)
-    if world() > 1:
-        mesh = init_device_mesh("cpu", (world(), 1), mesh_dim_names=("data_parallel", "other"))
+    if world_size() > 1:
+        mesh = init_device_mesh("cpu", (world_size(), 1), mesh_dim_names=("data_parallel", "other"))
         shard(shard(made, mesh), mesh)
     optimizer = torch.optim.Adam(made.parameters(), lr=RATE, eps=1e-3)
-    part = slice(rank() * CLIPS // world(), (rank() + 1) * CLIPS // world())
+    part = slice(rank() * CLIPS // world_size(), (rank() + 1) * CLIPS // world_size())
     found: list[dict[str, Tensor]] = []
     for stage in stages(LEARNING):
         set_learning(made, stage)
@@ -61,12 +62,12 @@ def learn(config: ModelConfig) -> dict[str, Any]:
             clips = rows(batch(CLIPS, seed=len(found)), part)
             random = torch.Generator().manual_seed(len(found))
             terms = denseav_terms(made, clips, config.heads, Weights(), random)
-            (Weights().total(terms) * world()).backward()
+            (Weights().total(terms) * world_size()).backward()
             optimizer.step()
             grads = {name: p.grad for name, p in made.named_parameters() if p.grad is not None}
-            found.append({name: full(grad).clone() for name, grad in grads.items()})
+            found.append({name: full_tensor(grad).clone() for name, grad in grads.items()})
     sharded = sum(isinstance(p, DTensor) for p in made.parameters())
-    return {"gradients": found, "weights": whole(dict(made.state_dict())), "sharded": sharded}
+    return {"gradients": found, "weights": gathered(dict(made.state_dict())), "sharded": sharded}
 
 
 def run(settings: Settings, folder: Path, steps: int) -> None:

@@ -10,10 +10,10 @@ import torch
 from torch import distributed, multiprocessing
 
 from denseav.models import CheckpointError
-from denseav.train.distributed.collectives import first_to_say
-from denseav.train.distributed.rank0_files import on_first
+from denseav.train.distributed.collectives import first_to_report
+from denseav.train.distributed.rank0_files import on_rank_zero
 from denseav.train.errors import DiskError
-from denseav.train.trainer.checkpointer import LAST, Keeper
+from denseav.train.trainer.checkpointer import LAST, Checkpointer
 from tests.support.train_runs import SMALL
 
 TWO = 2
@@ -38,12 +38,12 @@ def first_fails(error: Exception) -> str:
     def fail() -> None:
         raise error
 
-    return ending(lambda: on_first(fail))
+    return ending(lambda: on_rank_zero(fail))
 
 
 def without_the_checkpoint(folder: Path) -> str:
-    keeper = Keeper(folder, SMALL, None)  # type: ignore[arg-type]
-    return ending(lambda: keeper.resume(None, None, None))  # type: ignore[arg-type]
+    checkpointer = Checkpointer(folder, SMALL, None)  # type: ignore[arg-type]
+    return ending(lambda: checkpointer.resume(None, None, None))  # type: ignore[arg-type]
 
 
 def work(process: int, top: str) -> None:
@@ -58,7 +58,7 @@ def work(process: int, top: str) -> None:
         first_fails(Unsendable("a", "b")),
         without_the_checkpoint(Path(top) / f"disk{process}"),
     ]
-    said = [str(first_to_say(text)) for text in ("what all say", f"what {process} says")]
+    said = [str(first_to_report(text)) for text in ("what all say", f"what {process} says")]
     distributed.destroy_process_group()
 
     # Less patient than what the first one does takes, as every group is with pretraining.
@@ -69,7 +69,7 @@ def work(process: int, top: str) -> None:
         world_size=TWO,
         timeout=timedelta(seconds=4),
     )
-    waited = ending(lambda: on_first(lambda: sleep(6)))
+    waited = ending(lambda: on_rank_zero(lambda: sleep(6)))
     distributed.destroy_process_group()
     Path(f"{top}/{process}").write_text("\n".join([*endings, *said, waited]))
 

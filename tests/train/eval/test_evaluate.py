@@ -13,10 +13,10 @@ from torch import Tensor
 
 from denseav.train.errors import DataError
 from denseav.train.eval import mixtures
-from denseav.train.eval.evaluate import Plan, evaluate, subset
+from denseav.train.eval.evaluate import Variants, evaluate, subset
 from denseav.train.eval.heatmaps import T, heat
 from denseav.train.eval.items import EvalSet, Item, Kind
-from denseav.train.eval.model import ModelSource, Source, token_mask
+from denseav.train.eval.model import EvalModel, TorchModel, token_mask
 from denseav.train.eval.read import read_wave
 from denseav.train.eval.report import Row
 from tests.support import eval_trees, tiny_model
@@ -35,11 +35,11 @@ class Painter:
     frame_size = (SIDE, SIDE)
     window_samples = TOKENS * SECOND
 
-    def picture(self, image_HW3: NDArray[np.uint8]) -> Tensor:
+    def encode_image(self, image_HW3: NDArray[np.uint8]) -> Tensor:
         cells = torch.from_numpy(image_HW3).float().reshape(GRID, SIDE // GRID, GRID, -1, 3)
         return cells.mean(dim=(1, 3))[..., [0, 2]].movedim(-1, 0) / 255
 
-    def sound(self, wave_S: NDArray[np.float32]) -> Tensor:
+    def encode_audio(self, wave_S: NDArray[np.float32]) -> Tensor:
         return torch.from_numpy(wave_S).reshape(TOKENS, SECOND).square().mean(dim=1).sqrt()
 
     def volumes(self, sounds: Sequence[Tensor], pictures: Sequence[Tensor]) -> Tensor:
@@ -50,10 +50,12 @@ def untracked(sequence: Sequence[T], description: str) -> Iterable[T]:
     return sequence
 
 
-def run(sets: Sequence[EvalSet], plan: Plan | None = None) -> dict[tuple[str, str, str], Row]:
+def run(
+    sets: Sequence[EvalSet], variants: Variants | None = None
+) -> dict[tuple[str, str, str], Row]:
     """Evaluate the painter; rows by set, metric and head."""
-    source: Source = Painter()
-    found = evaluate(source, sets, plan or Plan(), untracked)
+    source: EvalModel = Painter()
+    found = evaluate(source, sets, variants or Variants(), untracked)
     return {(row.data, row.metric, row.head): row for rows in found for row in rows}
 
 
@@ -138,7 +140,7 @@ def test_silence_stays_dark_and_wrong_sounds_do_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("denseav.train.eval.negative_audio.SEEDS", (1234, 2345))
-    rows = run([boxes_set(tmp_path)], Plan(negative_audio=True))
+    rows = run([boxes_set(tmp_path)], Variants(negative_audio=True))
     assert rows["boxes", "pIA silence", "sound"].value == 0
     assert rows["boxes", "AOC silence", "sound"].value == pytest.approx(100)
     # Noise is N(0, 1), louder than the tones of rms 0.21, so that the threshold is above them.
@@ -151,12 +153,12 @@ def test_off_screen_needs_another_category(tmp_path: Path) -> None:
     data = boxes_set(tmp_path)
     alone = EvalSet(name="one", kind="sound", task="boxes", items=data.items[:1], stretch=True)
     with pytest.raises(DataError, match="needs items of at least two categories"):
-        run([alone], Plan(negative_audio=True))
+        run([alone], Variants(negative_audio=True))
 
 
 def test_only_the_tokens_of_the_word_count(tmp_path: Path) -> None:
     source = Painter()
-    seen = source.picture(np.full((SIDE, SIDE, 3), 255, np.uint8))
+    seen = source.encode_image(np.full((SIDE, SIDE, 3), 255, np.uint8))
     heard = torch.arange(8.0)
     item = painted(tmp_path, "speech", 1)[0]
     whole, cut = heat(source, seen, heard, 4 * SECOND, item)
@@ -263,10 +265,12 @@ def test_a_scene_needs_a_second_object(tmp_path: Path) -> None:
 def test_a_network_as_source_is_fed_as_in_training() -> None:
     """Pictures are normalised, sounds have zero mean and unit variance over the window."""
     model = tiny_model.tiny()
-    source = ModelSource(model, window_samples=2960 + 2880 * 3)
+    source = TorchModel(model, window_samples=2960 + 2880 * 3)
     image = np.random.default_rng(0).integers(256, size=(32, 32, 3), dtype=np.uint8)
     wave = np.random.default_rng(1).standard_normal(source.window_samples).astype(np.float32)
-    (volume_KTHW,) = source.volumes([source.sound(7 * wave + 1)], [source.picture(image)])[0]
+    (volume_KTHW,) = source.volumes(
+        [source.encode_audio(7 * wave + 1)], [source.encode_image(image)]
+    )[0]
     scaled = (wave - wave.mean()) / wave.std()
     mean, deviation = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     normal = ((image / 255 - mean) / deviation).astype(np.float32)

@@ -13,7 +13,7 @@ from denseav.models.config import Aggregation
 from denseav.models.similarity import aggregate, all_volumes
 from denseav.train.loss import regularizers
 from denseav.train.loss.denseav_loss import Weights
-from denseav.train.loss.pooling import HEARD, token_mask
+from denseav.train.loss.pooling import AUDIBLE, token_mask
 from denseav.train.loss.regularizers import PLACES, Pairs, Places
 
 GOLDEN = np.load(Path(__file__).parents[2] / "golden" / "losses.npz")
@@ -191,4 +191,4 @@ def test_masks_at_tokens_are_the_recorded_ones() -> None:
         row[start:stop] = 1
     soft = token_mask(samples, 56)
     torch.testing.assert_close(soft, golden("mask/soft"), **CLOSE)
-    assert torch.equal(soft > HEARD, golden("mask/bool"))
+    assert torch.equal(soft > AUDIBLE, golden("mask/bool"))

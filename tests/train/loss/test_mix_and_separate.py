@@ -14,7 +14,7 @@ from denseav.train.data.batch import SOUND, SPEECH, Batch
 from denseav.train.errors import DataError
 from denseav.train.loss.denseav_loss import Weights
 from denseav.train.loss.mix_and_separate import Separation, check_heads, couples, separation_terms
-from denseav.train.loss.pooling import HEARD, token_mask
+from denseav.train.loss.pooling import AUDIBLE, token_mask
 from tests.support.train_parts import NETWORK, batch, learner, mixed_batch
 
 HEADS = ("speech", "sound")
@@ -38,7 +38,7 @@ def by_hand(image_of: Batch, wave: Tensor, mask: Tensor, head: int | None) -> Te
     made = learner()
     image = made.model.encode_image(image_of.image_B3HW)
     audio = made.model.encode_audio(normalize_wave(wave))
-    heard = token_mask(mask, audio.shape[-1]) > HEARD
+    heard = token_mask(mask, audio.shape[-1]) > AUDIBLE
     if head is not None:
         image, audio = image[:, head, None], audio[:, head, None]
     sims = aggregate(all_volumes(image, audio), heard, Aggregation(), join_heads=True)

@@ -15,13 +15,14 @@ from denseav.models import CheckpointError, load
 from denseav.models.config import LoraConfig
 from denseav.train.data.dataset import DataSettings, Mixing
 from denseav.train.data.shards import Clip, save_clips
-from denseav.train.data.toy import MadeSettings
+from denseav.train.data.toy import ToySettings
+from denseav.train.distributed.fabric import Machine
 from denseav.train.errors import DataError
 from denseav.train.loss.mix_and_separate import Separation
 from denseav.train.trainer.checkpointer import BEST, LAST, MODEL
 from denseav.train.trainer.loop import train
 from denseav.train.trainer.run_log import METRICS
-from denseav.train.trainer.settings import Backbones, Intervals, Machine, Optimization, Settings
+from denseav.train.trainer.settings import Backbones, Intervals, Optimization, Settings
 from tests.support.made_clips import made_clip
 from tests.support.train_parts import NETWORK
 
@@ -104,7 +105,7 @@ def test_other_shards_than_the_checkpoints_are_refused(settings: Settings, tmp_p
         run(replace(settings, data=other, optimization=longer), tmp_path / "run")
     state = torch.load(tmp_path / "run" / LAST, weights_only=True)
     assert state["progress"]["step"] == 7
-    made = MadeSettings(things=4, batch_size=2, image_size=16, samples=2960 + 2880)
+    made = ToySettings(things=4, batch_size=2, image_size=16, samples=2960 + 2880)
     with pytest.raises(CheckpointError, match="another kind of data"):
         run(replace(settings, data=None, made=made), tmp_path / "run")
 

@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from denseav.models import DenseAV, load, save
 from denseav.train.cli.train import main, parse
 from denseav.train.data.batch import Batch
-from denseav.train.data.toy import MadeLoader
+from denseav.train.data.toy import ToyLoader
 from denseav.train.errors import StoppedError
 from denseav.train.loss.mix_and_separate import Separation
 from denseav.train.trainer import loop
@@ -26,7 +26,7 @@ from tests.support.train_parts import NETWORK
 from tests.support.train_runs import ARGUMENTS, DEBUG, SMALL, losses, make, quiet
 
 
-class Poisoned(MadeLoader):
+class Poisoned(ToyLoader):
     """Made clips, of which some batches are not numbers."""
 
     bad: range
@@ -39,7 +39,7 @@ class Poisoned(MadeLoader):
 
 def poison(monkeypatch: pytest.MonkeyPatch, bad: range) -> None:
     assert SMALL.made is not None
-    loader = Poisoned(SMALL.made, rank=0, world=1, seed=0, mixtures=False)
+    loader = Poisoned(SMALL.made, rank=0, world_size=1, seed=0, mixtures=False)
     loader.bad = bad
     monkeypatch.setattr(loop, "open_loader", lambda settings: loader)
 
@@ -177,10 +177,10 @@ def test_figures_can_be_watched(tmp_path: Path) -> None:
     line = next(line for line in shown.getvalue().splitlines() if line.startswith("step 5/8"))
     for part in ("contrast", "total_variation", "lr 1.00e-03", "clips/s", "GB", "ETA"):
         assert part in line
-    board = EventAccumulator(str(tmp_path)).Reload()
-    scalars = {event.step: event.value for event in board.Scalars("loss/total")}
+    events = EventAccumulator(str(tmp_path)).Reload()
+    scalars = {event.step: event.value for event in events.Scalars("loss/total")}
     assert scalars == pytest.approx(losses(tmp_path))
-    picture = board.Images("heatmaps")[-1]
+    picture = events.Images("heatmaps")[-1]
     assert picture.step == 8
     assert picture.width * picture.height >= 4 * 3 * 16 * 16
 

@@ -15,11 +15,11 @@ from denseav.models import ModelConfig
 from denseav.models.config import AudioConfig, ImageConfig
 from denseav.train.errors import SettingsError
 from denseav.train.trainer.backbones import new_network
-from denseav.train.trainer.pretrain_audio import Spectrogram, pretrain, waves
+from denseav.train.trainer.pretrain_audio import Spectrogram, pretrain_audio, waves
 from denseav.train.trainer.pretrain_image import cluster, pretrain_image
 from denseav.train.trainer.settings import Backbones, Pretraining, Settings
 from denseav.train.world.classes import CLASSES
-from denseav.train.world.clips import Head, hear
+from denseav.train.world.clips import Head, place_event
 from denseav.train.world.loader import WorldSettings
 
 pytestmark = pytest.mark.skipif(
@@ -58,7 +58,7 @@ PLAN = Pretraining(
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[float]]:
     folder = tmp_path_factory.mktemp("pretrained")
     losses: list[float] = []
-    pretrain(NETWORK, PLAN, 0, folder / "audio", lambda _, loss: losses.append(loss))
+    pretrain_audio(NETWORK, PLAN, 0, folder / "audio", lambda _, loss: losses.append(loss))
     return folder, losses
 
 
@@ -108,9 +108,9 @@ def test_what_is_not_told_is_not_used(
 
     def listen(random: Any, library: Any, head: Head, name: str, samples: int) -> Any:
         heads.append(head)
-        return hear(random, library, head, name, samples)
+        return place_event(random, library, head, name, samples)
 
-    monkeypatch.setattr("denseav.train.trainer.pretrain_image.hear", listen)
+    monkeypatch.setattr("denseav.train.trainer.pretrain_image.place_event", listen)
     cluster(PLAN, prepared[0] / "audio", np.random.default_rng(3), told=told)
     assert len(heads) == PLAN.clustered * len(CLASSES)
     assert heads.count("speech") / len(heads) == pytest.approx(spoken, abs=0.15)

@@ -18,7 +18,7 @@ import pytest
 from denseav.stream.sources.camera import Camera
 from denseav.train.cli.data import main
 from denseav.train.errors import DataError
-from denseav.train.world.broadcast import LISTENERS_MAX, Crowd, broadcast, endless_shots
+from denseav.train.world.broadcast import SUBSCRIBERS_MAX, Subscribers, broadcast, endless_shots
 from denseav.train.world.library import library
 from denseav.train.world.shots import FRAME_RATE, FRAME_SAMPLES, RATE_HZ, box, look, make_shot
 
@@ -36,29 +36,32 @@ FRAMES = 40
 def shot():
     """A short shot in which one thing is heard from 0.6 to 1.1 s."""
     whole = make_shot(np.random.default_rng(3), PARTS, ("bell", "dog", "rocket"))
-    heard = (replace(whole.heard[0], stop_s=1.1, words=whole.heard[0].words[:1]),)
+    events = (replace(whole.events[0], stop_s=1.1, words=whole.events[0].words[:1]),)
     wave_S = whole.wave_S[: FRAMES * FRAME_SAMPLES]
-    return replace(whole, frames=FRAMES, heard=heard, wave_S=wave_S)
+    return replace(whole, frames=FRAMES, events=events, wave_S=wave_S)
 
 
 @contextmanager
 def serving(shot, truth=None):
-    """Send a shot again and again; give the crowd."""
-    crowd, stop = Crowd("127.0.0.1", 0), threading.Event()
+    """Send a shot again and again; give the subscribers."""
+    subscribers, stop = Subscribers("127.0.0.1", 0), threading.Event()
     shots = iter(lambda: None if stop.is_set() else shot, None)
-    thread = threading.Thread(target=broadcast, args=(shots, crowd, truth or io.StringIO()))
+    thread = threading.Thread(target=broadcast, args=(shots, subscribers, truth or io.StringIO()))
     thread.start()
     try:
-        yield crowd
+        yield subscribers
     finally:
         stop.set()
         thread.join()
-        crowd.close()
+        subscribers.close()
 
 
 def test_who_connects_sees_and_hears_it(shot):
     pictures, waves = [], []
-    with serving(shot) as crowd, av.open(f"tcp://127.0.0.1:{crowd.port}", timeout=60) as stream:
+    with (
+        serving(shot) as subscribers,
+        av.open(f"tcp://127.0.0.1:{subscribers.port}", timeout=60) as stream,
+    ):
         for frame in stream.decode(stream.streams.video[0], stream.streams.audio[0]):
             if isinstance(frame, av.VideoFrame):
                 pictures.append(frame.to_ndarray(format="rgb24"))
@@ -72,30 +75,30 @@ def test_who_connects_sees_and_hears_it(shot):
 
 
 def test_it_is_a_camera_to_what_runs_live(shot):
-    with serving(shot) as crowd:
-        camera = Camera(f"tcp://127.0.0.1:{crowd.port}")
+    with serving(shot) as subscribers:
+        camera = Camera(f"tcp://127.0.0.1:{subscribers.port}")
         camera.stop()
     assert (camera.width, camera.height) == (640, 480)
 
 
 def test_it_keeps_the_pace_of_the_clock(shot):
-    crowd = Crowd("127.0.0.1", 0)
+    subscribers = Subscribers("127.0.0.1", 0)
     begun_s = time.monotonic()
-    broadcast([shot], crowd, io.StringIO())
-    crowd.close()
+    broadcast([shot], subscribers, io.StringIO())
+    subscribers.close()
     assert time.monotonic() - begun_s >= (FRAMES - 1) / FRAME_RATE
 
 
 def test_the_truth_is_told_of_each_thing_as_it_ends(shot):
-    truth, crowd, begun_s = io.StringIO(), Crowd("127.0.0.1", 0), time.time()
-    broadcast([shot, shot], crowd, truth)
-    crowd.close()
+    truth, subscribers, begun_s = io.StringIO(), Subscribers("127.0.0.1", 0), time.time()
+    broadcast([shot, shot], subscribers, truth)
+    subscribers.close()
     first, second = (json.loads(line) for line in truth.getvalue().splitlines())
-    (heard,) = shot.heard
-    assert (first["name"], first["head"], first["start_s"]) == (heard.name, heard.head, 0.6)
+    (event,) = shot.events
+    assert (first["name"], first["head"], first["start_s"]) == (event.name, event.head, 0.6)
     assert second["start_s"] == pytest.approx(0.6 + FRAMES / FRAME_RATE, abs=0.001)
     _, masks_NHW = look(shot, PARTS, 18)
-    expected = box(masks_NHW[shot.scene.names.index(heard.name)])
+    expected = box(masks_NHW[shot.scene.names.index(event.name)])
     assert tuple(first["boxes"][0][1:]) == tuple(second["boxes"][0][1:]) == expected
     assert second["boxes"][0][0] == pytest.approx(second["start_s"], abs=0.02)
     assert begun_s + 0.5 < first["start_unix_s"] < second["start_unix_s"] - 0.8 < time.time()
@@ -114,52 +117,52 @@ def test_shots_follow_from_the_seed_and_differ_from_each_other():
 
 
 def test_a_flood_of_connections_is_let_in_up_to_a_limit_and_ends_nothing():
-    crowd = Crowd("127.0.0.1", 0)
+    subscribers = Subscribers("127.0.0.1", 0)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     with ExitStack() as held:
-        for _ in range(LISTENERS_MAX + 20):
-            held.enter_context(socket.create_connection(("127.0.0.1", crowd.port)))
+        for _ in range(SUBSCRIBERS_MAX + 20):
+            held.enter_context(socket.create_connection(("127.0.0.1", subscribers.port)))
         resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))  # no descriptors are left
         try:
-            crowd.admit()
+            subscribers.accept_waiting()
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-        assert len(crowd) == 0
-        crowd.admit()
-        assert len(crowd) == LISTENERS_MAX
-        assert crowd.write(b"a film") == 6
-    crowd.close()
+        assert len(subscribers) == 0
+        subscribers.accept_waiting()
+        assert len(subscribers) == SUBSCRIBERS_MAX
+        assert subscribers.write(b"a film") == 6
+    subscribers.close()
 
 
 def test_who_leaves_or_is_too_slow_is_left_out_and_the_rest_stay():
-    crowd = Crowd("127.0.0.1", 0)
-    slow, gone, good = (socket.create_connection(("127.0.0.1", crowd.port)) for _ in range(3))
-    crowd.admit()
-    assert len(crowd) == 3
+    subscribers = Subscribers("127.0.0.1", 0)
+    slow, gone, good = (socket.create_connection(("127.0.0.1", subscribers.port)) for _ in range(3))
+    subscribers.accept_waiting()
+    assert len(subscribers) == 3
     gone.close()
     good.settimeout(20)
     received = 0
     for turn in range(800):
-        crowd.write(bytes(50_000))
+        subscribers.write(bytes(50_000))
         while received < (turn + 1) * 50_000:
             part = good.recv(1 << 20)
             assert part, "left out"
             received += len(part)
-    assert len(crowd) == 1
-    crowd.close()
+    assert len(subscribers) == 1
+    subscribers.close()
     slow.close()
     good.close()
 
 
 def test_a_port_in_use_is_refused_in_one_line(capsys):
-    crowd = Crowd("127.0.0.1", 0)
+    subscribers = Subscribers("127.0.0.1", 0)
     with pytest.raises(DataError, match="choose another"):
-        Crowd("127.0.0.1", crowd.port)
-    assert main(["world", "serve", f"tcp://127.0.0.1:{crowd.port}"]) == 3
-    crowd.close()
+        Subscribers("127.0.0.1", subscribers.port)
+    assert main(["world", "serve", f"tcp://127.0.0.1:{subscribers.port}"]) == 3
+    subscribers.close()
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert f"cannot listen at 127.0.0.1:{crowd.port}" in error
+    assert f"cannot listen at 127.0.0.1:{subscribers.port}" in error
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:5000", "udp://127.0.0.1:5000", "tcp://here:x"])
@@ -170,9 +173,9 @@ def test_another_address_is_wrong_use(address, capsys):
 
 
 def test_a_truth_that_cannot_be_written_ends_it_in_one_line(shot):
-    crowd, full = Crowd("127.0.0.1", 0), Path("/dev/full").open("w")  # noqa: SIM115 - fails to close
+    subscribers, full = Subscribers("127.0.0.1", 0), Path("/dev/full").open("w")  # noqa: SIM115 - fails to close
     with pytest.raises(DataError, match="cannot write the truth"):
-        broadcast([shot], crowd, full)
-    crowd.close()
+        broadcast([shot], subscribers, full)
+    subscribers.close()
     with suppress(OSError):
         full.close()

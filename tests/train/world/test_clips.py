@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 
 from denseav.train.world.classes import CLASSES
-from denseav.train.world.clips import KINDS, LEVEL_DB, NOISE_DB, RATE_HZ, hear, make_clip, room
+from denseav.train.world.clips import (
+    KINDS,
+    LEVEL_DB,
+    NOISE_DB,
+    RATE_HZ,
+    make_clip,
+    place_event,
+    room,
+)
 from denseav.train.world.library import library
 from denseav.train.world.sounds.level import LEVEL_DBFS, active_rms
 
@@ -65,7 +73,7 @@ def many():
 def test_a_seed_gives_the_same_clip_and_another_seed_another(kind):
     one, same, other = (clip_of(kind, seed) for seed in (1, 1, 2))
     assert one.wave_S.tobytes() == same.wave_S.tobytes()
-    assert (one.scene, one.heard, one.kind) == (same.scene, same.heard, kind)
+    assert (one.scene, one.events, one.kind) == (same.scene, same.events, kind)
     assert one.scene != other.scene
     assert (one.wave_S.tobytes() != other.wave_S.tobytes()) is (kind != "silence")
 
@@ -74,10 +82,10 @@ def test_a_seed_gives_the_same_clip_and_another_seed_another(kind):
 def test_one_thing_of_the_scene_is_heard_where_the_clip_says(kind):
     for seed in range(8):
         clip = clip_of(kind, seed)
-        (heard,) = clip.heard
-        assert (heard.head, heard.name in clip.scene.names) == (kind, True)
-        assert 0 <= heard.start_s < heard.stop_s <= 2.0
-        first, last = round(heard.start_s * RATE_HZ), round(heard.stop_s * RATE_HZ)
+        (event,) = clip.events
+        assert (event.head, event.name in clip.scene.names) == (kind, True)
+        assert 0 <= event.start_s < event.stop_s <= 2.0
+        first, last = round(event.start_s * RATE_HZ), round(event.stop_s * RATE_HZ)
         inside = np.sqrt(np.mean(clip.wave_S[first:last] ** 2))
         outside_S = np.concatenate([clip.wave_S[:first], clip.wave_S[last:]])
         assert dbfs(inside) > dbfs(np.sqrt(np.mean(outside_S**2))) + 8
@@ -87,32 +95,32 @@ def test_at_once_one_sounds_and_another_is_named():
     same = 0
     for seed in range(12):
         clip = clip_of("both", seed, things=(2, 4))
-        sounding, named = clip.heard
+        sounding, named = clip.events
         assert (sounding.head, named.head) == ("sound", "speech")
         assert {sounding.name, named.name} <= set(clip.scene.names)
         same += sounding.name == named.name
-        shorter, longer = sorted(clip.heard, key=lambda heard: heard.stop_s - heard.start_s)
+        shorter, longer = sorted(clip.events, key=lambda event: event.stop_s - event.start_s)
         assert longer.start_s <= shorter.start_s
         assert shorter.stop_s <= longer.stop_s
     assert same == 0
     alone = clip_of("both", 0, things=(1, 1))
-    assert {heard.name for heard in alone.heard} == set(alone.scene.names)
+    assert {event.name for event in alone.events} == set(alone.scene.names)
 
 
 @pytest.mark.parametrize("kind", ["offscreen_sound", "offscreen_speech"])
 def test_what_is_heard_off_screen_is_not_shown(kind):
     for seed in range(8):
         clip = clip_of(kind, seed)
-        (heard,) = clip.heard
-        assert heard.head == kind.removeprefix("offscreen_")
-        assert heard.name not in clip.scene.names
+        (event,) = clip.events
+        assert event.head == kind.removeprefix("offscreen_")
+        assert event.name not in clip.scene.names
 
 
 def test_silence_is_nothing_and_noise_is_as_loud_as_a_sound():
     assert not clip_of("silence", 0).wave_S.any()
     for seed in range(8):
         clip = clip_of("noise", seed)
-        assert not clip.heard
+        assert not clip.events
         level_db = dbfs(active_rms(clip.wave_S)) - LEVEL_DBFS
         assert LEVEL_DB[0] - 1 < level_db < LEVEL_DB[1] + 1
 
@@ -127,19 +135,19 @@ def test_room_noise_is_so_much_quieter_than_a_sound():
 def test_words_are_timed_from_the_beginning_of_the_clip():
     random = np.random.default_rng(5)
     for _ in range(8):
-        heard, wave_S = hear(random, PARTS, "speech", "kettle", 32_000)
-        assert "kettle" in [word.text for word in heard.words]
-        assert heard.start_s - 0.01 <= heard.words[0].start_s
-        assert heard.words[-1].stop_s == pytest.approx(heard.stop_s, abs=0.01)
-        assert all(a.stop_s <= b.start_s + 1e-6 for a, b in pairwise(heard.words))
-        assert not wave_S[: round(heard.start_s * RATE_HZ)].any()
-    assert hear(random, PARTS, "sound", "kettle", 32_000)[0].words == ()
+        event, wave_S = place_event(random, PARTS, "speech", "kettle", 32_000)
+        assert "kettle" in [word.text for word in event.words]
+        assert event.start_s - 0.01 <= event.words[0].start_s
+        assert event.words[-1].stop_s == pytest.approx(event.stop_s, abs=0.01)
+        assert all(a.stop_s <= b.start_s + 1e-6 for a, b in pairwise(event.words))
+        assert not wave_S[: round(event.start_s * RATE_HZ)].any()
+    assert place_event(random, PARTS, "sound", "kettle", 32_000)[0].words == ()
 
 
 def test_a_longer_clip_has_room_for_what_is_heard():
     clip = clip_of("speech", 0, samples=5 * RATE_HZ)
     assert len(clip.wave_S) == 5 * RATE_HZ
-    assert clip.heard[0].stop_s <= 5.0
+    assert clip.events[0].stop_s <= 5.0
 
 
 @pytest.mark.parametrize(
@@ -148,12 +156,12 @@ def test_a_longer_clip_has_room_for_what_is_heard():
         lambda clip: dbfs(active_rms(clip.wave_S)),
         lambda clip: dbfs(np.sqrt(np.mean(clip.wave_S**2))),
         lambda clip: quietest(clip.wave_S),
-        lambda clip: clip.heard[0].start_s,
-        lambda clip: clip.heard[0].stop_s - clip.heard[0].start_s,
+        lambda clip: clip.events[0].start_s,
+        lambda clip: clip.events[0].stop_s - clip.events[0].start_s,
         lambda clip: len(clip.scene.things),
-        lambda clip: clip.scene.things[clip.scene.names.index(clip.heard[0].name)].x,
-        lambda clip: clip.scene.things[clip.scene.names.index(clip.heard[0].name)].y,
-        lambda clip: clip.scene.things[clip.scene.names.index(clip.heard[0].name)].hue,
+        lambda clip: clip.scene.things[clip.scene.names.index(clip.events[0].name)].x,
+        lambda clip: clip.scene.things[clip.scene.names.index(clip.events[0].name)].y,
+        lambda clip: clip.scene.things[clip.scene.names.index(clip.events[0].name)].hue,
         lambda clip: clip.scene.background,
     ],
     ids=["level", "energy", "room", "onset", "length", "things", "x", "y", "hue", "background"],
@@ -167,22 +175,22 @@ def test_every_class_is_shown_sounds_and_is_named_as_often(many):
     shown = [name for clips in many.values() for clip in clips for name in clip.scene.names]
     assert unevenness(shown) < UNEVEN
     for clips in many.values():
-        assert unevenness([clip.heard[0].name for clip in clips]) < UNEVEN
+        assert unevenness([clip.events[0].name for clip in clips]) < UNEVEN
 
 
 def test_what_is_heard_is_no_more_in_front_than_the_rest(many):
     clips = [clip for kind in many.values() for clip in kind if len(clip.scene.things) > 1]
     ranks = [
-        clip.scene.names.index(clip.heard[0].name) / (len(clip.scene.things) - 1) for clip in clips
+        clip.scene.names.index(clip.events[0].name) / (len(clip.scene.things) - 1) for clip in clips
     ]
     assert np.mean(ranks) == pytest.approx(0.5, abs=3.3 * np.std(ranks) / np.sqrt(len(ranks)))
 
 
 def test_length_and_level_do_not_tell_the_class(many):
     for clips in many.values():
-        names = np.array([clip.heard[0].name for clip in clips])
+        names = np.array([clip.events[0].name for clip in clips])
         for figures in (
-            np.array([clip.heard[0].stop_s - clip.heard[0].start_s for clip in clips]),
+            np.array([clip.events[0].stop_s - clip.events[0].start_s for clip in clips]),
             np.array([dbfs(active_rms(clip.wave_S)) for clip in clips]),
         ):
             means = np.array([figures[names == name].mean() for name in names])

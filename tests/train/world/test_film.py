@@ -42,7 +42,7 @@ def truth_of(path):
     return json.loads(path.with_suffix(".json").read_text())
 
 
-def hear(path):
+def place_event(path):
     with av.open(path) as file:
         return np.concatenate([frame.to_ndarray()[0] for frame in file.decode(audio=0)])
 
@@ -57,13 +57,13 @@ def shot_of(seed, *names, **options):
 
 def cut(shot, frames):
     """The first frames of a shot, in which its first event is cut off, and no other begins."""
-    first = shot.heard[0]
+    first = shot.events[0]
     stop_s = min(first.stop_s, 1.1)
     words = tuple(word for word in first.words if word.stop_s <= stop_s)
     wave_S = shot.wave_S[: frames * FRAME_SAMPLES].copy()
     wave_S[round(stop_s * RATE_HZ) :] = 0
-    heard = (replace(first, stop_s=stop_s, words=words),)
-    return replace(shot, frames=frames, heard=heard, wave_S=wave_S)
+    events = (replace(first, stop_s=stop_s, words=words),)
+    return replace(shot, frames=frames, events=events, wave_S=wave_S)
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def saved(short, tmp_path_factory):
 def shipped_film():
     """What the code makes of the shipped film's seed, if its voice is the one that is here."""
     truth, film = truth_of(SHIPPED), make_film(truth_of(SHIPPED)["seed"])
-    stops_s = [round(begin_s + heard.stop_s, 3) for begin_s, heard in film.heard()]
+    stops_s = [round(begin_s + event.stop_s, 3) for begin_s, event in film.events()]
     if stops_s != [event["stop_s"] for event in truth["events"]]:
         pytest.skip("this espeak-ng speaks otherwise than the one that made the film")
     return film
@@ -95,7 +95,7 @@ def shipped_film():
 
 @pytest.fixture(scope="module")
 def shipped_sound():
-    return hear(SHIPPED)
+    return place_event(SHIPPED)
 
 
 def test_a_seed_casts_the_same_film_from_held_out_parts_and_another_seed_another(monkeypatch):
@@ -109,7 +109,7 @@ def test_a_seed_casts_the_same_film_from_held_out_parts_and_another_seed_another
     one, same, other = make_film(1), make_film(1), make_film(2)
     assert splits == {True}
     for first, second in zip(one.shots, same.shots, strict=True):
-        assert (first.scene, first.heard) == (second.scene, second.heard)
+        assert (first.scene, first.events) == (second.scene, second.events)
         assert first.wave_S.tobytes() == second.wave_S.tobytes()
         index = first.frames // 2
         pictures = [look(shot, PARTS, index)[0].tobytes() for shot in (first, second)]
@@ -128,7 +128,7 @@ def test_a_film_has_every_picture_and_its_sound(saved, short):
     drawn_HW3, _ = look(short.shots[0], PARTS, 20)
     shown_HW3 = frames[20].to_ndarray(format="rgb24").astype(int)
     assert np.abs(shown_HW3 - drawn_HW3).mean() < 5
-    heard_S, made_S = hear(saved), short.sound()
+    heard_S, made_S = place_event(saved), short.sound()
     assert len(heard_S) >= len(made_S)
     sounding = slice(round(0.6 * RATE_HZ), round(1.1 * RATE_HZ))
     assert np.corrcoef(heard_S[sounding], made_S[sounding])[0, 1] > 0.95
@@ -141,18 +141,18 @@ def test_the_truth_says_who_was_heard_when_and_where(saved, short):
         "seed": 3, "width": 640, "height": 480, "frame_rate": 30,
         "duration_s": round(SHORT_FRAMES / 30, 3), "silent_from_s": 1.1,
     }  # fmt: skip
-    (heard,) = short.shots[0].heard
-    assert (event["name"], event["head"], event["start_s"]) == (heard.name, heard.head, 0.6)
+    (played,) = short.shots[0].events
+    assert (event["name"], event["head"], event["start_s"]) == (played.name, played.head, 0.6)
     assert [row[0] for row in event["boxes"]] == pytest.approx([0.6, 1.1])
     _, masks_NHW = look(short.shots[0], PARTS, 18)
-    mask_HW = masks_NHW[short.shots[0].scene.names.index(heard.name)]
+    mask_HW = masks_NHW[short.shots[0].scene.names.index(played.name)]
     assert tuple(event["boxes"][0][1:]) == box(mask_HW)
     assert event["text"].split() == [w for text, *_ in event["words"] for w in text.split()]
 
 
 def test_times_of_later_shots_count_from_the_beginning_of_the_film(shot):
-    spoken = next(heard for heard in shot.heard if heard.head == "speech")
-    part = cut(replace(shot, heard=(replace(spoken, start_s=0.2, stop_s=0.9),)), 30)
+    spoken = next(event for event in shot.events if event.head == "speech")
+    part = cut(replace(shot, events=(replace(spoken, start_s=0.2, stop_s=0.9),)), 30)
     film = Film(seed=0, shots=(part, part))
     boxes = [{spoken.name: (i, 0, i + 9, 9)} for i in range(film.frames)]
     first, second = describe(film, boxes)["events"]
@@ -164,7 +164,7 @@ def test_times_of_later_shots_count_from_the_beginning_of_the_film(shot):
 
 def test_what_is_hidden_has_no_box(shot):
     film = Film(seed=0, shots=(cut(shot, 40),))
-    name = film.shots[0].heard[0].name
+    name = film.shots[0].events[0].name
     boxes = [{name: (1, 2, 3, 4)} if index < 30 else {} for index in range(40)]
     (event,) = describe(film, boxes)["events"]
     assert [row[0] for row in event["boxes"]] == [0.6]
@@ -292,10 +292,10 @@ def test_the_shipped_truth_is_what_the_code_says(shipped_film):
     truth, begin = truth_of(SHIPPED), 0
     events = iter(truth["events"])
     for shot in shipped_film.shots:
-        for heard, event in zip(shot.heard, events, strict=False):
-            assert (event["name"], event["head"]) == (heard.name, heard.head)
+        for played, event in zip(shot.events, events, strict=False):
+            assert (event["name"], event["head"]) == (played.name, played.head)
             for time_s, *edges in event["boxes"][:: len(event["boxes"]) - 1]:
                 _, masks_NHW = look(shot, PARTS, round(time_s * FRAME_RATE) - begin)
-                mask_HW = masks_NHW[shot.scene.names.index(heard.name)]
+                mask_HW = masks_NHW[shot.scene.names.index(played.name)]
                 assert box(mask_HW) == pytest.approx(edges, abs=2)
         begin += shot.frames

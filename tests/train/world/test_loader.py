@@ -26,7 +26,9 @@ def settings_of(**changes):
 
 
 def loader_of(rank=0, seed=5, mixtures=False, **changes):
-    return WorldLoader(settings_of(**changes), rank=rank, world=2, seed=seed, mixtures=mixtures)
+    return WorldLoader(
+        settings_of(**changes), rank=rank, world_size=2, seed=seed, mixtures=mixtures
+    )
 
 
 def take(loader, count):
@@ -124,10 +126,10 @@ def test_what_counts_is_what_is_heard_with_a_margin():
     clips = [make_clip(np.random.default_rng(n), parts, "sound", size=(96, 96)) for n in range(2)]
     batch = stack(clips, [draw(clip.scene, parts)[0] for clip in clips], told=True)
     for clip, mask_S in zip(clips, batch.positive_mask_BS, strict=True):
-        (heard,) = clip.heard
+        (event,) = clip.events
         counted = torch.nonzero(mask_S).flatten() / RATE_HZ
-        assert float(counted[0]) == pytest.approx(max(0, heard.start_s - MARGIN_S), abs=1e-3)
-        assert float(counted[-1]) == pytest.approx(min(2.0, heard.stop_s + MARGIN_S), abs=1e-3)
+        assert float(counted[0]) == pytest.approx(max(0, event.start_s - MARGIN_S), abs=1e-3)
+        assert float(counted[-1]) == pytest.approx(min(2.0, event.stop_s + MARGIN_S), abs=1e-3)
     picture_HW3 = batch.image_B3HW[0].permute(1, 2, 0) * torch.tensor(IMAGE_STD)
     shown = (picture_HW3 + torch.tensor(IMAGE_MEAN)) * 255
     assert np.allclose(shown.numpy(), draw(clips[0].scene, parts)[0], atol=0.01)

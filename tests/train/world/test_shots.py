@@ -40,11 +40,11 @@ def shot():
 
 def test_three_things_are_heard_in_turn_and_two_at_once(shot):
     roles = [[(head, shot.scene.names[n]) for turn in turns for head, n in turn] for turns in ROLES]
-    assert [(heard.head, heard.name) for heard in shot.heard] in roles
-    starts_s = [heard.start_s for heard in shot.heard]
+    assert [(event.head, event.name) for event in shot.events] in roles
+    starts_s = [event.start_s for event in shot.events]
     assert starts_s == sorted(starts_s)
-    assert shot.heard[-1].start_s < shot.heard[-2].stop_s
-    assert all(a.stop_s < b.start_s for a, b in pairwise(shot.heard[:-1]))
+    assert shot.events[-1].start_s < shot.events[-2].stop_s
+    assert all(a.stop_s < b.start_s for a, b in pairwise(shot.events[:-1]))
     assert {head for turn in ROLES for events in turn for head, _ in events} == {"sound", "speech"}
     assert len(shot.wave_S) == shot.frames * FRAME_SAMPLES
 
@@ -53,11 +53,11 @@ def test_one_thing_appears_and_the_unheard_one_vanishes(shot):
     scene, last_s = shot.scene, shot.frames / FRAME_RATE
     assert [thing.seen(0.0) for thing in scene.things] == [True, True, False, True]
     assert [thing.seen(last_s) for thing in scene.things] == [True, True, True, False]
-    assert "sheep" not in {heard.name for heard in shot.heard}
-    for heard in shot.heard:
-        thing = scene.things[scene.names.index(heard.name)]
-        assert thing.seen(heard.start_s)
-        assert thing.seen(heard.stop_s)
+    assert "sheep" not in {event.name for event in shot.events}
+    for event in shot.events:
+        thing = scene.things[scene.names.index(event.name)]
+        assert thing.seen(event.start_s)
+        assert thing.seen(event.stop_s)
 
 
 def test_things_move_and_stay_in_sight(shot):
@@ -73,7 +73,7 @@ def test_things_move_and_stay_in_sight(shot):
 
 def test_a_shot_without_sound_at_its_end_has_nothing_there_and_the_others_a_faint_room():
     shot = shot_of(4, "bell", "dog", "rocket", silent_s=2.0)
-    stop_s = max(heard.stop_s for heard in shot.heard)
+    stop_s = max(event.stop_s for event in shot.events)
     assert shot.frames / FRAME_RATE == pytest.approx(stop_s + 2.0, abs=0.5)
     assert not shot.wave_S[round(stop_s * RATE_HZ) :].any()
     assert -75 < level_dbfs(shot.wave_S[: RATE_HZ // 2]) < -62

@@ -12,7 +12,7 @@ from PIL import Image
 
 from denseav.export.builder.threshold_calibration import find_pairs
 from denseav.train.cli.data import main
-from denseav.train.data.example import NO_CHANGES, ExampleMaker
+from denseav.train.data.example import NO_AUGMENTATION, ExampleMaker
 from denseav.train.data.shards import KINDS, Shards
 from denseav.train.errors import DataError
 from denseav.train.world.write import NEGATIVES, SEEN, save_pairs, save_shards
@@ -43,7 +43,7 @@ def test_training_reads_the_shards_as_any_others(shards):
     clips = clips_of(shards)
     assert [clip.kind for clip in clips] == ["sound", "speech", "unknown"] * 2
     assert len({clip.key for clip in clips}) == 6
-    maker, random = ExampleMaker(96, NO_CHANGES), np.random.default_rng(0)
+    maker, random = ExampleMaker(96, NO_AUGMENTATION), np.random.default_rng(0)
     for clip in clips:
         example = maker.make(clip, lambda: clips[0], random)
         assert example.image_3HW.shape == (3, 96, 96)
@@ -56,14 +56,14 @@ def test_shards_know_what_is_heard_and_where_it_is_seen(shards):
         picture = Image.open(io.BytesIO(clip.frames[0]))
         assert (picture.format, picture.height, picture.width) == ("JPEG", 256, 342)
         names = [thing["name"] for thing in clip.notes["things"]]
-        heads = [heard["head"] for heard in clip.notes["heard"]]
+        heads = [event["head"] for event in clip.notes["heard"]]
         kind = clip.notes["world"]
         assert heads == (["sound", "speech"] if kind == "both" else [kind])
         assert clip.notes["things"]
-        for heard in clip.notes["heard"]:
-            assert heard["name"] in names
-            assert 0 <= heard["start_s"] < heard["stop_s"] <= 2.0
-            assert bool(heard["words"]) is (heard["head"] == "speech")
+        for event in clip.notes["heard"]:
+            assert event["name"] in names
+            assert 0 <= event["start_s"] < event["stop_s"] <= 2.0
+            assert bool(event["words"]) is (event["head"] == "speech")
         for thing in clip.notes["things"]:
             left, top, right, bottom = thing["box"]
             assert 0 <= left < right <= 342

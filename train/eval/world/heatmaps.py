@@ -18,10 +18,10 @@ from torch import Tensor
 from denseav.train.eval.exported_model import Calibration
 from denseav.train.eval.heatmaps import Track
 from denseav.train.eval.model import Features
-from denseav.train.eval.world.listener import Listener
+from denseav.train.eval.world.evaluator import WorldEvaluator
 from denseav.train.metrics.localization import Mask
 from denseav.train.metrics.segmentation import time_mean, to_pixels
-from denseav.train.world.clips import Head, Heard
+from denseav.train.world.clips import AudioEvent, Head
 
 OWN, TOTAL, WORD = "own head", "total", "at the word"
 ANY, MISMATCHED = "any object", "mismatched"
@@ -65,75 +65,79 @@ class Prompted(Maps):
     lit_N: NDArray[np.float64]
 
 
-class RollCall:
+class OneOfEach:
     """Every class heard once: the sound that goes with any picture, and with none."""
 
-    def __init__(self, listener: Listener, head: Head) -> None:
-        calls = listener.split.roll_call(head)
+    def __init__(self, evaluator: WorldEvaluator, head: Head) -> None:
+        calls = evaluator.split.one_of_each_class(head)
         self.events = [event for event, _ in calls]
-        self._listener, self._head = listener, listener.own[head]
-        self._sounds = [listener.source.sound(wave_S) for _, wave_S in calls]
+        self._evaluator, self._head = evaluator, evaluator.own[head]
+        self._sounds = [evaluator.model.encode_audio(wave_S) for _, wave_S in calls]
 
     def maps(self, seen: Features) -> Tensor:
         """Return the own head's map of each class [A, h, w]."""
-        volume_ATHW = self._listener.source.volumes(self._sounds, [seen])[:, 0, self._head].cpu()
+        volume_ATHW = self._evaluator.model.volumes(self._sounds, [seen])[:, 0, self._head].cpu()
         tokens = volume_ATHW.shape[1]
-        mask_AT = torch.stack([self._listener.heard(event, tokens) for event in self.events])
+        mask_AT = torch.stack([self._evaluator.tokens_of(event, tokens) for event in self.events])
         return time_mean(volume_ATHW, mask_AT)
 
 
 def prompted(
-    listener: Listener, head: Head, count: int, calibration: Calibration | None, track: Track
+    evaluator: WorldEvaluator, head: Head, count: int, calibration: Calibration | None, track: Track
 ) -> Prompted:
     """Hear one thing in each of `count` scenes.
 
     Parameters
     ----------
-    listener : what hears, and what is heard.
+    evaluator : the model, the test split, and which head is whose.
     head : whether it makes its sound or is named.
     calibration : from what heat on something is shown, if known.
     """
-    call = RollCall(listener, head)
-    random = np.random.default_rng(listener.split.seed)
+    call = OneOfEach(evaluator, head)
+    random = np.random.default_rng(evaluator.split.seed)
     heats, names, packed, sims, lit = [], [], [], [], []
     for number in track(range(count), f"{head} prompted"):
-        case = listener.split.case(head, number)
-        event = case.clip.heard[0]
+        case = evaluator.split.case(head, number)
+        event = case.clip.events[0]
         truth_HW = case.truth(event.name)
-        seen, volume_KTHW = listener.look(case)
-        own_THW = volume_KTHW[listener.own[head]]
+        seen, volume_KTHW = evaluator.encode(case)
+        own_THW = volume_KTHW[evaluator.own[head]]
         others = [index for index, other in enumerate(call.events) if other.name != event.name]
         calls_Ahw = call.maps(seen)
         heats.append(
             {
-                OWN: listener.map(own_THW, event),
-                TOTAL: listener.map(volume_KTHW.amax(0), event),
-                WORD: _at_the_word(listener, own_THW, event),
+                OWN: evaluator.heatmap(own_THW, event),
+                TOTAL: evaluator.heatmap(volume_KTHW.amax(0), event),
+                WORD: _at_the_word(evaluator, own_THW, event),
                 ANY: calls_Ahw.amax(0),
                 MISMATCHED: calls_Ahw[int(random.choice(others))],
             }
         )
         names.append(event.name)
         packed.append(np.packbits(truth_HW))
-        sims.append(listener.similarity(volume_KTHW, event))
+        sims.append(evaluator.similarity(volume_KTHW, event))
         if calibration is not None:
-            threshold = calibration.thresholds[listener.own[head]]
-            lit.append(_lit(own_THW[listener.heard(event, len(own_THW))], truth_HW, threshold))
+            threshold = calibration.thresholds[evaluator.own[head]]
+            lit.append(_lit(own_THW[evaluator.tokens_of(event, len(own_THW))], truth_HW, threshold))
     variants = [name for name in heats[0] if head == "speech" or name != WORD]
     return Prompted(
         heat={name: torch.stack([heat[name] for heat in heats]) for name in variants},
         names=names,
         sims_NK=torch.stack(sims),
         lit_N=np.array(lit),
-        size=listener.split.size,
+        size=evaluator.split.size,
         packed=packed,
     )
 
 
-def _at_the_word(listener: Listener, own_THW: Tensor, event: Heard) -> Tensor:
+def _at_the_word(evaluator: WorldEvaluator, own_THW: Tensor, event: AudioEvent) -> Tensor:
     """Return the map while the name itself is heard, by the paper's protocol; else all of it."""
     spans = [(w.start_s, w.stop_s) for w in event.words if event.name in w.text.split()]
-    mask_T = listener.word(spans[0], len(own_THW)) if spans else listener.heard(event, len(own_THW))
+    mask_T = (
+        evaluator.tokens_of_word(spans[0], len(own_THW))
+        if spans
+        else evaluator.tokens_of(event, len(own_THW))
+    )
     return time_mean(own_THW[None], mask_T[None])[0]
 
 

@@ -12,16 +12,16 @@ from denseav.models.config import Aggregation
 from denseav.models.similarity import aggregate
 from denseav.train.eval.exported_model import Calibration
 from denseav.train.eval.heatmaps import MISA, Track
+from denseav.train.eval.world.evaluator import HEADS, WorldEvaluator
 from denseav.train.eval.world.heatmaps import OWN, TOTAL, Maps
-from denseav.train.eval.world.listener import HEADS, Listener
 from denseav.train.metrics.segmentation import to_pixels
-from denseav.train.world.clips import Head, Heard, Kind
+from denseav.train.world.clips import AudioEvent, Head, Kind
 
 MODEL = Aggregation()
 """How heads are joined in training: element by element, by their maximum."""
 
 
-def mixed(listener: Listener, count: int, track: Track) -> dict[Head, Maps]:
+def mixed(evaluator: WorldEvaluator, count: int, track: Track) -> dict[Head, Maps]:
     """Return the maps of two things heard at once, one that sounds and one that is named.
 
     Of each there are the map of its own head and that of the strongest of both.
@@ -30,13 +30,13 @@ def mixed(listener: Listener, count: int, track: Track) -> dict[Head, Maps]:
     names: dict[Head, list[str]] = {head: [] for head in HEADS}
     packed: dict[Head, list[NDArray[np.uint8]]] = {head: [] for head in HEADS}
     for number in track(range(count), "both at once"):
-        case = listener.split.case("both", number)
-        _, volume_KTHW = listener.look(case)
-        for event in case.clip.heard:
+        case = evaluator.split.case("both", number)
+        _, volume_KTHW = evaluator.encode(case)
+        for event in case.clip.events:
             heats[event.head].append(
                 {
-                    OWN: listener.map(volume_KTHW[listener.own[event.head]], event),
-                    TOTAL: listener.map(volume_KTHW.amax(0), event),
+                    OWN: evaluator.heatmap(volume_KTHW[evaluator.own[event.head]], event),
+                    TOTAL: evaluator.heatmap(volume_KTHW.amax(0), event),
                 }
             )
             names[event.head].append(event.name)
@@ -45,7 +45,7 @@ def mixed(listener: Listener, count: int, track: Track) -> dict[Head, Maps]:
         head: Maps(
             heat={name: torch.stack([heat[name] for heat in heats[head]]) for name in (OWN, TOTAL)},
             names=names[head],
-            size=listener.split.size,
+            size=evaluator.split.size,
             packed=packed[head],
         )
         for head in HEADS
@@ -53,7 +53,7 @@ def mixed(listener: Listener, count: int, track: Track) -> dict[Head, Maps]:
 
 
 def unseen(
-    listener: Listener, kind: Kind, count: int, calibration: Calibration, track: Track
+    evaluator: WorldEvaluator, kind: Kind, count: int, calibration: Calibration, track: Track
 ) -> NDArray[np.float64]:
     """Return what share of the picture is shown as sounding though nothing in it does.
 
@@ -68,22 +68,22 @@ def unseen(
     areas = []
     threshold_K111 = torch.tensor(calibration.thresholds)[:, None, None, None]
     for number in track(range(count), kind.replace("_", " ")):
-        case = listener.split.case(kind, number)
-        volume_KTHW = listener.look(case)[1]
+        case = evaluator.split.case(kind, number)
+        volume_KTHW = evaluator.encode(case)[1]
         loud_T = calibration.loud(case.clip.wave_S, volume_KTHW.shape[1])
         pixels_KTHW = torch.stack(
-            [to_pixels(head_T, listener.split.size) for head_T in volume_KTHW]
+            [to_pixels(head_T, evaluator.split.size) for head_T in volume_KTHW]
         )
         above_KTHW = (pixels_KTHW > threshold_K111) & loud_T[:, None, None]
-        for event in case.clip.heard:
-            above_KTHW = above_KTHW[:, listener.heard(event, len(loud_T))]
+        for event in case.clip.events:
+            above_KTHW = above_KTHW[:, evaluator.tokens_of(event, len(loud_T))]
         shown = torch.cat((above_KTHW, above_KTHW.any(0, keepdim=True)))
         areas.append(shown.double().mean((1, 2, 3)))
     return torch.stack(areas).numpy()
 
 
 def retrieved(
-    listener: Listener, head: Head, count: int, track: Track
+    evaluator: WorldEvaluator, head: Head, count: int, track: Track
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Ask with each clip for the most similar picture of all.
 
@@ -94,26 +94,28 @@ def retrieved(
         what is heard, and whether it is the clip's own. And float [N], the share of pictures that
         show it.
     """
-    source, seen, heard, clips = listener.source, [], [], []
+    model, seen, heard, clips = evaluator.model, [], [], []
     for number in range(count):
-        case = listener.split.case(head, number)
-        seen.append(source.picture(case.picture_HW3))
-        heard.append(source.sound(case.clip.wave_S))
+        case = evaluator.split.case(head, number)
+        seen.append(model.encode_image(case.picture_HW3))
+        heard.append(model.encode_audio(case.clip.wave_S))
         clips.append(case.clip)
-    events = [clip.heard[0] for clip in clips]
+    events = [clip.events[0] for clip in clips]
     shows_NV = np.array([[event.name in clip.scene.names for clip in clips] for event in events])
     tops = []
     for index in track(range(count), f"retrieval by {head}"):
-        volume_VKTHW = source.volumes([heard[index]], seen)[0].cpu()
-        tops.append(_tops(listener, volume_VKTHW, events[index], listener.own[head]))
+        volume_VKTHW = model.volumes([heard[index]], seen)[0].cpu()
+        tops.append(_tops(evaluator, volume_VKTHW, events[index], evaluator.own[head]))
     top_2N = np.array(tops).T
     numbers_N = np.arange(count)
     found = [(shows_NV[numbers_N, top_N], top_N == numbers_N) for top_N in top_2N]
     return np.array(found, np.float64), shows_NV.mean(1)
 
 
-def _tops(listener: Listener, volume_VKTHW: Tensor, event: Heard, own: int) -> list[int]:
-    mask_VT = listener.heard(event, volume_VKTHW.shape[2]).expand(len(volume_VKTHW), -1)
+def _tops(
+    evaluator: WorldEvaluator, volume_VKTHW: Tensor, event: AudioEvent, own: int
+) -> list[int]:
+    mask_VT = evaluator.tokens_of(event, volume_VKTHW.shape[2]).expand(len(volume_VKTHW), -1)
     heads_VK = aggregate(volume_VKTHW, mask_VT, MISA, join_heads=False)
     joined_V = aggregate(volume_VKTHW, mask_VT, MODEL, join_heads=True)
     return [int(heads_VK[:, own].argmax()), int(joined_V.argmax())]

@@ -7,9 +7,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from denseav.train.eval.exported_model import Subject
+from denseav.train.eval.exported_model import OpenedModel
 from denseav.train.eval.report import Row, cell
-from denseav.train.eval.world.listener import HEADS, Listener
+from denseav.train.eval.world.evaluator import HEADS, WorldEvaluator
 from denseav.train.world.clips import Head
 
 WORST = 5
@@ -31,19 +31,19 @@ class Report:
     answers: dict[Head, int] = field(default_factory=dict)
 
 
-def show(subject: Subject, listener: Listener, report: Report) -> None:
+def show(opened: OpenedModel, evaluator: WorldEvaluator, report: Report) -> None:
     """Print everything."""
     out = Console(highlight=False)
-    untrained = "" if subject.trained else " (UNTRAINED: random weights)"
-    digest = (subject.identity["sha256"] or "")[:12]
-    out.print(f"{subject.name}{untrained}, {subject.identity['form']} {digest}", markup=False)
-    out.print(f"on the world of seed {listener.split.seed}: percent, with 95 % intervals")
+    untrained = "" if opened.trained else " (UNTRAINED: random weights)"
+    digest = (opened.identity["sha256"] or "")[:12]
+    out.print(f"{opened.name}{untrained}, {opened.identity['form']} {digest}", markup=False)
+    out.print(f"on the world of seed {evaluator.split.seed}: percent, with 95 % intervals")
     parts: dict[str, list[Row]] = {}
     for row in report.rows:
         parts.setdefault(row.data, []).append(row)
     for title, rows in parts.items():
         out.print(_table(title, rows))
-    for note in _notes(subject, listener, report):
+    for note in _notes(opened, evaluator, report):
         out.print(note, markup=False)
 
 
@@ -66,16 +66,16 @@ def _table(title: str, rows: Sequence[Row]) -> Table:
     return shown
 
 
-def _notes(subject: Subject, listener: Listener, report: Report) -> Iterator[str]:
+def _notes(opened: OpenedModel, evaluator: WorldEvaluator, report: Report) -> Iterator[str]:
     for head, classes in report.classes.items():
         yield f"pointed at least often, {head} prompted: {worst(classes)}"
-    heads = listener.source.heads
+    heads = evaluator.model.heads
     if set(HEADS) - set(heads):
-        owners = ", ".join(f"{heads[index]} for {head}" for head, index in listener.own.items())
+        owners = ", ".join(f"{heads[index]} for {head}" for head, index in evaluator.own.items())
         yield f"no heads are named sound and speech; by what they answer to: {owners}"
-    elif report.answers != listener.own:
+    elif report.answers != evaluator.own:
         yield "the heads answer to each other's kind of sound more than to their own"
-    if subject.calibration is None:
+    if opened.calibration is None:
         yield (
             "a checkpoint has no calibrated thresholds: silence, noise and off-screen sounds are "
             "left out; export it and evaluate the bundle"

@@ -9,11 +9,11 @@ from typing import Any
 
 from rich.console import Console
 
-from denseav.train.eval.exported_model import Calibration, Subject, open_subject
+from denseav.train.eval.exported_model import Calibration, OpenedModel, open_model
 from denseav.train.eval.heatmaps import Track
 from denseav.train.eval.report import write_json
+from denseav.train.eval.world.evaluator import HEADS, WorldEvaluator, make_evaluator, preferred
 from denseav.train.eval.world.heatmaps import Prompted, prompted
-from denseav.train.eval.world.listener import HEADS, Listener, make_listener, preferred
 from denseav.train.eval.world.probes import mixed, retrieved, unseen
 from denseav.train.eval.world.report import Report, show
 from denseav.train.eval.world.scores import (
@@ -34,13 +34,13 @@ UNSEEN: tuple[Kind, ...] = ("silence", "noise", "offscreen_sound", "offscreen_sp
 
 
 def evaluate_world(
-    listener: Listener, clips: int, calibration: Calibration | None, track: Track
+    evaluator: WorldEvaluator, clips: int, calibration: Calibration | None, track: Track
 ) -> Report:
     """Measure everything that the world can tell of a model.
 
     Parameters
     ----------
-    listener : the model, and the test split.
+    evaluator : the model, and the test split.
     clips : how many of each kind.
     calibration : what the area above the threshold is measured with; None leaves it out.
     track : shows how far it has come.
@@ -48,18 +48,18 @@ def evaluate_world(
     report = Report()
     found: dict[Head, Prompted] = {}
     for head in HEADS:
-        found[head] = prompted(listener, head, clips, calibration, track)
+        found[head] = prompted(evaluator, head, clips, calibration, track)
         rows, report.classes[head] = prompted_rows(f"{head} prompted", found[head])
         report.rows += rows
     report.answers = preferred(found["sound"].sims_NK, found["speech"].sims_NK)
     report.rows += disentangled_rows(found["speech"].sims_NK, found["sound"].sims_NK)
-    report.rows += mixed_rows(mixed(listener, clips, track))
+    report.rows += mixed_rows(mixed(evaluator, clips, track))
     if calibration is not None:
         for kind in UNSEEN:
-            area_Nx = unseen(listener, kind, clips, calibration, track)
-            report.rows += unseen_rows(kind, area_Nx, listener.source.heads)
+            area_Nx = unseen(evaluator, kind, clips, calibration, track)
+            report.rows += unseen_rows(kind, area_Nx, evaluator.model.heads)
     for head in HEADS:
-        report.rows += retrieval_rows(head, *retrieved(listener, head, min(clips, GALLERY), track))
+        report.rows += retrieval_rows(head, *retrieved(evaluator, head, min(clips, GALLERY), track))
     return report
 
 
@@ -81,19 +81,20 @@ def run(
         missing, or the JSON cannot be written.
     """
     with console.status(f"loading {model}"):
-        subject = open_subject(model, device)
-        source = subject.source
-        split = Split(seed=seed, size=source.frame_size, samples=source.window_samples)
-    listener = make_listener(source, split)
-    report = evaluate_world(listener, clips, subject.calibration, track)
-    show(subject, listener, report)
+        opened = open_model(model, device)
+        split = Split(seed=seed, size=opened.model.frame_size, samples=opened.model.window_samples)
+    evaluator = make_evaluator(opened.model, split)
+    report = evaluate_world(evaluator, clips, opened.calibration, track)
+    show(opened, evaluator, report)
     if json_path is not None:
-        about = _about(subject, listener, model, clips)
+        about = _about(opened, evaluator, model, clips)
         write_json(json_path, {**about, "classes": report.classes}, report.rows)
 
 
-def _about(subject: Subject, listener: Listener, model: str, clips: int) -> dict[str, Any]:
-    split, heads = listener.split, listener.source.heads
+def _about(
+    opened: OpenedModel, evaluator: WorldEvaluator, model: str, clips: int
+) -> dict[str, Any]:
+    split, heads = evaluator.split, evaluator.model.heads
     return {
         "world": {
             "seed": split.seed,
@@ -102,9 +103,9 @@ def _about(subject: Subject, listener: Listener, model: str, clips: int) -> dict
             "window_samples": split.samples,
         },
         "source": model,
-        "model": subject.name,
-        "trained": subject.trained,
-        **subject.identity,
+        "model": opened.name,
+        "trained": opened.trained,
+        **opened.identity,
         "heads": heads,
-        "own_heads": {head: heads[index] for head, index in listener.own.items()},
+        "own_heads": {head: heads[index] for head, index in evaluator.own.items()},
     }

@@ -15,9 +15,9 @@ from torch import Tensor
 from torchmetrics.functional.classification import binary_average_precision
 
 from denseav.train.eval.report import Row
-from denseav.train.eval.tasks import Ask, Values, disentangled
+from denseav.train.eval.tasks import Condition, Values, disentangled
+from denseav.train.eval.world.evaluator import points
 from denseav.train.eval.world.heatmaps import OWN, TOTAL, WORD, Maps, Prompted
-from denseav.train.eval.world.listener import points
 from denseav.train.metrics.localization import Mask
 from denseav.train.metrics.segmentation import ClassScores, score_classes, to_pixels
 from denseav.train.world.clips import Head
@@ -29,7 +29,7 @@ ANY_HEAD = "any head"
 
 def prompted_rows(data: str, found: Prompted) -> tuple[list[Row], dict[str, dict[str, float]]]:
     """Return how well one thing heard is found, and the same of each class, as JSON has it."""
-    ask = Ask(data=data, audio="clean", heads=(*found.heat, CHANCE))
+    condition = Condition(data=data, audio="clean", heads=(*found.heat, CHANCE))
     names = np.array(found.names, dtype=object)
     heat_VNhw = torch.stack(list(found.heat.values()))
     scores = score_classes(heat_VNhw, found.names, found.truth)
@@ -37,17 +37,17 @@ def prompted_rows(data: str, found: Prompted) -> tuple[list[Row], dict[str, dict
     share_C = np.array([share_N[names == name].mean() for name in scores.classes])
     rows = []
     for metric, values_VC in (("mAP", scores.ap_VC), ("mIoU", scores.iou_VC)):
-        rows += _row_of_each(ask, metric, [*values_VC, share_C], "classes")
+        rows += _row_of_each(condition, metric, [*values_VC, share_C], "classes")
     pointing_VN = _each_clip(heat_VNhw, found, points)
     ap_VN = _each_clip(heat_VNhw, found, _precision)
-    rows += _row_of_each(ask, "pointing", [*pointing_VN, share_N], "clips")
-    rows += _row_of_each(ask, "AP, one picture", [*ap_VN, share_N], "clips")
+    rows += _row_of_each(condition, "pointing", [*pointing_VN, share_N], "clips")
+    rows += _row_of_each(condition, "AP, one picture", [*ap_VN, share_N], "clips")
     if WORD in found.heat:
         at = list(found.heat).index(WORD)
-        rows.append(_mean(ask, "mAP at the word", OWN, scores.ap_VC[at], "classes"))
-        rows.append(_mean(ask, "pointing at the word", OWN, pointing_VN[at], "clips"))
+        rows.append(_mean(condition, "mAP at the word", OWN, scores.ap_VC[at], "classes"))
+        rows.append(_mean(condition, "pointing at the word", OWN, pointing_VN[at], "clips"))
     if len(found.lit_N):
-        rows.append(_mean(ask, "thing shown", OWN, found.lit_N, "clips"))
+        rows.append(_mean(condition, "thing shown", OWN, found.lit_N, "clips"))
     return rows, _each_class(names, scores, pointing_VN[0])
 
 
@@ -56,41 +56,45 @@ def mixed_rows(found: Mapping[Head, Maps]) -> list[Row]:
 
     Segmentation is that of the simultaneous grounding of Ryu et al. (2025), table 1.
     """
-    ask = Ask(data="sound and speech at once", audio="mixed", heads=(OWN, TOTAL))
+    condition = Condition(data="sound and speech at once", audio="mixed", heads=(OWN, TOTAL))
     pointing: dict[Head, Values] = {}
     rows = []
     for head, what in MIXED.items():
         maps = found[head]
-        heat_VNhw = torch.stack([maps.heat[name] for name in ask.heads])
+        heat_VNhw = torch.stack([maps.heat[name] for name in condition.heads])
         scores = score_classes(heat_VNhw, maps.names, maps.truth)
-        rows += _row_of_each(ask, f"mAP, {what}", list(scores.ap_VC), "classes")
-        rows += _row_of_each(ask, f"mIoU, {what}", list(scores.iou_VC), "classes")
+        rows += _row_of_each(condition, f"mAP, {what}", list(scores.ap_VC), "classes")
+        rows += _row_of_each(condition, f"mIoU, {what}", list(scores.iou_VC), "classes")
         pointing[head] = _each_clip(heat_VNhw, maps, points)
     both_VN = pointing["sound"] * pointing["speech"]
-    rows += _row_of_each(ask, "both pointed at", list(both_VN), "clips")
+    rows += _row_of_each(condition, "both pointed at", list(both_VN), "clips")
     for head, what in MIXED.items():
-        rows += _row_of_each(ask, what, list(pointing[head]), "clips")
+        rows += _row_of_each(condition, what, list(pointing[head]), "clips")
     return rows
 
 
 def unseen_rows(kind: str, area_Nx: NDArray[np.float64], heads: Sequence[str]) -> list[Row]:
     """Return how much is shown as sounding of pictures in which nothing sounds."""
-    ask = Ask(data="area above threshold", audio="nothing seen sounds", heads=(*heads, ANY_HEAD))
+    condition = Condition(
+        data="area above threshold", audio="nothing seen sounds", heads=(*heads, ANY_HEAD)
+    )
     return [
-        _mean(ask, kind.replace("_", " "), head, area_N, "clips")
-        for head, area_N in zip(ask.heads, area_Nx.T, strict=True)
+        _mean(condition, kind.replace("_", " "), head, area_N, "clips")
+        for head, area_N in zip(condition.heads, area_Nx.T, strict=True)
     ]
 
 
 def retrieval_rows(data: str, found_22N: Values, chance_N: Values) -> list[Row]:
     """Return how often the most similar picture shows what is heard, and is the clip's own."""
     count = len(chance_N)
-    ask = Ask(data=f"retrieval of {count}, {data}", audio="clean", heads=(OWN, TOTAL, CHANCE))
+    condition = Condition(
+        data=f"retrieval of {count}, {data}", audio="clean", heads=(OWN, TOTAL, CHANCE)
+    )
     chances = {"the first shows it": chance_N, "R@1": np.full(count, 1 / count)}
     return [
         row
         for way, (metric, by_chance_N) in enumerate(chances.items())
-        for row in _row_of_each(ask, metric, [*found_22N[:, way], by_chance_N], "clips")
+        for row in _row_of_each(condition, metric, [*found_22N[:, way], by_chance_N], "clips")
     ]
 
 
@@ -98,8 +102,8 @@ def disentangled_rows(speech_NK: Tensor, sound_NK: Tensor) -> list[Row]:
     """Return PredDis and ActDis; nothing of a model that has not two heads."""
     if speech_NK.shape[1] != 2:
         return []
-    ask = Ask(data="disentanglement", audio="clean", heads=(TOTAL,))
-    return disentangled(ask, speech_NK, sound_NK)
+    condition = Condition(data="disentanglement", audio="clean", heads=(TOTAL,))
+    return disentangled(condition, speech_NK, sound_NK)
 
 
 def _each_class(
@@ -132,16 +136,18 @@ def _precision(heat_hw: Tensor, truth_HW: Mask) -> float:
     return float(binary_average_precision(heat_HW.flatten(), truth))
 
 
-def _row_of_each(ask: Ask, metric: str, values: Sequence[Values], unit: str) -> list[Row]:
+def _row_of_each(
+    condition: Condition, metric: str, values: Sequence[Values], unit: str
+) -> list[Row]:
     return [
-        _mean(ask, metric, head, values_N, unit)
-        for head, values_N in zip(ask.heads, values, strict=True)
+        _mean(condition, metric, head, values_N, unit)
+        for head, values_N in zip(condition.heads, values, strict=True)
         if head != WORD
     ]
 
 
-def _mean(ask: Ask, metric: str, head: str, values_N: NDArray[Any], unit: str) -> Row:
+def _mean(condition: Condition, metric: str, head: str, values_N: NDArray[Any], unit: str) -> Row:
     def mean(drawn: NDArray[np.intp]) -> float:
         return float(values_N[drawn].mean())
 
-    return ask.row(metric, head, mean, len(values_N), unit=unit)
+    return condition.row(metric, head, mean, len(values_N), unit=unit)

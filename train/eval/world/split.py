@@ -14,14 +14,23 @@ from numpy.typing import NDArray
 from denseav.train.errors import DataError
 from denseav.train.metrics.localization import Mask
 from denseav.train.world.classes import CLASSES
-from denseav.train.world.clips import KINDS, Clip, Head, Heard, Kind, hear, make_clip, room
+from denseav.train.world.clips import (
+    KINDS,
+    AudioEvent,
+    Clip,
+    Head,
+    Kind,
+    make_clip,
+    place_event,
+    room,
+)
 from denseav.train.world.library import BACKGROUND_SIDE, library
 from denseav.train.world.scenes import Masks, Picture, draw
 
 LEAST_SIDE = 96
 """Below it, things would not fit."""
 
-_CLIP, _ROLL = 0, 1
+_CLIP, _ONE_OF_EACH = 0, 1
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -70,10 +79,10 @@ class Split:
         picture_HW3, masks_NHW = draw(clip.scene, parts)
         return Case(clip=clip, picture_HW3=picture_HW3, masks_NHW=masks_NHW)
 
-    def roll_call(self, head: Head) -> list[tuple[Heard, NDArray[np.float32]]]:
+    def one_of_each_class(self, head: Head) -> list[tuple[AudioEvent, NDArray[np.float32]]]:
         """Return every class once, heard in a room: what belongs to no picture, and to all."""
-        parts, random = library(held_out=True), self._random(_ROLL, len(head), 0)
-        calls = [hear(random, parts, head, name, self.samples) for name in CLASSES]
+        parts, random = library(held_out=True), self._random(_ONE_OF_EACH, len(head), 0)
+        calls = [place_event(random, parts, head, name, self.samples) for name in CLASSES]
         return [(event, wave_S + room(random, self.samples)) for event, wave_S in calls]
 
     def _random(self, *key: int) -> np.random.Generator:

@@ -16,9 +16,9 @@ from denseav.export.runtime.bundle import demo_folder, open_bundle
 from denseav.models import save
 from denseav.train.cli.eval import main
 from denseav.train.errors import DataError
-from denseav.train.eval.exported_model import Calibration, open_subject
-from denseav.train.eval.world import listener
-from denseav.train.eval.world.listener import make_listener
+from denseav.train.eval.exported_model import Calibration, open_model
+from denseav.train.eval.world import evaluator
+from denseav.train.eval.world.evaluator import make_evaluator
 from denseav.train.eval.world.report import Report
 from denseav.train.eval.world.run import evaluate_world
 from denseav.train.eval.world.split import Split
@@ -55,7 +55,7 @@ def oracle() -> Oracle:
 
 @pytest.fixture(scope="module")
 def perfect(oracle: Oracle) -> Report:
-    return evaluate_world(make_listener(oracle, SPLIT), CLIPS, HALF, track)
+    return evaluate_world(make_evaluator(oracle, SPLIT), CLIPS, HALF, track)
 
 
 @pytest.fixture(scope="module")
@@ -103,12 +103,12 @@ def test_maps_that_do_not_know_which_thing_is_meant_are_worse(perfect: Report) -
 
 def test_chance_is_the_share_of_the_picture_that_the_thing_fills(perfect: Report) -> None:
     cases = [SPLIT.case("sound", number) for number in range(CLIPS)]
-    share = np.mean([case.truth(case.clip.heard[0].name).mean() for case in cases])
+    share = np.mean([case.truth(case.clip.events[0].name).mean() for case in cases])
     assert figures(perfect)["sound prompted", "pointing", "chance"] == pytest.approx(100 * share)
 
 
 def test_who_guesses_is_near_chance() -> None:
-    found = figures(evaluate_world(make_listener(Guesser(), SPLIT), 30, HALF, track))
+    found = figures(evaluate_world(make_evaluator(Guesser(), SPLIT), 30, HALF, track))
     for data in ("sound prompted", "speech prompted"):
         chance = found[data, "pointing", "chance"]
         assert abs(found[data, "pointing", "own head"] - chance) < 15
@@ -123,16 +123,16 @@ def test_who_guesses_is_near_chance() -> None:
 def test_heads_of_other_names_are_known_by_what_they_answer_to(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(listener, "ASIDE_CLIPS", 3)
+    monkeypatch.setattr(evaluator, "RESERVED_CLIPS", 3)
     unnamed = Oracle(SPLIT, 0, heads=("a", "b"), aside=3)
-    assert make_listener(unnamed, SPLIT).own == {"speech": 0, "sound": 1}
+    assert make_evaluator(unnamed, SPLIT).own == {"speech": 0, "sound": 1}
 
 
 def test_a_split_follows_from_its_seed_and_clips_from_their_numbers() -> None:
     one, same = SPLIT.case("both", 4), Split(seed=5, size=SIZE, samples=SAMPLES).case("both", 4)
     assert one.picture_HW3.tobytes() == same.picture_HW3.tobytes()
     assert one.clip.wave_S.tobytes() == same.clip.wave_S.tobytes()
-    assert one.clip.heard == same.clip.heard
+    assert one.clip.events == same.clip.events
     for other in (Split(seed=6, size=SIZE, samples=SAMPLES).case("both", 4), SPLIT.case("both", 5)):
         assert other.picture_HW3.tobytes() != one.picture_HW3.tobytes()
         assert other.clip.wave_S.tobytes() != one.clip.wave_S.tobytes()
@@ -140,7 +140,7 @@ def test_a_split_follows_from_its_seed_and_clips_from_their_numbers() -> None:
 
 def test_every_class_is_called_once() -> None:
     for head in ("sound", "speech"):
-        events = [event for event, _ in SPLIT.roll_call(head)]
+        events = [event for event, _ in SPLIT.one_of_each_class(head)]
         assert tuple(event.name for event in events) == CLASSES
         assert {event.head for event in events} == {head}
 
@@ -220,12 +220,12 @@ def test_a_checkpoint_has_no_thresholds_and_the_report_says_so(
 
 
 def test_a_bundle_and_its_source_protocol_agree_on_shapes() -> None:
-    subject = open_subject("demo", "cpu")
-    source = subject.source
+    opened = open_model("demo", "cpu")
+    model = opened.model
     image = open_bundle(demo_folder()).manifest.image
-    seen = source.picture(np.zeros((*source.frame_size, 3), np.uint8))
-    heard = source.sound(np.ones(source.window_samples, np.float32))
-    volumes = source.volumes([heard, heard], [seen])
+    seen = model.encode_image(np.zeros((*model.frame_size, 3), np.uint8))
+    heard = model.encode_audio(np.ones(model.window_samples, np.float32))
+    volumes = model.volumes([heard, heard], [seen])
     assert volumes.shape == (2, 1, 2, 11, image.grid_height, image.grid_width)
     assert torch.equal(volumes[0], volumes[1])
     assert volumes.isfinite().all()

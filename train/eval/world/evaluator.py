@@ -14,62 +14,60 @@ from torch import Tensor
 
 from denseav.models.similarity import aggregate
 from denseav.train.eval.heatmaps import MISA
-from denseav.train.eval.model import Features, Source
+from denseav.train.eval.model import EvalModel, Features
 from denseav.train.eval.world.split import Case, Split
 from denseav.train.metrics.localization import Mask
 from denseav.train.metrics.segmentation import time_mean, to_pixels, word_tokens
-from denseav.train.world.clips import RATE_HZ, Head, Heard
+from denseav.train.world.clips import RATE_HZ, AudioEvent, Head
 
 HEADS: tuple[Head, ...] = ("sound", "speech")
-ASIDE = 10**9
+RESERVED = 10**9
 """The number of the first clip that is set aside to learn what heads answer to."""
-ASIDE_CLIPS = 24
+RESERVED_CLIPS = 24
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Listener:
+class WorldEvaluator:
     """A source, what it hears, and which head is whose."""
 
-    source: Source
+    model: EvalModel
     split: Split
     own: Mapping[Head, int]
 
-    def look(self, case: Case) -> tuple[Features, Tensor]:
+    def encode(self, case: Case) -> tuple[Features, Tensor]:
         """Return a picture's features and its volume [K, T, h, w] with the clip's sound."""
-        seen = self.source.picture(case.picture_HW3)
-        heard = self.source.sound(case.clip.wave_S)
-        return seen, self.source.volumes([heard], [seen])[0, 0].cpu()
+        seen = self.model.encode_image(case.picture_HW3)
+        heard = self.model.encode_audio(case.clip.wave_S)
+        return seen, self.model.volumes([heard], [seen])[0, 0].cpu()
 
-    def heard(self, event: Heard, tokens: int) -> Tensor:
+    def tokens_of(self, event: AudioEvent, tokens: int) -> Tensor:
         """Return in which of all tokens a thing is heard, bool [T]."""
         span_s = event.start_s, event.stop_s
         return word_tokens(span_s, self.split.samples / RATE_HZ, tokens, margin_s=0.0)[0]
 
-    def word(self, span_s: tuple[float, float], tokens: int) -> Tensor:
+    def tokens_of_word(self, span_s: tuple[float, float], tokens: int) -> Tensor:
         """Return in which of all tokens a word counts, bool [T]: 0.2 s before and after it too."""
         return word_tokens(span_s, self.split.samples / RATE_HZ, tokens)[0]
 
-    def map(self, volume_THW: Tensor, event: Heard) -> Tensor:
+    def heatmap(self, volume_THW: Tensor, event: AudioEvent) -> Tensor:
         """Return the map [h, w] while a thing is heard."""
-        mask_T = self.heard(event, len(volume_THW))
+        mask_T = self.tokens_of(event, len(volume_THW))
         return time_mean(volume_THW[None], mask_T[None])[0]
 
-    def similarity(self, volume_KTHW: Tensor, event: Heard) -> Tensor:
+    def similarity(self, volume_KTHW: Tensor, event: AudioEvent) -> Tensor:
         """Return each head's similarity [K] while a thing is heard."""
-        mask_T = self.heard(event, volume_KTHW.shape[1])
+        mask_T = self.tokens_of(event, volume_KTHW.shape[1])
         return aggregate(volume_KTHW[None], mask_T[None], MISA, join_heads=False)[0]
 
 
-def make_listener(source: Source, split: Split) -> Listener:
+def make_evaluator(model: EvalModel, split: Split) -> WorldEvaluator:
     """Return a listener that knows which head is whose."""
-    own: dict[Head, int] = {
-        head: source.heads.index(head) for head in HEADS if head in source.heads
-    }
+    own: dict[Head, int] = {head: model.heads.index(head) for head in HEADS if head in model.heads}
     if len(own) == len(HEADS):
-        return Listener(source=source, split=split, own=own)
-    aside = Listener(source=source, split=split, own={})
-    own = preferred(_aside(aside, "sound"), _aside(aside, "speech"))
-    return Listener(source=source, split=split, own=own)
+        return WorldEvaluator(model=model, split=split, own=own)
+    aside = WorldEvaluator(model=model, split=split, own={})
+    own = preferred(_reserved(aside, "sound"), _reserved(aside, "speech"))
+    return WorldEvaluator(model=model, split=split, own=own)
 
 
 def preferred(sound_NK: Tensor, speech_NK: Tensor) -> dict[Head, int]:
@@ -85,8 +83,8 @@ def points(heat_hw: Tensor, truth_HW: Mask) -> bool:
     return bool(truth_HW.flat[int(to_pixels(heat_hw[None], size)[0].argmax())])
 
 
-def _aside(listener: Listener, head: Head) -> Tensor:
-    cases = [listener.split.case(head, ASIDE + number) for number in range(ASIDE_CLIPS)]
+def _reserved(evaluator: WorldEvaluator, head: Head) -> Tensor:
+    cases = [evaluator.split.case(head, RESERVED + number) for number in range(RESERVED_CLIPS)]
     return torch.stack(
-        [listener.similarity(listener.look(case)[1], case.clip.heard[0]) for case in cases]
+        [evaluator.similarity(evaluator.encode(case)[1], case.clip.events[0]) for case in cases]
     )
