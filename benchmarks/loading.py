@@ -22,8 +22,9 @@ import torch
 from numpy.random import Generator
 from PIL import Image
 
+from denseav.models.audio_encoder import SAMPLE_RATE_HZ as RATE_HZ
 from denseav.train.data.dataset import DataSettings, Mixing
-from denseav.train.data.decode import RATE_HZ, flac
+from denseav.train.data.decode import flac
 from denseav.train.data.loader import make_loader
 from denseav.train.data.shards import Clip, Shards, save_clips
 

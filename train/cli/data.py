@@ -1,9 +1,9 @@
 """`denseav-data`: parse, list, prepare, say what came of it."""
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from rich.console import Console
 from rich.progress import (
@@ -16,9 +16,11 @@ from rich.progress import (
 )
 
 from denseav.train.cli.world import add_commands
+from denseav.train.data.decode import Channels
 from denseav.train.data.prepare import prepare
 from denseav.train.data.shards import KINDS
 from denseav.train.data.source_lists import list_items
+from denseav.train.data.workers import usable_cores
 from denseav.train.errors import DataError
 
 _SOURCES = """\
@@ -67,9 +69,16 @@ def _parser() -> argparse.ArgumentParser:
         "unknown for videos",
     )
     command.add_argument(
+        "--channels",
+        choices=get_args(Channels),
+        default="mean",
+        help="what is taken of recordings with several: their mean, as live, or the first, as in "
+        "the released training; default: %(default)s",
+    )
+    command.add_argument(
         "--jobs",
         type=_positive,
-        default=len(os.sched_getaffinity(0)),
+        default=usable_cores(),
         metavar="N",
         help="processes that read and encode; default: one for every core (%(default)s)",
     )
@@ -86,7 +95,7 @@ def _positive(text: str) -> int:
 
 
 def _prepare(options: argparse.Namespace, console: Console) -> None:
-    items = list_items(options.source, options.kind)
+    items = list_items(options.source, options.kind, options.channels)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

@@ -5,20 +5,21 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from rich.console import Console
 from rich.progress import track as rich_track
 
 from denseav.models import CheckpointError, DenseAV, load
+from denseav.train.data.decode import Channels
 from denseav.train.errors import DataError
 from denseav.train.eval import public_sets
 from denseav.train.eval.evaluate import RETRIEVAL_ITEMS, Variants, audible, evaluate, subset
 from denseav.train.eval.exported_model import DEMO
 from denseav.train.eval.from_shards import shards
 from denseav.train.eval.heatmaps import TOTAL, T
-from denseav.train.eval.items import EvalSet, own_folder, with_files
+from denseav.train.eval.items import EvalSet, own_folder, with_channels, with_files
 from denseav.train.eval.model import TorchModel
 from denseav.train.eval.negative_audio import SEEDS
 from denseav.train.eval.report import Row, tables, write_json
@@ -37,7 +38,15 @@ LAYOUTS: Mapping[str, tuple[Layout, str]] = {
     "items": (own_folder, "a folder of your own with items.csv: whatever its columns allow"),
 }
 
-OF_DATA = ("shards", "allow-missing", "retrieval-items", "mixed", "snr", "negative-audio")
+OF_DATA = (
+    "shards",
+    "allow-missing",
+    "channels",
+    "retrieval-items",
+    "mixed",
+    "snr",
+    "negative-audio",
+)
 OF_WORLD = ("seed", "model", "clips")
 
 UNTRAINED = " (UNTRAINED: random weights)"
@@ -102,6 +111,13 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="leave items out whose files are not there, or "
         "which are silent so that nothing can be mixed with them",
+    )
+    parser.add_argument(
+        "--channels",
+        choices=get_args(Channels),
+        default="mean",
+        help="what is taken of audio with several: their mean, as in training and live, or the "
+        "first, as in the released evaluation; default: %(default)s",
     )
     parser.add_argument(
         "--retrieval-items",
@@ -189,7 +205,12 @@ def _data(options: argparse.Namespace, unpacked: Path) -> list[EvalSet]:
         into = unpacked / str(number)
         into.mkdir()
         found += shards(folder, into, count)
-    sets = [subset(with_files(data, allow_missing=options.allow_missing), count) for data in found]
+    sets = [
+        with_channels(
+            subset(with_files(data, allow_missing=options.allow_missing), count), options.channels
+        )
+        for data in found
+    ]
     names = [data.name for data in sets]
     if len(set(names)) < len(names):
         raise DataError(f"two data sets have one name, {', '.join(names)}; rename a folder")
@@ -251,6 +272,7 @@ def _about(options: argparse.Namespace, model: DenseAV, sets: Sequence[EvalSet])
         "model": model.config.name,
         "trained": model.config.trained,
         "heads": model.config.heads,
+        "channels": options.channels,
         "mixed": options.mixed,
         "negative_audio_seeds": SEEDS if options.negative_audio else [],
         "sets": [

@@ -60,7 +60,8 @@ class Pictures:
     def __call__(self, picture: Image.Image, random: Generator) -> Tensor:
         """Return float32 [3, size, size], normalised by ImageNet's mean and deviation."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(random.integers(2**62)))
+            # The CPU's generator alone: `torch.manual_seed` would seed the GPUs', and dropout.
+            torch.default_generator.manual_seed(int(random.integers(2**62)))
             image_3HW: Tensor = self._finish(self._change(picture))
         return image_3HW
 

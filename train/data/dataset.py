@@ -12,7 +12,9 @@ DataError            the settings or the shards cannot be used
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 from numpy.random import Generator
@@ -20,12 +22,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from denseav.train.data.augment import mix
-from denseav.train.data.example import Augmentation, Example, ExampleMaker
+from denseav.train.data.example import Augmentation, DrawOther, Example, ExampleMaker
 from denseav.train.data.sampler import ClipIndex
 from denseav.train.data.shards import Clip, DamagedClip, Shards
 from denseav.train.errors import DataError
 
 _log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 TRIES = 20
 """How many clips in a row may be damaged before the run stops."""
@@ -136,8 +140,7 @@ class ClipDataset(Dataset[Sample]):
     def _example(self, shards: Shards, number: int, random: Generator) -> Example:
         for _ in range(TRIES):
             try:
-                clip = shards.clip(number)
-                return self._maker.make(clip, lambda: self._whole(shards, random), random)
+                return self._maker.make(shards.clip(number), self._drawing(shards, random), random)
             except DamagedClip as damage:
                 self._warn(shards, str(damage))
             except (ValueError, OSError) as error:
@@ -148,13 +151,19 @@ class ClipDataset(Dataset[Sample]):
             "make it again with: denseav-data prepare"
         )
 
-    def _whole(self, shards: Shards, random: Generator) -> Clip:
-        for _ in range(TRIES):
-            try:
-                return shards.clip(int(random.integers(shards.clips)))
-            except DamagedClip as damage:
-                self._warn(shards, str(damage))
-        raise DamagedClip("many shards")
+    def _drawing(self, shards: Shards, random: Generator) -> DrawOther:
+        def draw_other(use: Callable[[Clip], T]) -> T:
+            for _ in range(TRIES):
+                number = int(random.integers(shards.clips))
+                try:
+                    return use(shards.clip(number))
+                except DamagedClip as damage:
+                    self._warn(shards, str(damage))
+                except (ValueError, OSError) as error:
+                    self._warn(shards, f"clip {number}: {error}")
+            raise DamagedClip("many shards")
+
+        return draw_other
 
     def _warn(self, shards: Shards, what: str) -> None:
         if what not in self._reported:

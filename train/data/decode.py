@@ -1,7 +1,8 @@
 """Reads what people have, pictures, sound and video of any format, a piece at a time.
 
-Files enter, JPEG files and waves leave. Sound is mixed to one channel and resampled to 16 kHz,
-as the live runtime does it. At most ten seconds of a video are held at once.
+Files enter, JPEG files and waves leave. Of audio's channels the mean is taken, or the first, and it
+is resampled to 16 kHz as the live runtime does it; evaluation takes it as recorded
+(`read_recorded`). At most ten seconds of a video are held at once.
 
 Axes: S samples, C channels.
 
@@ -14,7 +15,7 @@ import io
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import av
 import numpy as np
@@ -23,7 +24,8 @@ import soxr
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-RATE_HZ = 16_000
+from denseav.models.audio_encoder import SAMPLE_RATE_HZ
+
 FRAME_SIDE = 256
 """Stored pictures are scaled down to this short side, in pixels: a crop of 224 with room."""
 
@@ -38,6 +40,8 @@ _JPEG_QUALITY = 90
 _FAULTS = (av.error.FFmpegError, OSError, ValueError)
 
 Samples = NDArray[np.float32]
+Channels = Literal["mean", "first"]
+"""What is taken of a recording's channels: the mean, as live; or the first, as released."""
 
 
 class UnreadableError(Exception):
@@ -59,7 +63,7 @@ def flac(wave_S: Samples) -> bytes:
     """Return a wave at 16 kHz as a FLAC file of 16 bit; what is louder than full is clipped."""
     file = io.BytesIO()
     limited_S = np.clip(wave_S, -1, 1)
-    soundfile.write(file, limited_S, RATE_HZ, format="FLAC", subtype="PCM_16")
+    soundfile.write(file, limited_S, SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16")
     return file.getvalue()
 
 
@@ -80,7 +84,7 @@ def read_picture(path: Path) -> bytes:
         raise UnreadableError(f"{path} cannot be read as a picture ({error})") from None
 
 
-def read_sound(path: Path) -> Samples:
+def read_sound(path: Path, channels: Channels = "mean") -> Samples:
     """Return the sound of a file, its first minute at most, mono at 16 kHz.
 
     Raises
@@ -89,14 +93,31 @@ def read_sound(path: Path) -> Samples:
         When it is missing, cannot be decoded, or has no sound.
     """
     with _opened(path) as container:
-        minute = next(_pieces(_sound_parts(container, path), LONGEST_S * RATE_HZ), None)
-    if minute is None:
+        return _first_minute(_sound_parts(container, path, channels), SAMPLE_RATE_HZ, path)
+
+
+def read_recorded(path: Path, channels: Channels = "mean") -> tuple[Samples, int]:
+    """Return the sound of a file, its first minute at most, mono, and its own rate in hertz.
+
+    Raises
+    ------
+    UnreadableError
+        When it is missing, cannot be decoded, or has no sound.
+    """
+    with _opened(path) as container:
+        rate_hz, parts = _recorded_parts(container, path, channels)
+        return _first_minute(parts, rate_hz, path), rate_hz
+
+
+def _first_minute(parts: Iterator[Samples], rate_hz: int, path: Path) -> Samples:
+    minute_S = next(_pieces(parts, LONGEST_S * rate_hz), None)
+    if minute_S is None:
         raise UnreadableError(f"{path} has no sound")
-    return minute
+    return minute_S
 
 
 def cut_video(
-    path: Path, piece_s: float, frames_each: int
+    path: Path, piece_s: float, frames_each: int, channels: Channels = "mean"
 ) -> Iterator[tuple[list[bytes], Samples]]:
     """Yield a video in pieces, each its pictures, evenly spaced, and its sound.
 
@@ -107,6 +128,7 @@ def cut_video(
     path : a video with sound.
     piece_s : length of a piece, in seconds.
     frames_each : pictures of a whole piece.
+    channels : what is taken of the sound's channels.
 
     Raises
     ------
@@ -115,10 +137,11 @@ def cut_video(
     """
     with _opened(path) as sound_of, _opened(path) as pictures_of:
         step_s = piece_s / frames_each
-        pieces = _pieces(_sound_parts(sound_of, path), round(piece_s * RATE_HZ))
+        parts = _sound_parts(sound_of, path, channels)
+        pieces = _pieces(parts, round(piece_s * SAMPLE_RATE_HZ))
         pictures = _pictures(pictures_of, path)
         for index, wave_S in enumerate(pieces):
-            count = max(1, min(frames_each, round(len(wave_S) / RATE_HZ / step_s)))
+            count = max(1, min(frames_each, round(len(wave_S) / SAMPLE_RATE_HZ / step_s)))
             times = [index * piece_s + (place + 0.5) * step_s for place in range(count)]
             frames = [file for time_s in times if (file := _picture_at(pictures, time_s))]
             if frames:
@@ -169,17 +192,36 @@ def _picture_at(pictures: Iterator[tuple[float, av.VideoFrame]], time_s: float) 
     return None
 
 
-def _sound_parts(container: Any, path: Path) -> Iterator[Samples]:
-    """Yield the sound from the file's start on; holes in its time are filled with silence."""
+def _sound_parts(container: Any, path: Path, channels: Channels) -> Iterator[Samples]:
+    """Yield the sound from the file's start on, at 16 kHz."""
+    rate_hz, parts = _recorded_parts(container, path, channels)
+    with _decoding(path, "sound"):
+        to_16_khz = soxr.ResampleStream(rate_hz, SAMPLE_RATE_HZ, 1, dtype="float32")
+        for block_S in parts:
+            yield to_16_khz.resample_chunk(block_S)
+        yield to_16_khz.resample_chunk(np.zeros(0, np.float32), last=True)
+
+
+def _recorded_parts(
+    container: Any, path: Path, channels: Channels
+) -> tuple[int, Iterator[Samples]]:
     if not container.streams.audio:
         raise UnreadableError(f"{path} has no sound")
-    rate_hz, taken, start_s = container.streams.audio[0].rate, 0, _start_s(container)
+    rate_hz = int(container.streams.audio[0].rate)
+    return rate_hz, _without_holes(container, path, rate_hz, channels)
+
+
+def _without_holes(
+    container: Any, path: Path, rate_hz: int, channels: Channels
+) -> Iterator[Samples]:
+    """Yield the sound as recorded from the file's start on; holes in its time are silent."""
+    taken, start_s = 0, _start_s(container)
     with _decoding(path, "sound"):
         to_float = av.AudioResampler(format="fltp", rate=rate_hz)
-        to_16_khz = soxr.ResampleStream(rate_hz, RATE_HZ, 1, dtype="float32")
         for packed in container.decode(audio=0):
             for frame in to_float.resample(packed):
-                block_S = frame.to_ndarray().mean(axis=0, dtype=np.float32)
+                block_CS = frame.to_ndarray()
+                block_S = block_CS[0] if channels == "first" else block_CS.mean(0, np.float32)
                 hole = (
                     0 if packed.time is None else round((packed.time - start_s) * rate_hz) - taken
                 )
@@ -188,8 +230,7 @@ def _sound_parts(container: Any, path: Path) -> Iterator[Samples]:
                 if hole > rate_hz * HOLE_S:
                     block_S = np.concatenate([np.zeros(hole, np.float32), block_S])
                 taken += len(block_S)
-                yield to_16_khz.resample_chunk(block_S)
-        yield to_16_khz.resample_chunk(np.zeros(0, np.float32), last=True)
+                yield block_S
 
 
 def _start_s(container: Any) -> float:

@@ -13,6 +13,7 @@ ValueError, OSError  a picture or sound cannot be decoded, or there is too littl
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import numpy as np
 import soundfile
@@ -24,6 +25,8 @@ from torch import Tensor
 from denseav.train.data import augment
 from denseav.train.data.decode import LEAST_SAMPLES
 from denseav.train.data.shards import KINDS, Clip
+
+T = TypeVar("T")
 
 WAVE_SAMPLES = 164_200
 """What the network is trained on: 10.2625 s, of which HuBERT makes 512 frames, 56 tokens."""
@@ -63,6 +66,13 @@ class Augmentation:
     pictures: bool = True
 
 
+class DrawOther(Protocol):
+    """Draws another clip of the set and uses it; one that cannot be used, again another."""
+
+    def __call__(self, use: Callable[[Clip], T]) -> T:
+        """Return what `use` makes of a clip; it raises ValueError or OSError of what it cannot."""
+
+
 NO_AUGMENTATION = Augmentation(splice=False, window_share=0, quad_share=0, pictures=False)
 
 
@@ -79,19 +89,19 @@ class ExampleMaker:
         self._changes = changes
         self._fit = augment.Pictures(image_size, changes.pictures)
 
-    def make(self, clip: Clip, draw_other: Callable[[], Clip], random: Generator) -> Example:
+    def make(self, clip: Clip, draw_other: DrawOther, random: Generator) -> Example:
         """Make an example.
 
         Parameters
         ----------
         clip : what it is made from.
-        draw_other : gives a random clip of the same set, for splices and quarters.
+        draw_other : uses a random clip of the same set, for splices and quarters.
         random : all the randomness of this example, but for the choice of others.
 
         Raises
         ------
         ValueError or OSError
-            When a file in a clip cannot be decoded, or holds less than 0.41 s of sound.
+            When a file in `clip` cannot be decoded, or holds less than 0.41 s of sound.
         """
         image_3HW, image_mask_1HW = self._picture(clip, draw_other, random)
         sound_S = decode_sound(clip.audio, 0, WAVE_SAMPLES)
@@ -113,12 +123,12 @@ class ExampleMaker:
         )
 
     def _picture(
-        self, clip: Clip, draw_other: Callable[[], Clip], random: Generator
+        self, clip: Clip, draw_other: DrawOther, random: Generator
     ) -> tuple[Tensor, Tensor]:
         own_3HW = self._one_picture(clip, random)
         if random.random() >= self._changes.quad_share:
             return own_3HW, torch.ones_like(own_3HW[:1])
-        others = [self._one_picture(draw_other(), random) for _ in range(3)]
+        others = [draw_other(lambda other: self._one_picture(other, random)) for _ in range(3)]
         return augment.quad(torch.stack([own_3HW, *others]), random)
 
     def _one_picture(self, clip: Clip, random: Generator) -> Tensor:
@@ -127,16 +137,20 @@ class ExampleMaker:
         return self._fit(decode_picture(clip.frames[index]), random)
 
     def _splice(
-        self, sound_S: Tensor, draw_other: Callable[[], Clip], random: Generator
+        self, sound_S: Tensor, draw_other: DrawOther, random: Generator
     ) -> tuple[Tensor, Tensor]:
         if not self._changes.splice:
             return sound_S, torch.ones_like(sound_S)
-        other = draw_other()
-        samples = sound_samples(other.audio)
-        begin, span, start = augment.draw_splice(len(sound_S), samples, random)
-        if not span:
+
+        def cut(other: Clip) -> tuple[Tensor, int]:
+            samples = sound_samples(other.audio)
+            begin, span, start = augment.draw_splice(len(sound_S), samples, random)
+            return decode_sound(other.audio, begin, span) if span else sound_S[:0], start
+
+        other_S, start = draw_other(cut)
+        if not len(other_S):
             return sound_S, torch.ones_like(sound_S)
-        return augment.splice(sound_S, decode_sound(other.audio, begin, span), start)
+        return augment.splice(sound_S, other_S, start)
 
 
 def decode_picture(file: bytes) -> Image.Image:

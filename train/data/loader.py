@@ -22,6 +22,7 @@ from denseav.train.data.batch import Batch
 from denseav.train.data.dataset import ClipDataset, DataSettings, Sample
 from denseav.train.data.example import Example
 from denseav.train.data.sampler import ClipSampler
+from denseav.train.data.workers import usable_cores, worker_context
 from denseav.train.errors import DataError
 
 
@@ -30,7 +31,7 @@ class Loader:
 
     def __init__(self, samples: ClipDataset, order: ClipSampler, workers: int) -> None:
         self._dataset, self._sampler = samples, order
-        self._workers = min(workers, len(os.sched_getaffinity(0)))
+        self._workers = min(workers, usable_cores())
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield the batches that are left of the epoch, without moving on."""
@@ -59,9 +60,7 @@ class Loader:
         self._sampler.load_state_dict(state)
 
     def _loading(self) -> Iterator[Batch]:
-        context = multiprocessing.get_context("forkserver") if self._workers else None
-        if context:
-            context.set_forkserver_preload([__name__])
+        context = worker_context(__name__) if self._workers else None
         loading: Iterable[Batch] = DataLoader(
             self._dataset,
             batch_sampler=self._sampler.batches(),

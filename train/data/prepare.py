@@ -16,6 +16,7 @@ import json
 import multiprocessing
 import shutil
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -25,9 +26,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from denseav.models.audio_encoder import SAMPLE_RATE_HZ
 from denseav.train.data.decode import (
     LEAST_SAMPLES,
-    RATE_HZ,
     UnreadableError,
     cut_video,
     flac,
@@ -35,7 +36,8 @@ from denseav.train.data.decode import (
     read_sound,
 )
 from denseav.train.data.shards import Clip, close_shards, count_closed, write_json, write_shards
-from denseav.train.data.source_lists import FRAMES, Item
+from denseav.train.data.source_lists import FRAMES, Item, readable
+from denseav.train.data.workers import worker_context
 from denseav.train.errors import DataError
 
 PART_ITEMS = 64
@@ -77,11 +79,14 @@ def prepare(
     if count_closed(out):
         advance(len(items))
         return _summary(out, skipped_list)
+    (out / _PARTS).mkdir(exist_ok=True)
     parts = [items[at : at + PART_ITEMS] for at in range(0, len(items), PART_ITEMS)]
     _run(parts, out, jobs, advance)
     records = [json.loads(_record_path(out, number).read_text()) for number in range(len(parts))]
-    lines = [f"{key}\t{reason}\n" for record in records for key, reason in record["skipped"]]
-    skipped_list.write_text("".join(lines))
+    lines = [
+        f"{key}\t{readable(reason)}\n" for record in records for key, reason in record["skipped"]
+    ]
+    skipped_list.write_text("".join(lines), encoding="utf-8")
     if not any(record["index"]["chunks"] for record in records):
         raise DataError(f"nothing was usable; {skipped_list} has the reasons: {lines[0].strip()}")
     close_shards(out, [record["index"] for record in records])
@@ -92,24 +97,27 @@ def prepare(
 def _summary(out: Path, skipped_list: Path) -> Prepared:
     return Prepared(
         clips=count_closed(out),
-        skipped=len(skipped_list.read_text().splitlines()),
+        skipped=skipped_list.read_text(encoding="utf-8").count("\n"),
         skipped_list=skipped_list,
     )
 
 
 def _claim(items: Sequence[Item], out: Path) -> None:
-    digest = hashlib.sha256("\n".join(f"{item.kind} {item.key}" for item in items).encode())
+    digest = hashlib.sha256("\n".join(map(_claimed, items)).encode())
     plan = {"items": len(items), "sha256": digest.hexdigest()}
     try:
         out.mkdir(parents=True, exist_ok=True)
         if not any(out.iterdir()):
             write_json(out / _PLAN, plan)
         begun = json.loads((out / _PLAN).read_text()) if (out / _PLAN).exists() else None
-        (out / _PARTS).mkdir(exist_ok=True)
     except OSError as error:
         raise DataError(f"cannot write to {out} ({error.strerror}); choose another --out") from None
     if begun != plan:
         raise DataError(f"{out} holds something else, or other items' shards; choose another --out")
+
+
+def _claimed(item: Item) -> str:
+    return f"{item.kind} {item.key}" + ("" if item.channels == "mean" else " of the first channel")
 
 
 def _run(
@@ -137,8 +145,7 @@ def _run_once(
     left: dict[int, Sequence[Item]], out: Path, jobs: int, advance: Callable[[int], None]
 ) -> None:
     """Make parts, and take those that are done out of what is left."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    context = worker_context(__name__)
     pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_ignore_interrupt)
     try:
         numbers = {
@@ -196,8 +203,11 @@ def _clips(items: Sequence[Item], skipped: list[tuple[str, str]]) -> Iterator[Cl
 
 def _clips_apart(items: Sequence[Item], skipped: list[tuple[str, str]]) -> Iterator[Clip]:
     """Read in a process of its own, and go on in another after an item that ends it."""
-    # A worker has one thread, so that it may fork: a hundred times as fast as a fork server.
-    context = multiprocessing.get_context("fork")
+    if sys.platform == "linux":
+        # A worker has one thread, so that it may fork: a hundred times as fast as a fork server.
+        context = multiprocessing.get_context("fork")
+    else:
+        context = multiprocessing.get_context("spawn")
     left = list(items)
     while left:
         receiver, sender = context.Pipe(duplex=False)
@@ -238,15 +248,17 @@ def _of_pictures(item: Item) -> list[Clip]:
     there = [path for path in item.pictures if path.exists()]
     if not there:
         raise UnreadableError(f"{item.pictures[0]} is missing")
-    wave_S = read_sound(item.sound)
+    wave_S = read_sound(item.sound, item.channels)
     if len(wave_S) < LEAST_SAMPLES:
-        raise UnreadableError(f"{item.sound} has only {len(wave_S) / RATE_HZ:.2f} s of sound")
+        raise UnreadableError(
+            f"{item.sound} has only {len(wave_S) / SAMPLE_RATE_HZ:.2f} s of sound"
+        )
     frames = tuple(read_picture(path) for path in there)
     return [Clip(key=item.key, kind=item.kind, frames=frames, audio=flac(wave_S), notes=item.notes)]
 
 
 def _of_video(item: Item) -> Iterator[Clip]:
-    pieces: Any = cut_video(item.sound, PIECE_S, FRAMES)
+    pieces: Any = cut_video(item.sound, PIECE_S, FRAMES, item.channels)
     found = False
     for index, (frames, wave_S) in enumerate(pieces):
         if len(wave_S) >= LEAST_SAMPLES:

@@ -17,10 +17,11 @@ DataError            the list cannot be read, or lists nothing
 import csv
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from denseav.train.data.decode import Channels
 from denseav.train.errors import DataError
 
 VIDEO_SUFFIXES = frozenset(
@@ -41,6 +42,7 @@ class Item:
     sound : an audio file, or the video.
     pictures : those of them that exist are used, one at least; empty for a video.
     notes : what the list says of it.
+    channels : what is taken of the sound's channels.
     """
 
     key: str
@@ -48,15 +50,17 @@ class Item:
     sound: Path
     pictures: tuple[Path, ...] = ()
     notes: dict[str, Any] = field(default_factory=dict)
+    channels: Channels = "mean"
 
 
-def list_items(source: Path, kind: str | None = None) -> list[Item]:
+def list_items(source: Path, kind: str | None = None, channels: Channels = "mean") -> list[Item]:
     """List a source, in an order that does not change.
 
     Parameters
     ----------
     source : a folder of videos, a PlacesAudio .json or an AudioSet .csv.
     kind : of all items; None for what the layout promises.
+    channels : what is taken of recordings with several.
 
     Raises
     ------
@@ -77,7 +81,19 @@ def list_items(source: Path, kind: str | None = None) -> list[Item]:
         raise DataError(
             f"{source} holds no clip; give a folder with videos, or a list with entries"
         )
-    return items
+    return [replace(item, key=readable(item.key), channels=channels) for item in items]
+
+
+def readable(text: str) -> str:
+    """Return a text in one printable line; no two texts become one.
+
+    Backslashes are doubled; what cannot be printed, such as line feeds, and bytes of a name that
+    are no UTF-8, are written as Python escapes them.
+    """
+    return "".join(
+        char if char.isprintable() and char != "\\" else char.encode("unicode_escape").decode()
+        for char in text
+    )
 
 
 def audioset_ids(rows: Sequence[Mapping[str, str]]) -> list[str]:

@@ -152,7 +152,7 @@ def _audio_variants(
 ) -> Iterator[tuple[str, LoadAudio]]:
     window_samples = model.window_samples
     if not data.overlaid_by:
-        yield "clean", lambda item: place(read_wave(item.audio), window_samples)
+        yield "clean", lambda item: place(read_wave(item), window_samples)
     partners = _partners(data, sets, variants, window_samples)
     for snr_db in variants.snrs_db if partners else ():
         yield f"mixed {snr_db:+g} dB", _mixed(partners, snr_db, window_samples)
@@ -161,7 +161,7 @@ def _audio_variants(
 def _mixed(partners: Partners, snr_db: float, window_samples: int) -> LoadAudio:
     def load_audio(item: Item) -> tuple[Wave, int]:
         other, gain_db = partners[item.key]
-        waves = read_wave(item.audio), read_wave(other.audio)
+        waves = read_wave(item), read_wave(other)
         return mix(*waves, gain_db - snr_db, window_samples)
 
     return load_audio

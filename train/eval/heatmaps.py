@@ -13,13 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from denseav.models.audio_encoder import SAMPLE_RATE_HZ
 from denseav.models.config import Aggregation
 from denseav.models.similarity import aggregate
 from denseav.train.errors import DataError
 from denseav.train.eval.items import EvalSet, Item, listed
 from denseav.train.eval.mixtures import Wave
 from denseav.train.eval.model import EvalModel, Features, token_mask
-from denseav.train.eval.read import RATE_HZ, read_picture, read_truth
+from denseav.train.eval.read import read_picture, read_truth
 from denseav.train.metrics.localization import Mask
 from denseav.train.metrics.segmentation import time_mean, word_tokens
 
@@ -93,15 +94,19 @@ def heat(
     Parameters
     ----------
     samples
-        How many samples of the window are heard; tokens after them do not count.
+        How many samples of the window are audible; tokens after them do not count, and are zero
+        where a word's span has them.
     item
         Says when its word is heard, if only that is to count.
     """
     volume_KTHW = model.volumes([heard], [seen])[0, 0]
     tokens = volume_KTHW.shape[1]
-    mask_T, cut = token_mask(samples, model.window_samples, tokens), False
+    audible_T = token_mask(samples, model.window_samples, tokens)
+    mask_T, cut = audible_T, False
     if item.word_s is not None:
-        mask_T, cut = word_tokens(item.word_s, model.window_samples / RATE_HZ, tokens)
+        mask_T, cut = word_tokens(item.word_s, model.window_samples / SAMPLE_RATE_HZ, tokens)
+    # A word's tokens after the audio's end count as zero: released volumes are masked first.
+    volume_KTHW = volume_KTHW * audible_T.to(volume_KTHW.device)[:, None, None]
     variants_VTHW = torch.cat((volume_KTHW.amax(dim=0, keepdim=True), volume_KTHW))
     mask_VT = mask_T.to(volume_KTHW.device).expand(len(variants_VTHW), -1)
     return time_mean(variants_VTHW, mask_VT).cpu().numpy(), cut

@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
+from denseav.train.data.decode import Channels
 from denseav.train.errors import DataError
 
 Kind = Literal["speech", "sound"]
@@ -50,6 +51,7 @@ class Item:
     mask : a picture, white where the item is to be found.
     boxes : where it is to be found: left, top, right, bottom, fractions of the picture.
     word_s : when the word is heard; None is the whole sound.
+    channels : what is taken of the audio's channels.
     """
 
     key: str
@@ -62,6 +64,7 @@ class Item:
     mask: Path | None = None
     boxes: tuple[Box, ...] = ()
     word_s: tuple[float, float] | None = None
+    channels: Channels = "mean"
 
     def files(self) -> Iterator[Path]:
         """Yield all files of the item."""
@@ -148,6 +151,11 @@ def with_files(data: EvalSet, *, allow_missing: bool) -> EvalSet:
     if not items:
         raise DataError(f"{data.name} holds no items to evaluate; check the folder's layout")
     return replace(data, items=items, missing=tuple(missing))
+
+
+def with_channels(data: EvalSet, channels: Channels) -> EvalSet:
+    """Return a set of whose audio these channels are taken."""
+    return replace(data, items=tuple(replace(item, channels=channels) for item in data.items))
 
 
 def listed(names: Sequence[object]) -> str:

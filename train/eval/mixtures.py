@@ -146,7 +146,7 @@ def read_pairs(path: Path, items: Iterable[Item], pool: Iterable[Item]) -> list[
 
 def loudness(item: Item, window_samples: int) -> float:
     """Return the root mean square of what is heard of an item in a window."""
-    wave_S = read_wave(item.audio)[:window_samples]
+    wave_S = read_wave(item)[:window_samples]
     return float(np.sqrt(np.mean(np.square(wave_S, dtype=np.float64))))
 
 

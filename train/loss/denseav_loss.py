@@ -4,6 +4,7 @@ It holds no weights, and runs the network through `learner.Encode` alone.
 b clips of one process, A of all, V images of one, K heads, C channels, T tokens, S samples.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +19,14 @@ from denseav.train.loss.learner import Encode, Features
 from denseav.train.loss.pooling import AUDIBLE, summed, token_mask
 
 _KINDS = {"speech": SPEECH, "sound": SOUND}
+
+CONTRASTS = (
+    "correspondence_sound",
+    "correspondence_speech",
+    "separation_sound",
+    "separation_speech",
+)
+"""The terms of mix-and-separate that have the weight `contrast`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,11 +62,18 @@ class Weights:
         scaled = {name: share * weight for name, weight in vars(self).items()}
         return Weights(**scaled | {"contrast": self.contrast})
 
-    def total(self, terms: dict[str, Tensor]) -> Tensor:
-        """Return the weighted sum; terms without a weight of their own are contrasts."""
-        weights = vars(self)
-        weighted = [weights.get(name, self.contrast) * term for name, term in terms.items()]
-        return torch.stack(weighted).sum()
+    def total(self, terms: Mapping[str, Tensor]) -> Tensor:
+        """Return the weighted sum.
+
+        Raises
+        ------
+        ValueError
+            When a term has no weight.
+        """
+        weights = vars(self) | dict.fromkeys(CONTRASTS, self.contrast)
+        if unknown := sorted(terms.keys() - weights.keys()):
+            raise ValueError(f"terms without a weight: {', '.join(unknown)}")
+        return torch.stack([weights[name] * term for name, term in terms.items()]).sum()
 
 
 def denseav_terms(

@@ -68,6 +68,14 @@ def test_pictures_depend_on_the_random_alone() -> None:
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
+def test_pictures_leave_the_gpus_generators_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loaded in the training process, pictures must not decide what dropout draws on a GPU."""
+    seeded: list[int] = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    Pictures(32, augment=True)(noisy(), np.random.default_rng(1))
+    assert not seeded
+
+
 def test_pictures_are_cropped_flipped_and_sometimes_grey() -> None:
     pictures, picture = Pictures(16, augment=True), noisy()
     mean, deviation = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_DEVIATION)

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from denseav.train.data.batch import SOUND, SPEECH, Batch
-from denseav.train.data.dataset import DataSettings, Mixing
-from denseav.train.data.example import NO_AUGMENTATION, WAVE_SAMPLES
+from denseav.train.data.dataset import ClipDataset, DataSettings, Mixing
+from denseav.train.data.example import NO_AUGMENTATION, WAVE_SAMPLES, Augmentation
 from denseav.train.data.loader import Loader, make_loader
 from denseav.train.errors import DataError
 from tests.support.made_clips import made_clip, made_shards
@@ -248,6 +248,23 @@ def test_a_damaged_shard_costs_its_clips_not_the_run(
     assert caplog.messages == [
         f"{tmp_path / 'copy'}: shard-000001-0.bin is damaged; other clips stand in for it"
     ]
+
+
+def test_of_two_clips_the_damaged_one_is_named_and_replaced(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Splices and quarters draw other clips; what is wrong with those is not the first one's."""
+    clips = [made_clip(number) for number in range(6)]
+    broken = dataclasses.replace(clips[4], audio=b"noise" * 9, frames=(b"noise" * 9,))
+    made_shards(tmp_path, [*clips[:4], broken, clips[5]])
+    changes = Augmentation(window_share=0, quad_share=1.0, pictures=False)
+    dataset = ClipDataset(settings(tmp_path, changes=changes), seed=0)
+    with caplog.at_level(logging.WARNING):
+        samples = [dataset[epoch, number] for epoch in range(6) for number in (0, 1, 2, 3, 5)]
+    levels = [float(sample.example.plain_S[0]) for sample in samples]
+    assert levels == pytest.approx([number / 100 for number in (0, 1, 2, 3, 5)] * 6, abs=1e-3)
+    assert caplog.messages
+    assert all(": clip 4: " in message for message in caplog.messages)
 
 
 @pytest.mark.parametrize("workers", [0, 1])

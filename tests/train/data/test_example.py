@@ -1,6 +1,7 @@
 """One stored clip becomes one example."""
 
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -26,14 +27,18 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+T = TypeVar("T")
+
 PLAIN = {"splice": False, "window_share": 0.0, "quad_share": 0.0, "pictures": False}
 
 
 def example(
-    clip: Clip, changes: Augmentation, *, seed: int = 0, other: Callable[[], Clip] | None = None
+    clip: Clip, changes: Augmentation, *, seed: int = 0, other: Clip | None = None
 ) -> Example:
-    maker = ExampleMaker(16, changes)
-    return maker.make(clip, other or (lambda: made_clip(20)), np.random.default_rng(seed))
+    def draw_other(use: Callable[[Clip], T]) -> T:
+        return use(other or made_clip(20))
+
+    return ExampleMaker(16, changes).make(clip, draw_other, np.random.default_rng(seed))
 
 
 def changes(**chosen: object) -> Augmentation:

@@ -3,20 +3,25 @@
 import csv
 import json
 import multiprocessing
+import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
+from denseav.models.audio_encoder import SAMPLE_RATE_HZ as RATE_HZ
 from denseav.train.cli.data import main
-from denseav.train.data.decode import RATE_HZ, UnreadableError, cut_video, flac, jpeg, read_sound
+from denseav.train.data.decode import UnreadableError, cut_video, flac, jpeg, read_sound
 from denseav.train.data.example import decode_picture, decode_sound, sound_samples
 from denseav.train.data.prepare import Prepared, make_part, prepare
 from denseav.train.data.shards import Clip, Shards
-from denseav.train.data.source_lists import Item, list_items
+from denseav.train.data.source_lists import Item, list_items, readable
 from denseav.train.errors import DataError
 from denseav.train.eval.public_sets import audioset
 from tests.support.crashing import CrashingFile, DeadlyPath
@@ -91,6 +96,41 @@ def test_what_cannot_be_used_is_listed_with_its_reason(prepared: Path) -> None:
     assert sorted(skipped) == ["broken.mov", "mute.mov", "text.mp4"]
     assert skipped["mute.mov"].endswith("mute.mov has no sound")
     assert "cannot be opened (Invalid data" in skipped["text.mp4"]
+
+
+def test_any_name_that_a_disk_can_hold_is_prepared_and_one_line_of_the_list(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "names"
+    folder.mkdir()
+    latin = os.fsdecode(b"caf\xe9.mov")
+    shutil.copy(videos / "deep" / "short.mov", folder / latin)
+    names = (
+        "line\nfeed.mp4",
+        "tab\tand\x1b[31m.mp4",
+        "next\x85line.mp4",
+        os.fsdecode(b"b\xe9d.mp4"),
+    )
+    for name in names:
+        (folder / name).write_text("no video")
+    out = tmp_path / "shards"
+    assert main(["prepare", str(folder), "--out", str(out), "--jobs", "1"]) == 0
+    assert list(clips(out)) == ["caf\\udce9.mov@0"]
+    lines = (out / "skipped.tsv").read_text(encoding="utf-8").split("\n")
+    assert lines.pop() == ""
+    skipped = dict(line.split("\t") for line in lines)
+    assert sorted(skipped) == sorted(map(readable, names))
+    assert all("cannot be opened" in reason for reason in skipped.values())
+    assert "4 of 5 files were skipped" in capsys.readouterr().err
+    again = prepare(list_items(folder), out, jobs=1, advance=lambda _: None)
+    assert (again.clips, again.skipped) == (1, 4)
+
+
+@given(st.lists(st.text(st.characters(codec=None)), min_size=2, max_size=2, unique=True))
+def test_no_two_names_become_one(texts: list[str]) -> None:
+    one, other = map(readable, texts)
+    assert one != other
+    assert (one + other).isprintable()
 
 
 def test_the_summary_counts_clips_and_names_the_list(

@@ -81,15 +81,15 @@ def test_settings_that_do_not_fit_leave_the_old_ones(tmp_path: Path) -> None:
 
 
 def test_pictures_that_do_not_fit_stop_the_run(tmp_path: Path) -> None:
-    with pytest.raises(DiskError), RunLog(tmp_path, 8, 0, quiet()) as watch, room(1_000):
-        watch.heatmaps(1, "heatmaps", learner(), batch(4))
+    with pytest.raises(DiskError), RunLog(tmp_path, 8, 0, quiet()) as log, room(1_000):
+        log.record_heatmaps(1, "heatmaps", learner(), batch(4))
 
 
 def test_what_went_wrong_first_is_told(tmp_path: Path) -> None:
     def run() -> None:
-        with RunLog(tmp_path, 8, 0, quiet()) as watch, room(1_000):
+        with RunLog(tmp_path, 8, 0, quiet()) as log, room(1_000):
             with pytest.raises(DiskError):
-                watch.heatmaps(1, "heatmaps", learner(), batch(4))
+                log.record_heatmaps(1, "heatmaps", learner(), batch(4))
             raise StoppedError("first")
 
     with pytest.raises(StoppedError):

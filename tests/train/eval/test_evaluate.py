@@ -201,7 +201,7 @@ def test_a_pair_is_made_equally_loud_and_added(tmp_path: Path) -> None:
     (pair,) = mixtures.draw([quiet], [loud], 10 * SECOND)
     assert (pair.item, pair.distractor) == ("quiet", "loud")
     assert pair.gain_db == pytest.approx(-20, abs=0.01)
-    waves = read_wave(quiet.audio), read_wave(loud.audio)
+    waves = read_wave(quiet), read_wave(loud)
     mixed, heard = mixtures.mix(*waves, pair.gain_db, 10 * SECOND)
     assert heard == 2 * SECOND
     assert not mixed[heard:].any()

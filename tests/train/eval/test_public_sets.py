@@ -3,13 +3,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
+import torch
+import torchaudio
 from PIL import Image
 
+from denseav.train.data.decode import Channels, read_sound
 from denseav.train.errors import DataError
 from denseav.train.eval import public_sets
-from denseav.train.eval.items import EvalSet, own_folder, with_files
+from denseav.train.eval.items import EvalSet, Item, own_folder, with_files
 from denseav.train.eval.read import ade_classes, read_picture, read_truth, read_wave
 from tests.support import eval_trees
+
+BOTH = {1000: 0.15, 3000: 0.15}
 
 
 def whole(sets: list[EvalSet]) -> EvalSet:
@@ -172,23 +178,41 @@ def test_pictures_are_cut_in_the_middle_or_stretched(tmp_path: Path) -> None:
     assert 0.4 < (stretched > 127).mean() < 0.6
 
 
-def test_a_wave_is_the_first_channel_at_16_khz(tmp_path: Path) -> None:
+def item(audio: Path, channels: Channels = "mean") -> Item:
+    return Item(key="k", image=audio, audio=audio, channels=channels)
+
+
+@pytest.mark.parametrize(("channels", "tones"), [("first", {1000: 0.3}), ("mean", BOTH)])
+def test_a_wave_is_the_mean_or_the_first_channel_at_16_khz(
+    tmp_path: Path, channels: Channels, tones: dict[int, float]
+) -> None:
     eval_trees.stereo_mp3(tmp_path / "a.mp3", 1000, 3000)
-    wave_S = read_wave(tmp_path / "a.mp3")
+    wave_S = read_wave(item(tmp_path / "a.mp3", channels))
     assert wave_S.dtype == np.float32
     assert len(wave_S) == pytest.approx(16_000, abs=1500)  # mp3 pads its ends
-    loud_hz = np.abs(np.fft.rfft(wave_S)).argmax() * 16_000 / len(wave_S)
-    assert loud_hz == pytest.approx(1000, abs=3)
-    assert np.abs(wave_S).max() == pytest.approx(0.3, abs=0.03)
+    time_S = np.arange(2_000, 14_000) / 16_000
+    for hz in (1000, 3000):
+        level = 2 * np.abs(np.mean(wave_S[2_000:14_000] * np.exp(-2j * np.pi * hz * time_S)))
+        assert level == pytest.approx(tones.get(hz, 0.0), abs=0.02)
+    whole_S = read_sound(tmp_path / "a.mp3", channels)  # as prepared, and as live
+    np.testing.assert_allclose(wave_S[500:-500], whole_S[500 : len(wave_S) - 500], atol=0.01)
+
+
+@pytest.mark.parametrize("rate_hz", [44_100, 48_000, 22_050, 16_000])
+def test_waves_are_resampled_as_the_released_evaluation_does(tmp_path: Path, rate_hz: int) -> None:
+    noise_S = np.random.default_rng(0).uniform(-0.5, 0.5, rate_hz).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", noise_S, rate_hz, subtype="FLOAT")
+    released_S = torchaudio.functional.resample(torch.from_numpy(noise_S), rate_hz, 16_000)
+    np.testing.assert_allclose(read_wave(item(tmp_path / "a.wav")), released_S, atol=1e-6)
 
 
 def test_files_that_cannot_be_decoded_are_named(tmp_path: Path) -> None:
     (tmp_path / "a.wav").write_bytes(b"RIFF no wave at all")
     (tmp_path / "p.jpg").write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"a\.wav cannot be decoded"):
-        read_wave(tmp_path / "a.wav")
+    with pytest.raises(DataError, match=r"a\.wav cannot be opened"):
+        read_wave(item(tmp_path / "a.wav"))
     with pytest.raises(DataError, match=r"p\.jpg is no picture"):
         read_picture(tmp_path / "p.jpg", (8, 8), stretch=True)
     eval_trees.sound(tmp_path / "empty.wav", 100, 0.0)
     with pytest.raises(DataError, match=r"empty\.wav has no sound"):
-        read_wave(tmp_path / "empty.wav")
+        read_wave(item(tmp_path / "empty.wav"))

@@ -104,6 +104,8 @@ def test_while_aligners_warm_up_no_mixture_is_heard() -> None:
 def test_contrasts_all_weigh_the_same() -> None:
     found = {"separation_sound": torch.tensor(2.0), "splice": torch.tensor(3.0)}
     assert Weights(contrast=0.5, splice=0.1).total(found).item() == pytest.approx(1.3)
+    with pytest.raises(ValueError, match="terms without a weight: correspondence, splices"):
+        Weights().total(dict.fromkeys(("contrast", "splices", "correspondence"), torch.ones(())))
 
 
 def test_what_cannot_be_separated_is_refused() -> None:

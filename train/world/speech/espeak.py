@@ -5,7 +5,7 @@ process of its own that starts afresh for every text. Threads may share it; a fo
 
 Errors
 ------
-DataError    espeak-ng is not installed, does not know the voice, or failed
+DataError    espeak-ng is not installed, does not know the voice, or failed; this is Windows
 """
 
 import atexit
@@ -125,6 +125,8 @@ class _Espeak:
 def _espeak(process_id: int) -> _Espeak:
     """Return the process that belongs to this one: pipes must not be shared with a fork."""
     del process_id
+    if sys.platform == "win32":
+        raise DataError("the world speaks on Linux and macOS alone: its voices need fork")
     library = ctypes.util.find_library("espeak-ng")
     if library is None:
         raise DataError("espeak-ng is not installed: apt install espeak-ng")
