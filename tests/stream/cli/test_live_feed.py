@@ -1,0 +1,79 @@
+"""`denseav-live --publish` under attack, as careless neighbours would do it."""
+
+import resource
+import socket
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from denseav.stream.cli.live import main
+from denseav.stream.feed import keys as feed_keys
+from denseav.stream.feed.client import HeatmapSubscriber
+from tests.support.feeds import free_endpoint, make_keys
+from tests.support.live_command import LiveProcess
+from tests.support.ports import free_port
+from tests.support.stalls import until
+
+pytestmark = pytest.mark.realtime
+DESCRIPTORS, FLOOD = 256, 350
+
+
+def test_floods_and_changed_keys_do_not_end_a_run(tmp_path: Path) -> None:
+    """More connections than it has descriptors, on all its ports, while clients come and go."""
+    endpoint, metrics, keys = free_endpoint(), free_port(), tmp_path / "keys"
+    arm = make_keys(keys, "arm")["arm"]
+    process = LiveProcess(
+        tmp_path,
+        *("--demo", "--headless", "--publish", endpoint, "--publish-keys", keys),
+        *("--prometheus", str(metrics), "--camera-id", "front.left"),
+    )
+    stop = threading.Event()
+
+    def administer() -> None:
+        while not stop.is_set():
+            feed_keys.add_client(keys, "guest", tmp_path / "guest.client")
+            feed_keys.revoke(keys, "guest")
+            (tmp_path / "guest.client").unlink()
+
+    administration = threading.Thread(target=administer)
+    try:
+        process.until("READY")
+        pid = process.process.pid
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
+        administration.start()
+        port = int(endpoint.rpartition(":")[2])
+        with HeatmapSubscriber(endpoint, arm) as feed, ExitStack() as held:
+            assert next(feed).header["camera"] == "front.left"
+            for each in (port, port + 1, metrics):
+                for _ in range(FLOOD):
+                    held.enter_context(socket.create_connection(("127.0.0.1", each)))
+                last = feed._newest.sequence
+                until(lambda: feed._newest.sequence > last + 10)  # noqa: B023
+            assert feed.restarts == 0
+            with HeatmapSubscriber(endpoint, arm) as late:
+                until(lambda: late._newest)
+    finally:
+        stop.set()
+        if administration.ident:
+            administration.join()
+        process.process.terminate()
+        assert process.end() == 0, process.said
+    assert not any("error" in line for line in process.said), process.said
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (("--camera-id", "front left"), "25 letters"),
+        (("--camera-id", "x" * 26), "25 letters"),
+        (("--camera", "0", "--mic", "none"), "leave --mic none out"),
+    ],
+)
+def test_what_a_feed_cannot_be_is_a_usage_error(
+    options: tuple[str, ...], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = () if "--camera" in options else ("--demo",)
+    assert main([*shown, "--publish", "tcp://127.0.0.1:5557", *options]) == 2
+    assert complaint in capsys.readouterr().err
