@@ -41,7 +41,7 @@ from denseav.export.runtime.bundle import (
 from denseav.export.runtime.open_session import open_session
 from denseav.export.runtime.session import Features, Session
 from denseav.stream.audio.level_normalizer import LevelNormalizer
-from denseav.stream.inference.pipeline import loudness_dbfs
+from denseav.stream.inference.audio_pass import loudness_dbfs
 from denseav.train.eval.world.listener import HEADS, points
 from denseav.train.eval.world.split import Case, Split
 from denseav.train.metrics.segmentation import to_pixels

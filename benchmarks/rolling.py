@@ -23,7 +23,7 @@ from denseav.export.runtime.open_session import open_session
 from denseav.export.runtime.session import Session
 from denseav.models import load
 from denseav.stream.app.live_loop import LiveRun
-from denseav.stream.app.sinks import View
+from denseav.stream.app.view import View
 from denseav.stream.display.hud import Hud
 from denseav.stream.display.overlay import Overlay
 from denseav.stream.inference.pipeline import Pipeline
@@ -41,16 +41,16 @@ TARGET = 8.0
 class ReleasedWay(Pipeline):
     """For every frame one image pass and one pass over the whole window, in turn."""
 
-    def hear(self, timeout_s: float = 0.0) -> bool:
-        """Hear nothing on a thread of its own."""
+    def encode_audio(self, timeout_s: float = 0.0) -> bool:
+        """Encode nothing on a thread of its own."""
         time.sleep(timeout_s)
         return False
 
-    def see(self, frame: Frame, features: bool = False) -> Heatmap:
+    def heatmap(self, frame: Frame, features: bool = False) -> Heatmap:
         """Encode the newest window, whether new sound came or not, and then the frame."""
-        self._heard = None
-        super().hear()
-        return super().see(frame, features)
+        self.audio._newest = None
+        super().encode_audio()
+        return super().heatmap(frame, features)
 
 
 class Shown(View):
@@ -58,7 +58,7 @@ class Shown(View):
 
     def __init__(self, manifest: Manifest, stats: Stats) -> None:
         overlay, hud = Overlay(manifest.heads, manifest.trained), Hud("cpu", "fp32", ["clip"])
-        super().__init__(overlay, hud, stats, None, None, say)
+        super().__init__(overlay, hud, stats, say=say)
         self.times_s: list[float] = []
 
     def show(self, heatmap: Heatmap) -> None:
@@ -128,7 +128,7 @@ def _run(
     shown = Shown(manifest, stats)
     source = PacedClip(Clip(DEMO_CLIP), loop=True)
     pipeline = way(session, manifest)
-    LiveRun([source], pipeline, shown, stats, stop, seconds).run()
+    LiveRun([source], pipeline, shown, stats, stop=stop, seconds=seconds).run()
     report = stats.report(backend="", precision="", model="", trained=False)
     return {
         "fps": None if shown.fps is None else round(shown.fps, 3),

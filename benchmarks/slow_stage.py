@@ -28,7 +28,7 @@ from denseav.export.runtime.bundle import (
 from denseav.export.runtime.open_session import open_session
 from denseav.export.runtime.session import Features, Session
 from denseav.stream.app.live_loop import LiveRun
-from denseav.stream.app.sinks import View
+from denseav.stream.app.view import View
 from denseav.stream.display.hud import Hud
 from denseav.stream.display.overlay import Overlay
 from denseav.stream.inference.pipeline import Pipeline
@@ -132,11 +132,11 @@ def _run(stage: str, seconds: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         # A slow sink is a real one: a recording, on a disk that takes its time.
         record = Path(folder) / "out.mp4" if stage == "sink" else None
-        with closing(SlowView(overlay, hud, stats, None, record, say)) as view:
+        with closing(SlowView(overlay, hud, stats, say=say, record=record)) as view:
             view.show_s = frame_s * (stage == "sink")
             pipeline, stop = Pipeline(session, manifest), threading.Event()
             memory = MemoryWatch(os.getpid())
-            LiveRun([source], pipeline, view, stats, stop, seconds).run()
+            LiveRun([source], pipeline, view, stats, stop=stop, seconds=seconds).run()
             memory.stop()
     report = stats.report(
         backend=session.backend,

@@ -1,6 +1,5 @@
-"""Options enter, a run is put together from them, made and taken apart again."""
+"""A run from `LiveOptions`: put together, run and taken apart again; its figures out."""
 
-import argparse
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -20,8 +19,7 @@ from denseav.export.runtime.open_session import open_session
 from denseav.export.runtime.session import Interrupted, Session
 from denseav.stream.app.live_loop import LiveRun
 from denseav.stream.app.offline_loop import run_offline
-from denseav.stream.app.sinks import View
-from denseav.stream.audio.level_normalizer import LevelNormalizer
+from denseav.stream.app.view import View
 from denseav.stream.calibration.av_offset import CALIBRATION_S, watch, words, write_clip
 from denseav.stream.calibration.room_noise import learn, with_settings, words_of_room
 from denseav.stream.display.hud import Hud
@@ -29,12 +27,14 @@ from denseav.stream.display.overlay import Overlay
 from denseav.stream.display.rerun_viewer import RerunDisplay
 from denseav.stream.display.timeline import Strip
 from denseav.stream.display.window import Screen, display_available
-from denseav.stream.errors import UsageError, without_secrets
+from denseav.stream.errors import without_secrets
 from denseav.stream.feed.message import Origin, default_camera_id
 from denseav.stream.feed.publisher import Publisher
 from denseav.stream.inference.hop_controller import HopController
 from denseav.stream.inference.pipeline import Pipeline
+from denseav.stream.inference.sync_policy import Sync
 from denseav.stream.inference.timed_session import TimedSession
+from denseav.stream.options import DisplayOptions, FeedOptions, LiveOptions
 from denseav.stream.sources.health import SourceHealth
 from denseav.stream.sources.media_file import Clip
 from denseav.stream.sources.open import described, open_sources, supervised
@@ -44,9 +44,10 @@ from denseav.stream.types import Heatmap, Source
 
 
 def run(
-    options: argparse.Namespace,
+    options: LiveOptions,
     stop: threading.Event,
     opened: threading.Event,
+    *,
     stats: Stats | None = None,
     on_ready: Callable[[], None] | None = None,
 ) -> dict[str, Any]:
@@ -58,7 +59,7 @@ def run(
     stop : set from any thread to end the run.
     opened : is set when all is open: from then on there is something to close.
     stats : takes the figures; None for one of its own.
-    on_ready : called on the seeing thread at the first heatmap that is worth announcing.
+    on_ready : called at the first heatmap that is worth announcing.
 
     Returns
     -------
@@ -72,42 +73,73 @@ def run(
     if options.stats_json is not None:
         check_destination(options.stats_json)
     bundle = _open_model(options)
-    session = open_session(bundle, options.device, options.threads, options.on_mismatch)
+    model, given = options.model, options.sources
+    sync = Sync(exact=model.sync == "exact", lookahead=model.lookahead)
+    sync.check(bundle.manifest.audio.tokens)
+    session = open_session(bundle, model.device, model.threads, model.on_mismatch)
     bundle, room = _in_this_room(options, bundle, session, stop)
     manifest, stats = bundle.manifest, stats or Stats()
     health = SourceHealth(_say)
     report = partial(_report, stats, health, session, manifest)
     with ExitStack() as outputs:
         _open_monitors(options, stats, report, outputs)
-        clip = Clip(options.source) if options.offline else None
-        sources = [] if clip else supervised(open_sources(options), health, stats)
+        clip = Clip(given.source) if given.offline and given.source is not None else None
+        sources = [] if clip else supervised(open_sources(given), health, stats)
         for source in sources:
             outputs.callback(source.stop)
         names = [item.name for item in ([clip] if clip else sources)]
         _say("looking at and listening to " + " and ".join(names))
         _interrupt_when(stop, session)
-        pipeline = _open_pipeline(options, TimedSession(session, stats), manifest)
+        pipeline = Pipeline(
+            TimedSession(session, stats),
+            manifest,
+            sync=sync,
+            hop_controller=None if clip else HopController(),
+            audio_good_since=partial(_audio_good_since, health, given.av_offset_s),
+        )
         hud = Hud(session.backend, session.precision, names, health.states, room)
-        view = outputs.enter_context(closing(_open_view(options, manifest, hud, stats)))
+        view = outputs.enter_context(closing(_open_view(options.display, manifest, hud, stats)))
         publish = None
-        if options.publish is not None:
-            publisher = _open_publisher(options, bundle, session, stats, health, names[0])
+        if options.feed.publish is not None:
+            spec = given.camera or str(given.source or "demo")
+            origin = Origin(
+                camera_id=options.feed.camera_id or default_camera_id(names[0], spec),
+                heads=manifest.heads,
+                model=bundle.sha256,
+                backend=session.backend,
+                precision=session.precision,
+            )
+            publisher = _open_publisher(options.feed, origin, stats, health)
             publish = outputs.enter_context(closing(publisher)).heatmap
         opened.set()
-        av_offset_s = options.av_offset_ms / 1000
         if clip:
             with suppress(Interrupted):
-                run_offline(clip, pipeline, view, stats, stop, options.seconds, av_offset_s)
+                run_offline(
+                    clip,
+                    pipeline,
+                    view,
+                    stats,
+                    stop=stop,
+                    seconds=options.seconds,
+                    av_offset_s=given.av_offset_s,
+                )
         else:
-            ready = _announcer(session, sources, hears=options.mic != "none", then=on_ready)
             LiveRun(
-                *(sources, pipeline, view, stats, stop, options.seconds),
-                *(ready, publish, av_offset_s, health),
+                sources,
+                pipeline,
+                view,
+                stats,
+                stop=stop,
+                seconds=options.seconds,
+                ready=_announcer(session, sources, audio=given.mic != "none", then=on_ready),
+                publish=publish,
+                av_offset_s=given.av_offset_s,
+                health=health,
             ).run()
     return report(final=True)
 
 
-def calibrate(options: argparse.Namespace, stop: threading.Event, opened: threading.Event) -> str:
+def calibrate(options: LiveOptions, stop: threading.Event, opened: threading.Event) -> str:
     """Return, for people, how much later the sound arrives than the picture.
 
     Raises
@@ -115,29 +147,34 @@ def calibrate(options: argparse.Namespace, stop: threading.Event, opened: thread
     StreamError
         When a source cannot be opened or fails, or too little was seen.
     """
-    if options.record is not None:
+    if options.display.record is not None:
         opened.set()
-        write_clip(options.record)
-        return f"{options.record} written: play it before the camera, and run --calibrate-av again"
-    sources = open_sources(options)
+        write_clip(options.display.record)
+        return (
+            f"{options.display.record} written: play it before the camera, "
+            "and run --calibrate-av again"
+        )
+    sources = open_sources(options.sources)
     opened.set()
     seconds = options.seconds or CALIBRATION_S
     _say(f"watching for flashes that click, for {seconds:g} s")
-    offset = watch(sources, seconds, stop, options.av_offset_ms / 1000)
-    return words(offset, options.av_offset_ms)
+    offset = watch(sources, seconds, stop, options.sources.av_offset_s)
+    return words(offset, options.sources.av_offset_ms)
 
 
 def _in_this_room(
-    options: argparse.Namespace, bundle: Bundle, session: Session, stop: threading.Event
+    options: LiveOptions, bundle: Bundle, session: Session, stop: threading.Event
 ) -> tuple[Bundle, str | None]:
     """Say what runs, and return it with what the room or the options ask for, in words too."""
     manifest, room = bundle.manifest, None
     trained = "" if manifest.trained else " (untrained: random weights)"
     _say(f"model {manifest.model}{trained} on {session.backend}, {session.precision}")
-    manifest = with_settings(manifest, options.energy_floor_dbfs, dict(options.threshold))
-    if options.calibrate is not None:
-        _say(f"learning the room for {options.calibrate:g} s: keep quiet")
-        learned = learn(open_sources(options), session, manifest, options.calibrate, stop)
+    asked = options.room
+    manifest = with_settings(manifest, asked.energy_floor_dbfs, asked.thresholds)
+    if asked.calibrate is not None:
+        _say(f"learning the room for {asked.calibrate:g} s: keep quiet")
+        sources = open_sources(options.sources)
+        learned = learn(sources, session, manifest, seconds=asked.calibrate, stop=stop)
         if learned is not None:
             _say(words_of_room(manifest, learned))
             manifest = learned.settle(manifest)
@@ -146,24 +183,14 @@ def _in_this_room(
     return replace(bundle, manifest=manifest), room
 
 
-def _open_pipeline(options: argparse.Namespace, session: Session, manifest: Manifest) -> Pipeline:
-    tokens = manifest.audio.tokens
-    if options.lookahead >= tokens:
-        raise UsageError(
-            f"--lookahead {options.lookahead} is beyond this model's window of {tokens} tokens"
-        )
-    return Pipeline(
-        session,
-        manifest,
-        exact=options.sync == "exact",
-        lookahead=options.lookahead,
-        throttle=None if options.offline else HopController(),
-        loudness=None if options.offline else LevelNormalizer(manifest.audio.energy_floor_dbfs),
-    )
+def _audio_good_since(health: SourceHealth, av_offset_s: float) -> float | None:
+    """Return since when audio has been good, by its corrected times."""
+    since_s = health.running_since_s("microphone")
+    return None if since_s is None else since_s - av_offset_s
 
 
 def _open_monitors(
-    options: argparse.Namespace,
+    options: LiveOptions,
     stats: Stats,
     report: Callable[..., dict[str, Any]],
     outputs: ExitStack,
@@ -205,10 +232,10 @@ def _report(
     return report | {"sources": health.report()}
 
 
-def _open_model(options: argparse.Namespace) -> Bundle:
-    if options.model is not None:
-        return open_bundle(options.model)
-    if options.demo:
+def _open_model(options: LiveOptions) -> Bundle:
+    if options.model.model is not None:
+        return open_bundle(options.model.model)
+    if options.sources.demo:
         return open_bundle(demo_folder())
     if default_folder().is_dir():
         return open_bundle(default_folder())
@@ -220,7 +247,7 @@ def _open_model(options: argparse.Namespace) -> Bundle:
     return open_bundle(demo_folder())
 
 
-def _open_view(options: argparse.Namespace, manifest: Manifest, hud: Hud, stats: Stats) -> View:
+def _open_view(options: DisplayOptions, manifest: Manifest, hud: Hud, stats: Stats) -> View:
     overlay = Overlay(manifest.heads, manifest.trained, options.view)
     strip = Strip(manifest.heads, options.strip)
     window = not options.headless and display_available()
@@ -232,25 +259,22 @@ def _open_view(options: argparse.Namespace, manifest: Manifest, hud: Hud, stats:
         screen = Screen("denseav")
     if not (options.headless or window):
         _say("no display here, so running headless")
-    return View(overlay, hud, stats, screen, options.record, _say, strip, rerun)
+    return View(
+        overlay,
+        hud,
+        stats,
+        say=_say,
+        strip=strip,
+        screen=screen,
+        record=options.record,
+        rerun=rerun,
+    )
 
 
 def _open_publisher(
-    options: argparse.Namespace,
-    bundle: Bundle,
-    session: Session,
-    stats: Stats,
-    health: SourceHealth,
-    camera: str,
+    options: FeedOptions, origin: Origin, stats: Stats, health: SourceHealth
 ) -> Publisher:
-    spec = options.camera or str(options.source or "demo")
-    origin = Origin(
-        camera_id=options.camera_id or default_camera_id(camera, spec),
-        heads=bundle.manifest.heads,
-        model=bundle.sha256,
-        backend=session.backend,
-        precision=session.precision,
-    )
+    assert options.publish is not None
     publisher = Publisher(
         options.publish,
         origin,
@@ -269,14 +293,14 @@ def _announcer(
     session: Session,
     sources: Sequence[Source],
     *,
-    hears: bool,
+    audio: bool,
     then: Callable[[], None] | None = None,
 ) -> Callable[[Heatmap], bool]:
     """Return what prints the READY line: at the first heatmap with sound, if there is to be any."""
     inputs = " ".join(map(described, sources))
 
     def ready(heatmap: Heatmap) -> bool:
-        if hears and heatmap.audio_end_s is None:
+        if audio and heatmap.audio_end_s is None:
             return False
         backend = f"{session.backend}-{session.precision}"
         print(f"denseav-live READY backend={backend} {inputs}", file=sys.stderr, flush=True)  # noqa: T201

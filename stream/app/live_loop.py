@@ -1,20 +1,21 @@
-"""The threads of a live run.
+"""The threads of a live run: `Frame`s and `AudioBlock`s in, `Heatmap`s to the sinks.
 
-The sources call in on their own threads, one thread hears, one sees, and the caller's thread draws
-(windows belong to it). Between them are one-slot mailboxes: the newest wins, what it replaced is
-counted. Only a frame that is to meet the sound of its own moment waits until that was heard.
+The sources call in on their own threads, one thread encodes audio, one makes heatmaps, and the
+caller's thread shows them (windows belong to it). Between them is one slot each: the newest wins,
+what it replaced is counted. Only a frame that is to meet the audio of its own moment is held.
 """
 
 import dataclasses
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from time import monotonic
 
 from denseav.export.runtime.session import Interrupted
-from denseav.stream.app.sinks import View
+from denseav.stream.app.view import View
 from denseav.stream.errors import SourceError
-from denseav.stream.inference.delay_line import Came, DelayLine
+from denseav.stream.inference.delay_line import DelayLine, TimedFrame
 from denseav.stream.inference.latest_slot import LatestSlot
 from denseav.stream.inference.pipeline import Pipeline
 from denseav.stream.sources.health import SourceHealth
@@ -34,7 +35,7 @@ class LiveRun:
     stop : set from anywhere to end the run.
     seconds : how long to run; None until the source ends or a person quits.
     ready : called with each heatmap until it returns True: the first that is worth announcing.
-    publish : called with every heatmap on the seeing thread; must not wait.
+    publish : called with every heatmap on the thread that makes them; must not wait.
     av_offset_s : how much later the sound arrives than the picture; taken off the sound's times.
     health : the states of sources that may fail and come back; None when they cannot.
     """
@@ -45,6 +46,7 @@ class LiveRun:
         pipeline: Pipeline,
         view: View,
         stats: Stats,
+        *,
         stop: threading.Event,
         seconds: float | None = None,
         ready: Callable[[Heatmap], bool] | None = None,
@@ -61,9 +63,9 @@ class LiveRun:
         self._publish = publish
         self._av_offset_s = av_offset_s
         self._health = health or SourceHealth(lambda _: None)
-        self._frames: LatestSlot[Came] | DelayLine = LatestSlot()
-        if pipeline.exact:
-            self._frames = DelayLine(pipeline.wait_s, partial(stats.drop, "model_busy"))
+        self._frames: LatestSlot[TimedFrame] | DelayLine = LatestSlot()
+        if pipeline.sync.exact:
+            self._frames = DelayLine(pipeline.sync.wait_s, partial(stats.drop, "model_busy"))
         self._heatmaps: LatestSlot[Heatmap] = LatestSlot()
         self._stop = stop
         self._ended = threading.Event()
@@ -75,19 +77,18 @@ class LiveRun:
         came_s = monotonic()
         self._stats.frame_in()
         self._stats.stage("capture", came_s - frame.capture_s)
-        if self._frames.put((frame, came_s)):
-            self._stats.drop("model_busy")
+        self._stats.drop("model_busy", self._frames.put((frame, came_s)))
 
     def audio(self, block: AudioBlock) -> None:
         """Take some sound from a source."""
         block = dataclasses.replace(block, capture_s=block.capture_s - self._av_offset_s)
-        self._pipeline.listen(block)
+        self._pipeline.push(block)
         self._view.audio(block)
 
     def ended(self, error: SourceError | None) -> None:
-        """Hear that a source gives no more: one that failed ends the run for the others too."""
+        """Take note that a source gives no more; one that failed ends the run for the others."""
         if error is not None:
-            self._failure = error
+            self._failure = self._failure or error
             self._stop.set()
         self._ended.set()
 
@@ -101,7 +102,7 @@ class LiveRun:
         """
         workers = [
             threading.Thread(target=self._guarded, args=(step,), name=step.__name__)
-            for step in (self._hear, self._see)
+            for step in (self._encode_audio, self._make_heatmaps)
         ]
         for worker in workers:
             worker.start()
@@ -111,8 +112,9 @@ class LiveRun:
             self._show()
         finally:
             self._stop.set()
-            for source in self._sources:
-                source.stop()
+            with ExitStack() as stopping:  # each, whatever another one raises
+                for source in self._sources:
+                    stopping.callback(source.stop)
             for worker in workers:
                 worker.join()
         if self._failure is not None:
@@ -133,15 +135,16 @@ class LiveRun:
             if self._view.quit_asked or (end_s is not None and monotonic() >= end_s):
                 return
 
-    def _hear(self) -> None:
+    def _encode_audio(self) -> None:
+        audio = self._pipeline.audio
         while not self._stop.is_set():
-            skipped = self._pipeline.hops_skipped
-            if self._pipeline.hear(_POLL_S):
+            skipped = audio.hops_skipped
+            if self._pipeline.encode_audio(_POLL_S):
                 self._stats.audio_hop()
-                self._stats.gauge("hop_ms", 1000 * self._pipeline.hop_s)
-                self._stats.drop("hop_skipped", self._pipeline.hops_skipped - skipped)
+                self._stats.gauge("hop_ms", 1000 * audio.hop_s)
+                self._stats.drop("hop_skipped", audio.hops_skipped - skipped)
 
-    def _see(self) -> None:
+    def _make_heatmaps(self) -> None:
         while not self._stop.is_set():
             taken = self._frames.get(_POLL_S)
             if taken is None:
@@ -150,9 +153,9 @@ class LiveRun:
                 continue
             frame, came_s = taken
             self._stats.stage("queue", monotonic() - came_s)
-            answer = self._pipeline.see(frame, self._view.wants_features)
-            heatmap = self._health.honest(answer, self._av_offset_s)
-            if heatmap is None:
+            heatmap = self._pipeline.heatmap(frame, self._view.wants_features)
+            good_since_s = self._health.running_since_s("camera")
+            if good_since_s is None or frame.capture_s < good_since_s:
                 self._stats.drop("camera_lost")
                 continue
             self._stats.heatmap(frame.capture_s, heatmap.ready_s, heatmap.audio_end_s)
@@ -171,5 +174,5 @@ class LiveRun:
         except Interrupted:
             self._stop.set()
         except BaseException as error:  # noqa: BLE001
-            self._failure = error
+            self._failure = self._failure or error
             self._stop.set()

@@ -1,18 +1,20 @@
-"""The plain loop of an offline run: a clip as fast as it goes, in turn, and nothing dropped."""
+"""The offline loop: a `Clip` in, every frame's `Heatmap` to the view, as fast as it goes.
+
+One thread, each in turn, and nothing dropped. A frame that is to meet the audio of its own moment
+is read only when that has been.
+"""
 
 import dataclasses
 import threading
-from collections import deque
-from collections.abc import Iterator
 from time import monotonic
 
-from denseav.stream.app.sinks import View
+from denseav.stream.app.view import View
 from denseav.stream.inference.pipeline import Pipeline
-from denseav.stream.sources.media_file import Clip
+from denseav.stream.sources.media_file import BLOCK_S, Clip
 from denseav.stream.stats.stats import Stats
 from denseav.stream.types import Frame
 
-HELD_FRAMES_MAX = 64  # that wait for their token; where the sound ends early, they go on without
+_MARGIN_S = BLOCK_S + 0.1  # audio comes in blocks, and the resampler keeps some back
 
 
 def run_offline(
@@ -20,52 +22,44 @@ def run_offline(
     pipeline: Pipeline,
     view: View,
     stats: Stats,
+    *,
     stop: threading.Event,
     seconds: float | None = None,
     av_offset_s: float = 0.0,
 ) -> None:
-    """Run a clip: every frame, against the newest sound then, or the sound that covers it.
+    """Run a clip: every frame, against the newest audio then, or the audio that covers it.
 
     Times are the clip's own, so the recording plays as the clip does. `stop` ends it after
     the frame in hand; `seconds` are seconds of the clip; `av_offset_s` is taken off the times
-    of its sound.
+    of its audio.
     """
-    held: deque[Frame] = deque()
-    for item in clip:
+    late_s = 0.0
+    if pipeline.sync.exact:
+        late_s = pipeline.sync.latency_s + max(0.0, av_offset_s) + _MARGIN_S
+    for item in clip.items(frames_late_s=late_s):
         if stop.is_set() or view.quit_asked:
             return
         if isinstance(item, Frame):
             if seconds is not None and item.capture_s >= seconds:
-                break
+                return
             stats.frame_in()
-            held.append(item)
+            _answer(item, pipeline, view, stats)
         else:
             block = dataclasses.replace(item, capture_s=item.capture_s - av_offset_s)
-            pipeline.listen(block)
+            pipeline.push(block)
             view.audio(block)
-            if not pipeline.exact:
-                continue
-        started_s = monotonic()
-        if pipeline.hear():
-            stats.audio_hop()
-        for frame in _ready(held, pipeline):
-            _answer(frame, started_s, pipeline, view, stats)
-            started_s = monotonic()
-    for frame in held:
-        _answer(frame, monotonic(), pipeline, view, stats)
+            view.poll()
+            if pipeline.encode_audio():
+                stats.audio_hop()
 
 
-def _ready(held: deque[Frame], pipeline: Pipeline) -> Iterator[Frame]:
-    while held and (not pipeline.exact or pipeline.covers(held[0]) or len(held) > HELD_FRAMES_MAX):
-        yield held.popleft()
-
-
-def _answer(frame: Frame, started_s: float, pipeline: Pipeline, view: View, stats: Stats) -> None:
+def _answer(frame: Frame, pipeline: Pipeline, view: View, stats: Stats) -> None:
     """Show a frame's heatmap. The clip's clock says nothing about speed: latency is the passes'."""
-    heatmap = pipeline.see(frame, view.wants_features)
+    started_s = monotonic()
+    heatmap = pipeline.heatmap(frame, view.wants_features)
     late_s = heatmap.ready_s - frame.capture_s
-    heard_s = None if heatmap.audio_end_s is None else heatmap.audio_end_s + late_s
-    stats.heatmap(started_s, heatmap.ready_s, heard_s)
+    audio_end_s = None if heatmap.audio_end_s is None else heatmap.audio_end_s + late_s
+    stats.heatmap(started_s, heatmap.ready_s, audio_end_s)
     stats.skew(heatmap.skew_s)
     with stats.timed("show"):
         view.show(heatmap)

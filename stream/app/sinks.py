@@ -1,208 +1,294 @@
-"""Where heatmaps leave: drawn on their pictures, shown in a window, recorded with their sound.
+"""Sinks: drawn heatmaps and audio in; a window, an MP4 file or Rerun's viewer out.
 
-One thread shows; sound comes in from the sources' threads and waits, bounded, until the next
-picture takes it along. Without a window and a recording nothing is drawn at all.
+Each knows how it fails: one that does is left, and the others go on. All but `audio` is called on
+the thread that shows. (The feed is a sink of its own, see `feed.publisher`: it takes heatmaps on
+the thread that makes them, and waits for no drawing.)
 """
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from denseav.stream.display.drawing import Canvas
-from denseav.stream.display.hud import Hud, marked_stale
-from denseav.stream.display.mp4_recorder import Recorder, snapshot, unused_path
-from denseav.stream.display.overlay import Overlay
+from denseav.stream.display.hud import marked_stale
+from denseav.stream.display.mp4_recorder import Recorder, snapshot
 from denseav.stream.display.rerun_viewer import RerunDisplay
-from denseav.stream.display.timeline import Strip
 from denseav.stream.display.window import Screen
 from denseav.stream.errors import OutputError
-from denseav.stream.stats.stats import Stats
 from denseav.stream.types import AudioBlock, Heatmap
 
-_SOUND_BLOCKS = 2_000  # 20 s of 10 ms blocks: far more than ever waits for a picture
+_AUDIO_BLOCKS = 2_000  # 20 s of 10 ms blocks: far more than ever waits to be written
+
+Say = Callable[[str], None]
 
 
-class View:
-    """The sinks of a run.
+@dataclass(frozen=True, slots=True, eq=False)
+class Drawn:
+    """A heatmap, and what was made of it for people.
+
+    Attributes
+    ----------
+    strength_KHW : float32 in [0, 1].
+    picture : the frame with its heads, blue-green-red.
+    canvas : the same with figures and strip; None where no sink wants it.
+    """
+
+    heatmap: Heatmap
+    strength_KHW: NDArray[np.float32]
+    picture: Canvas
+    canvas: Canvas | None
+
+
+class Sink(Protocol):
+    """Where drawn heatmaps leave."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it still takes any."""
+
+    @property
+    def wants_canvas(self) -> bool:
+        """Whether it shows the figures and the strip, which need not be drawn else."""
+
+    def audio(self, block: AudioBlock) -> None:
+        """Take some audio. Callable from any thread; never waits."""
+
+    def show(self, drawn: Drawn) -> None:
+        """Take a drawn heatmap."""
+
+    def poll(self, fault: str | None = None) -> None:
+        """Do what has to be done some times a second while there is nothing new.
+
+        `fault` says in a few words why nothing new comes.
+        """
+
+    def close(self) -> None:
+        """End. May be called twice."""
+
+
+class WindowSink:
+    """The window.
 
     Parameters
     ----------
-    overlay, hud, stats : what is drawn, and where its figures come from.
-    screen : the window, or None to show nothing.
-    record : a file to record from the start on, or None.
+    screen : open.
+    press : called with each key that somebody pressed, but for the space bar, which holds the
+        picture, and `s`, which keeps it as a file.
     say : called with one line for people.
-    strip : the last seconds of sound and levels, drawn under the picture; or None.
-    rerun : Rerun's viewer, or None. It gets pictures without figures: it has plots of its own.
     """
 
-    def __init__(
-        self,
-        overlay: Overlay,
-        hud: Hud,
-        stats: Stats,
-        screen: Screen | None,
-        record: Path | None,
-        say: Callable[[str], None],
-        strip: Strip | None = None,
-        rerun: RerunDisplay | None = None,
-    ) -> None:
-        self.quit_asked = False
-        self._overlay = overlay
-        self._hud = hud
-        self._stats = stats
+    wants_canvas = True
+
+    def __init__(self, screen: Screen, press: Callable[[str], None], say: Say) -> None:
+        self.is_open = True
         self._screen = screen
-        self._record = record
-        self._recorder: Recorder | None = None
+        self._press = press
         self._say = say
-        self._strip = strip
-        self._rerun = rerun
-        self._sound: deque[AudioBlock] = deque(maxlen=_SOUND_BLOCKS)
         self._canvas: Canvas | None = None
         self._fault: str | None = None  # as the window says it
         self._paused = False
-        self._by_key = False  # whether the recording was begun by a key
-
-    @property
-    def wants_features(self) -> bool:
-        """Whether heatmaps should bring their picture's features along."""
-        return self._draws and self._overlay.wants_features
-
-    @property
-    def _draws(self) -> bool:
-        return not (self._screen is None and self._record is None and self._rerun is None)
 
     def audio(self, block: AudioBlock) -> None:
-        """Keep some sound for the recording and the strip. Callable from any thread."""
-        if self._draws:
-            self._sound.append(block)
-            if self._strip is not None:
-                self._strip.audio(block)
+        """Show no audio: that is the strip's."""
 
-    def show(self, heatmap: Heatmap) -> None:
-        """Draw one heatmap and give it to the window and the recording.
+    def show(self, drawn: Drawn) -> None:
+        """As `Sink.show`."""
+        if self._paused:
+            self._ask(None)
+        else:
+            self._canvas, self._fault = drawn.canvas, None
+            self._ask(drawn.canvas)
+
+    def poll(self, fault: str | None = None) -> None:
+        """Look for keys; with a fault, say so on the last picture."""
+        if fault is None or fault == self._fault or self._canvas is None or self._paused:
+            self._ask(None)
+        else:
+            self._fault = fault
+            self._ask(marked_stale(self._canvas, fault))
+
+    def close(self) -> None:
+        """As `Sink.close`."""
+        self.is_open = False
+        self._screen.close()
+
+    def _ask(self, canvas: Canvas | None) -> None:
+        """Show a canvas or only look for keys; a window that is gone is left."""
+        if not self.is_open:
+            return
+        try:
+            key = self._screen.poll() if canvas is None else self._screen.show(canvas)
+        except OutputError as error:
+            self._say(str(error))
+            self.close()
+            return
+        if key == " ":
+            self._paused = not self._paused
+        elif key == "s":
+            self._keep()
+        elif key is not None:
+            self._press(key)
+
+    def _keep(self) -> None:
+        """Write a snapshot; a folder that takes none is no reason to end a live run."""
+        if self._canvas is None:
+            return
+        try:
+            self._say(f"picture kept: {snapshot(self._canvas, Path())}")
+        except OutputError as error:
+            self._say(str(error))
+
+
+class RecordingSink:
+    """Recordings, one after another: each begins with the first canvas after `begin`.
+
+    One that cannot be begun although it was asked for from the start ends the run. One that
+    cannot be gone on with is said and left, and `close` raises what it failed with.
+    """
+
+    wants_canvas = True
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+        self._path: Path | None = None
+        self._required = False
+        self._recorder: Recorder | None = None
+        self._failure: OutputError | None = None
+        self._audio: deque[AudioBlock] = deque(maxlen=_AUDIO_BLOCKS)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a recording was begun and not finished."""
+        return self._path is not None
+
+    def begin(self, path: Path, *, required: bool) -> None:
+        """Record into a new file from now on; `required` when it was asked for from the start."""
+        self._audio.clear()
+        self._path, self._required = path, required
+
+    def finish(self) -> None:
+        """Complete the recording."""
+        self._path, recorder = None, self._recorder
+        self._recorder = None
+        if recorder is None:
+            return
+        try:
+            path = recorder.close()
+        except OutputError as error:
+            self._fail(error)
+        else:
+            if path is not None:
+                self._say(f"recorded: {path}")
+
+    def audio(self, block: AudioBlock) -> None:
+        """As `Sink.audio`."""
+        self._audio.append(block)
+
+    def show(self, drawn: Drawn) -> None:
+        """As `Sink.show`.
 
         Raises
         ------
         OutputError
-            When the recording that was asked for from the start cannot be written; one begun by
-            a key is given up, and said so.
+            When a recording that is required cannot be begun.
         """
-        if not self._draws:
-            self._sound.clear()
+        assert drawn.canvas is not None
+        recorder = self._recorder or self._begun(drawn.canvas)
+        if recorder is None:
             return
-        strength_KHW = self._overlay.strength(heatmap)
-        level_K = strength_KHW.max(axis=(1, 2)).tolist()
-        strip = self._strip
-        if strip is not None:
-            strip.heatmap(heatmap, level_K)
-        legend = strip is None or not strip.shown
-        picture = self._overlay.draw(heatmap, strength_KHW, legend)
-        if self._rerun is not None:
-            self._rerun.show(heatmap, picture.copy(), strength_KHW)
-        if self._screen is None and self._record is None:
-            self._sound.clear()
-            self.poll()
+        try:
+            self._write_audio(recorder)
+            recorder.frame(drawn.canvas, drawn.heatmap.frame.capture_s)
+        except OutputError as error:
+            self._fail(error)
+
+    def poll(self, fault: str | None = None) -> None:  # noqa: ARG002 - a window says it
+        """Write the audio that has come while there were no pictures."""
+        if self._recorder is None:
             return
-        self._hud.draw(picture, self._stats.snapshot())
-        canvas = picture if strip is None else strip.under(picture, self._overlay.shown)
-        self._record_or_give_up(canvas, heatmap.frame.capture_s)
-        if self._screen is not None and not self._paused:
-            self._canvas, self._fault = canvas, None
-            self._display(canvas)
-        else:
-            self.poll()
-
-    def poll(self, fault: str | None = None) -> None:
-        """Keep the window answering when nothing is new; with a fault, say so on the last picture.
-
-        Parameters
-        ----------
-        fault : why nothing new comes, in a few words.
-        """
-        if fault is None or fault == self._fault or self._canvas is None or self._paused:
-            self._display(None)
-        else:
-            self._fault = fault
-            self._display(marked_stale(self._canvas, fault))
-        if self._rerun is not None and not self._rerun.alive:
-            self._leave(self._rerun)
+        try:
+            self._write_audio(self._recorder)
+        except OutputError as error:
+            self._fail(error)
 
     def close(self) -> None:
-        """Finish the recording and close the window."""
-        if self._screen is not None:
-            self._screen.close()
-        if self._rerun is not None:
-            self._rerun.close()
-        self._finish()
+        """Complete the recording.
 
-    def _leave(self, rerun: RerunDisplay) -> None:
-        """End the run with a viewer that a person closed, and go on without one that failed."""
-        if rerun.failure is None:
-            self.quit_asked = True
-        else:
-            self._say(f"Rerun's viewer ended ({rerun.failure}); the run goes on without it")
-            rerun.close()
-            self._rerun = None
+        Raises
+        ------
+        OutputError
+            The first failure of a recording that was required.
+        """
+        self.finish()
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
 
-    def _display(self, canvas: Canvas | None) -> None:
-        """Show a canvas, or only look for keys; go on without a window that is gone."""
-        if self._screen is None:
-            return
+    def _begun(self, canvas: Canvas) -> Recorder | None:
+        assert self._path is not None
+        height, width = canvas.shape[:2]
         try:
-            self._press(self._screen.poll() if canvas is None else self._screen.show(canvas))
+            self._recorder = Recorder(self._path, width, height)
         except OutputError as error:
-            self._say(str(error))
-            self._screen.close()
-            self._screen = None
-
-    def _press(self, key: str | None) -> None:
-        if key == "q":
-            self.quit_asked = True
-        elif key == " ":
-            self._paused = not self._paused
-        elif key == "h":
-            self._overlay.cycle()
-        elif key == "v":
-            self._overlay.cycle_layout()
-        elif key == "t" and self._strip is not None:
-            self._strip.shown = not self._strip.shown
-        elif key == "s" and self._canvas is not None:
-            self._keep(self._canvas)
-        elif key == "r" and self._record is None:
-            self._record, self._by_key = unused_path(Path(), ".mp4"), True
-            self._say(f"recording: {self._record}; r ends it")
-        elif key == "r":
-            self._finish()
-
-    def _keep(self, canvas: Canvas) -> None:
-        """Write a snapshot; a folder that takes none is no reason to end a live run."""
-        try:
-            self._say(f"picture kept: {snapshot(canvas, Path())}")
-        except OutputError as error:
-            self._say(str(error))
-
-    def _record_or_give_up(self, canvas: Canvas, capture_s: float) -> None:
-        try:
-            self._write(canvas, capture_s)
-        except OutputError as error:
-            if not self._by_key:
+            self._path = None
+            if self._required:
                 raise
             self._say(str(error))
-            self._record = self._recorder = None
+        return self._recorder
 
-    def _write(self, canvas: Canvas, capture_s: float) -> None:
-        if self._record is None:
-            self._sound.clear()
+    def _write_audio(self, recorder: Recorder) -> None:
+        while self._audio:
+            recorder.audio(self._audio.popleft())
+
+    def _fail(self, error: OutputError) -> None:
+        self._path = self._recorder = None
+        if self._required:
+            self._failure = self._failure or error
+        self._say(f"{error}; the run goes on without it")
+
+
+class RerunSink:
+    """Rerun's viewer. It gets pictures without figures: it has plots of its own.
+
+    Parameters
+    ----------
+    viewer : open.
+    closed : called when a person has closed it.
+    say : called with one line for people when it failed.
+    """
+
+    wants_canvas = False
+
+    def __init__(self, viewer: RerunDisplay, closed: Callable[[], None], say: Say) -> None:
+        self.is_open = True
+        self._viewer = viewer
+        self._closed = closed
+        self._say = say
+
+    def audio(self, block: AudioBlock) -> None:
+        """Show no audio: loudness comes with each heatmap."""
+
+    def show(self, drawn: Drawn) -> None:
+        """As `Sink.show`."""
+        self._viewer.show(drawn.heatmap, drawn.picture, drawn.strength_KHW)
+        self.poll()
+
+    def poll(self, fault: str | None = None) -> None:  # noqa: ARG002 - a window says it
+        """Leave a viewer that is not there any more."""
+        if not self.is_open or self._viewer.alive:
             return
-        if self._recorder is None:
-            height, width = canvas.shape[:2]
-            self._recorder = Recorder(self._record, width, height)
-        while self._sound:
-            self._recorder.audio(self._sound.popleft())
-        self._recorder.frame(canvas, capture_s)
+        if self._viewer.failure is None:
+            self._closed()
+        else:
+            self._say(f"Rerun's viewer ended ({self._viewer.failure}); the run goes on without it")
+            self.close()
 
-    def _finish(self) -> None:
-        recorder, self._recorder = self._recorder, None
-        self._record = None
-        if recorder is not None and (path := recorder.close()):
-            self._say(f"recorded: {path}")
+    def close(self) -> None:
+        """As `Sink.close`."""
+        self.is_open = False
+        self._viewer.close()

@@ -83,8 +83,8 @@ class Watcher:
             self._loud.append((time_N, 10 * np.log10(power_N + 1e-12)))
 
     def ended(self, error: SourceError | None) -> None:
-        """Hear that a source gives no more."""
-        self.error = error
+        """Take note that a source gives no more; the first error stays."""
+        self.error = self.error or error
         self.over.set()
 
     def flashes(self) -> tuple[Values, float]:

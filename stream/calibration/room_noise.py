@@ -1,4 +1,4 @@
-"""The room: what is heard while nobody makes a sound enters, what counts as silence here leaves.
+"""Room noise: some seconds of sources in which nobody makes a sound in, a `Room` out.
 
 For some seconds the sources run as live. How loud the tokens were sets the energy floor of the run,
 and what the heads made of them sets thresholds that such noise stays under. A room only ever makes
@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from denseav.export.runtime.bundle import Manifest
 from denseav.export.runtime.session import Session
-from denseav.stream.audio.level_normalizer import LevelNormalizer
 from denseav.stream.errors import SourceError, UsageError
 from denseav.stream.inference.pipeline import Pipeline
 from denseav.stream.types import AudioBlock, Frame, Source
@@ -89,6 +88,7 @@ def learn(
     sources: Sequence[Source],
     session: Session,
     manifest: Manifest,
+    *,
     seconds: float,
     stop: threading.Event,
 ) -> Room | None:
@@ -101,19 +101,18 @@ def learn(
     SourceError
         When a source fails, or no sound came.
     """
-    floor_dbfs = manifest.audio.energy_floor_dbfs
-    ear = _Ear(Pipeline(session, manifest, loudness=LevelNormalizer(floor_dbfs)))
+    sampler = _RoomSampler(Pipeline(session, manifest))
     with ExitStack() as started:
         for source in sources:
             started.callback(source.stop)
         for source in sources:
-            source.start(ear)
+            source.start(sampler)
         end_s = monotonic() + seconds
-        while monotonic() < end_s and not (stop.is_set() or ear.over.is_set()):
-            ear.hear()
-    if ear.error is not None:
-        raise ear.error
-    return None if stop.is_set() else ear.room()
+        while monotonic() < end_s and not (stop.is_set() or sampler.over.is_set()):
+            sampler.sample()
+    if sampler.error is not None:
+        raise sampler.error
+    return None if stop.is_set() else sampler.room()
 
 
 def words_of_room(before: Manifest, room: Room) -> str:
@@ -133,8 +132,8 @@ def words_of_room(before: Manifest, room: Room) -> str:
     return f"{said}; to keep what was learned: {keep}"
 
 
-class _Ear:
-    """A `Receiver` that hears every token, and looks at the newest picture with it."""
+class _RoomSampler:
+    """A `Receiver` that takes every token's loudness, and its heat on the newest picture."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         self.over = threading.Event()
@@ -150,20 +149,20 @@ class _Ear:
 
     def audio(self, block: AudioBlock) -> None:
         """Take some sound."""
-        self._pipeline.listen(block)
+        self._pipeline.push(block)
 
     def ended(self, error: SourceError | None) -> None:
-        """Hear that a source gives no more."""
+        """Take note that a source gives no more."""
         self.error = self.error or error
         self.over.set()
 
-    def hear(self) -> None:
+    def sample(self) -> None:
         """Wait a moment for the next token, and take what it is."""
         frame = self._frame
         if frame is None:
             self.over.wait(_POLL_S)
-        elif self._pipeline.hear(_POLL_S):
-            heatmap = self._pipeline.see(frame)
+        elif self._pipeline.encode_audio(_POLL_S):
+            heatmap = self._pipeline.heatmap(frame)
             self._level_db.append(heatmap.rms_dbfs)
             self._heats_KP.append(heatmap.heat_KHW.reshape(len(heatmap.heat_KHW), -1))
 

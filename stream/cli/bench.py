@@ -4,7 +4,6 @@ Figures begin at the first heatmap that is worth announcing: loading and warming
 of them. A setting that cannot run here has its reason in the table, and the others go on.
 """
 
-import argparse
 import csv
 import io
 import itertools
@@ -13,7 +12,7 @@ import math
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from denseav.export.runtime.bundle import BundleError
 from denseav.stream.app.build import run
 from denseav.stream.cli.live_options import parse
 from denseav.stream.errors import OutputError, SloError, SourceError, StreamError
+from denseav.stream.options import LiveOptions
 from denseav.stream.stats.json_lines import check_destination
 from denseav.stream.stats.stats import Stats
 
@@ -36,7 +36,7 @@ class _Case:
     """One setting: its name, and all the options that make it."""
 
     name: str
-    options: argparse.Namespace
+    options: LiveOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ class _Outcome:
 
 def bench(
     arguments: Sequence[str] | None,
-    options: argparse.Namespace,
+    options: LiveOptions,
     stop: threading.Event,
     opened: threading.Event,
 ) -> None:
@@ -67,7 +67,7 @@ def bench(
     Parameters
     ----------
     arguments : the command line that `options` were parsed from; None for this process's.
-    stop, opened : as `assembly.run` has them; a stop leaves out the settings not yet begun.
+    stop, opened : as `app.build.run` has them; a stop leaves out the settings not yet begun.
 
     Raises
     ------
@@ -76,7 +76,7 @@ def bench(
         SloError when one was slower than `--slo-ms`.
     """
     cases = list(_cases(sys.argv[1:] if arguments is None else arguments, options))
-    for path in (options.cdf, options.stats_json):
+    for path in (options.bench.cdf, options.stats_json):
         if path is not None:
             check_destination(path)
     outcomes = list(_measured(cases, stop, opened))
@@ -86,28 +86,33 @@ def bench(
         if outcome.error is not None:
             console.print(f"{outcome.name}: {outcome.error}", soft_wrap=True, markup=False)
     measured = [outcome for outcome in outcomes if outcome.error is None]
-    if options.cdf is not None:
-        _write(options.cdf, _cdf(measured))
+    if options.bench.cdf is not None:
+        _write(options.bench.cdf, _cdf(measured))
     if options.stats_json is not None:
         records = (json.dumps({"setting": found.name} | found.report) for found in measured)
         _write(options.stats_json, (f"{record}\n" for record in records))
     for outcome in outcomes:
         if outcome.error is not None:
             raise outcome.error
-        if options.slo_ms is not None and outcome.p99_ms > options.slo_ms:
-            raise SloError(
-                f"p99 of {outcome.p99_ms:.1f} ms is over {options.slo_ms:g} ms ({outcome.name})"
-            )
+        slo_ms = options.bench.slo_ms
+        if slo_ms is not None and outcome.p99_ms > slo_ms:
+            raise SloError(f"p99 of {outcome.p99_ms:.1f} ms is over {slo_ms:g} ms ({outcome.name})")
 
 
-def _cases(arguments: Sequence[str], options: argparse.Namespace) -> Iterator[_Case]:
+def _cases(arguments: Sequence[str], options: LiveOptions) -> Iterator[_Case]:
     """Yield every combination; each is parsed like a command line, so that its errors are too."""
-    over = dict(options.bench_over or [])
+    over = options.bench.over
     for values in itertools.product(*over.values()):
         chosen = [f"{option}={value}" for option, value in zip(over, values, strict=True)]
         case = parse([*arguments, *(f"--{each}" for each in chosen)])
-        case.seconds, case.stats_json = START_S + case.bench, None
+        seconds = START_S + _seconds(case)
+        case = replace(case, seconds=seconds, stats_json=None)
         yield _Case(name=" ".join(chosen) or "as given", options=case)
+
+
+def _seconds(options: LiveOptions) -> float:
+    assert options.bench.bench is not None
+    return options.bench.bench
 
 
 def _measured(
@@ -130,7 +135,7 @@ def _measured(
 
 def _measure(case: _Case, end: threading.Event, opened: threading.Event) -> _Outcome:
     stats, begun = Stats(), threading.Event()
-    timer = threading.Timer(case.options.bench, end.set)
+    timer = threading.Timer(_seconds(case.options), end.set)
     timer.daemon = True
 
     def begin() -> None:
@@ -139,7 +144,7 @@ def _measure(case: _Case, end: threading.Event, opened: threading.Event) -> _Out
         begun.set()
 
     try:
-        report = run(case.options, end, opened, stats, begin)
+        report = run(case.options, end, opened, stats=stats, on_ready=begin)
         if not begun.is_set() and not end.is_set():
             raise SourceError("no heatmap came, or none that had heard anything")
     except (StreamError, BundleError) as error:

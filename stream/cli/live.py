@@ -49,7 +49,7 @@ def _run(arguments: Sequence[str] | None, stop: threading.Event, opened: threadi
         print(list_devices())  # noqa: T201
     elif options.calibrate_av:
         print(calibrate(options, stop, opened))  # noqa: T201
-    elif options.bench is not None:
+    elif options.bench.bench is not None:
         bench(arguments, options, stop, opened)
     else:
         run(options, stop, opened)

@@ -1,13 +1,25 @@
-"""The command line of `denseav-live`: what it takes, and which asks do not go together."""
+"""The command line of `denseav-live`: arguments in, checked `LiveOptions` out.
+
+What does not go together is refused here, before anything is opened.
+"""
 
 import argparse
 import re
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from denseav.stream.errors import UsageError
-from denseav.stream.room_options import add_room, check_room
+from denseav.stream.options import (
+    BenchOptions,
+    DisplayOptions,
+    FeedOptions,
+    LiveOptions,
+    ModelOptions,
+    RoomOptions,
+    SourceOptions,
+)
 
 CALIBRATION_MAX_S = 120.0
 _CAMERA_ID = re.compile(r"[A-Za-z0-9._-]{1,25}")  # the feed's topics have no more room
@@ -24,7 +36,12 @@ exit codes: 0 ended as asked (also by q or Ctrl-C), 1 a library is missing, 2 us
             7 an output cannot be written"""
 
 
-def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+_Record = TypeVar(
+    "_Record", SourceOptions, ModelOptions, RoomOptions, DisplayOptions, FeedOptions, BenchOptions
+)
+
+
+def parse(arguments: Sequence[str] | None = None) -> LiveOptions:
     """Return the checked options.
 
     Raises
@@ -33,10 +50,27 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         When an option is unknown or its value senseless, two contradict each other, or nothing
         was named to look at.
     """
-    options = _parser().parse_args(arguments)
-    if not options.list_devices:
-        _check(options)
-    return options
+    given = _parser().parse_args(arguments)
+    if not given.list_devices:
+        _check(given)
+    given.thresholds, given.over = dict(given.threshold), dict(given.bench_over or [])
+    return LiveOptions(
+        sources=_record(SourceOptions, given),
+        model=_record(ModelOptions, given),
+        room=_record(RoomOptions, given),
+        display=_record(DisplayOptions, given),
+        feed=_record(FeedOptions, given),
+        bench=_record(BenchOptions, given),
+        list_devices=given.list_devices,
+        calibrate_av=given.calibrate_av,
+        seconds=given.seconds,
+        stats_json=given.stats_json,
+        prometheus=given.prometheus,
+    )
+
+
+def _record(kind: type[_Record], given: argparse.Namespace) -> _Record:
+    return kind(**{each.name: getattr(given, each.name) for each in fields(kind)})
 
 
 class _Parser(argparse.ArgumentParser):
@@ -70,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
         "--threads", type=_count, default=1, metavar="N", help="for each pass on a CPU; default: 1"
     )
     _add_timing(parser.add_argument_group("picture and sound"))
-    add_room(parser.add_argument_group("the room"))
+    _add_room(parser.add_argument_group("the room"))
     output = parser.add_argument_group("where it goes")
     _add_display(output)
     output.add_argument("--record", type=Path, metavar="FILE.mp4", help="overlay with its sound")
@@ -148,6 +182,29 @@ def _add_timing(group: argparse._ArgumentGroup) -> None:
     )
 
 
+def _add_room(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--calibrate",
+        type=float,
+        metavar="SECONDS",
+        help="learn the room first: keep quiet for so long; what was learned is printed",
+    )
+    group.add_argument(
+        "--energy-floor-dbfs",
+        type=float,
+        metavar="DBFS",
+        help="quieter sound is silence, in which no head is active; default: the model's",
+    )
+    group.add_argument(
+        "--threshold",
+        nargs="+",
+        type=_threshold,
+        default=[],
+        metavar="HEAD=HEAT",
+        help="from which a head shows, as --calibrate prints it; default: the model's",
+    )
+
+
 def _add_figures(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--stats-json",
@@ -205,7 +262,7 @@ def _check(options: argparse.Namespace) -> None:
     elif options.mic == "none":
         raise UsageError("--publish sends what was compared with sound; leave --mic none out")
     _check_timing(options)
-    check_room(options)
+    _check_room(options)
     _check_figures(options)
 
 
@@ -227,6 +284,25 @@ def _check_timing(options: argparse.Namespace) -> None:
     for option in ("offline", "demo", "publish", "bench"):
         if options.calibrate_av and getattr(options, option):
             raise UsageError(f"--{option} does not go with --calibrate-av; leave it out")
+
+
+def _check_room(options: argparse.Namespace) -> None:
+    floor_dbfs = options.energy_floor_dbfs
+    if floor_dbfs is not None and not -120 <= floor_dbfs <= 0:
+        raise UsageError(f"--energy-floor-dbfs {floor_dbfs:g} is not within -120 and 0")
+    if options.calibrate is None:
+        return
+    if not 0 < options.calibrate <= CALIBRATION_MAX_S:
+        raise UsageError(
+            f"--calibrate {options.calibrate:g} is not a number of seconds up to "
+            f"{CALIBRATION_MAX_S:g}"
+        )
+    if options.mic == "none":
+        raise UsageError("--calibrate needs sound; leave --mic none out")
+    for option in ("offline", "bench", "calibrate_av"):
+        if getattr(options, option):
+            name = option.replace("_", "-")
+            raise UsageError(f"--{name} does not go with --calibrate; leave it out")
 
 
 def _check_figures(options: argparse.Namespace) -> None:
@@ -287,6 +363,17 @@ def _camera_id(text: str) -> str:
     return text
 
 
+def _threshold(text: str) -> tuple[str, float]:
+    head, _, value = text.partition("=")
+    try:
+        heat = float(value)
+    except ValueError:
+        heat = float("nan")
+    if not head or not abs(heat) < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not HEAD=HEAT as in sound=5.5")
+    return head, heat
+
+
 def _port(text: str) -> int:
     port = _count(text)
     if port > 65_535:
@@ -294,9 +381,9 @@ def _port(text: str) -> int:
     return port
 
 
-def _setting(text: str) -> tuple[str, list[str]]:
+def _setting(text: str) -> tuple[str, tuple[str, ...]]:
     option, _, values = text.partition("=")
-    given = values.split(",")
+    given = tuple(values.split(","))
     if not option or not all(given):
         raise argparse.ArgumentTypeError(f"{text!r} is not OPTION=VALUE,VALUE as in threads=1,2")
     return option, given

@@ -24,7 +24,6 @@ from denseav.stream.types import Heatmap
 
 PREVIEW_LONGEST_SIDE = 1280
 PREVIEW_QUALITY = 80
-SOUND_AGE_MAX_S = 1.0  # a head that last heard longer before the picture says nothing about it
 _HALF_MAX = float(np.finfo(np.float16).max)
 _LABEL_CHARACTERS, _MARK_DIGITS = 16, 8  # of the 25 that "status/" leaves of a topic's 32 bytes
 
@@ -113,7 +112,6 @@ def heat_fields(
 ) -> tuple[dict[str, Any], NDArray[np.float16]]:
     """Return the header's fields and the maps, finite throughout, of one heatmap."""
     frame_height, frame_width = heatmap.frame.image_HW3.shape[:2]
-    finite_K = [bool(np.isfinite(heat_HW).all()) for heat_HW in heatmap.heat_KHW]
     limited_KHW = np.clip(np.nan_to_num(heatmap.heat_KHW), -_HALF_MAX, _HALF_MAX)
     maps_KHW: NDArray[np.float16] = limited_KHW.astype(np.float16)
     rows, columns = maps_KHW.shape[1:]
@@ -122,7 +120,7 @@ def heat_fields(
     assert heatmap.audio_end_s is not None
     skew_s = heatmap.audio_end_s - heatmap.frame.capture_s
     heads = [
-        _head(head, maps_KHW[k], scale, bool(valid and finite_K[k] and -skew_s <= SOUND_AGE_MAX_S))
+        _head(head, maps_KHW[k], scale, valid)
         for k, (head, valid) in enumerate(zip(origin.heads, heatmap.valid_K, strict=True))
     ]
     fields = {

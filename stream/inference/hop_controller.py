@@ -1,4 +1,4 @@
-"""How long the passes last enters; how many tokens one audio pass moves on by leaves.
+"""The hop controller: durations of passes in, how many tokens an audio pass moves on by out.
 
 A machine too slow for what is asked gives way in this order:
 
@@ -41,12 +41,12 @@ class HopController:
         """How many tokens lie between the ends of two audio passes, at least."""
         return self._hop_tokens
 
-    def saw(self, seconds: float) -> None:
+    def note_frame(self, seconds: float) -> None:
         """Note how long a frame took."""
         with self._lock:
             self._frame_s.append(seconds)
 
-    def heard(self, seconds: float) -> None:
+    def note_audio_pass(self, seconds: float) -> None:
         """Note how long an audio pass took, and choose the next hop."""
         with self._lock:
             self._audio_s.append(seconds)

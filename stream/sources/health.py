@@ -1,13 +1,11 @@
 """The sources' own threads say how they do; the HUD, the log, the feed and the report read it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from threading import Lock
 from time import monotonic
 from typing import Any, Literal
-
-from denseav.stream.types import Heatmap
 
 Kind = Literal["camera", "microphone"]
 
@@ -105,22 +103,6 @@ class SourceHealth:
         with self._lock:
             camera = self._states.get("camera")
         return None if camera is None or camera.is_well else camera.words(monotonic())
-
-    def honest(self, heatmap: Heatmap, av_offset_s: float = 0.0) -> Heatmap | None:
-        """Return what may be shown of a heatmap now.
-
-        None when its frame is from before the camera's last fault, or the camera is at fault now.
-        Without a head that is valid when its sound is from before the microphone's last fault, or
-        the microphone is at fault now. `av_offset_s` was taken off the sound's times.
-        """
-        seen_s = self.running_since_s("camera")
-        if seen_s is None or heatmap.frame.capture_s < seen_s:
-            return None
-        heard_s = self.running_since_s("microphone")
-        start_s = heatmap.audio_start_s
-        if start_s is None or (heard_s is not None and start_s >= heard_s - av_offset_s):
-            return heatmap
-        return replace(heatmap, valid_K=(False,) * len(heatmap.valid_K))
 
     def report(self) -> list[dict[str, Any]]:
         """Return the states as JSON takes them."""

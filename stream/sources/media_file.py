@@ -64,9 +64,17 @@ class Clip:
         self.rate_hz, self.channels = block.rate_hz, block.samples_SC.shape[1]
 
     def __iter__(self) -> Iterator[Frame | AudioBlock]:
+        return self.items()
+
+    def items(self, frames_late_s: float = 0.0) -> Iterator[Frame | AudioBlock]:
+        """Yield all of it by time; each frame only after the sound of so many seconds more."""
+
+        def order(item: Frame | AudioBlock) -> float:
+            return ready_s(item) + (frames_late_s if isinstance(item, Frame) else 0.0)
+
         end_s = 0.0
         streams: list[Iterator[Frame | AudioBlock]] = [self._blocks(), self._frames()]
-        for item in heapq.merge(*streams, key=ready_s):
+        for item in heapq.merge(*streams, key=order):
             end_s = max(end_s, ready_s(item))
             yield item
         self._check_whole(end_s, self.duration_s)

@@ -1,11 +1,11 @@
-"""Options enter, the cameras, microphones and files that they name leave, opened."""
+"""`SourceOptions` in; the cameras, microphones and files that they name out, opened."""
 
-import argparse
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from denseav.stream.errors import StreamError
+from denseav.stream.options import SourceOptions
 from denseav.stream.sources.camera import Camera
 from denseav.stream.sources.health import SourceHealth
 from denseav.stream.sources.media_file import Clip
@@ -18,7 +18,7 @@ from denseav.stream.types import Source
 DEMO_CLIP = Path(__file__).parents[1] / "demo" / "clip.mp4"
 
 
-def open_sources(options: argparse.Namespace) -> list[Source]:
+def open_sources(options: SourceOptions) -> list[Source]:
     """Return what the options name.
 
     Raises
@@ -30,6 +30,7 @@ def open_sources(options: argparse.Namespace) -> list[Source]:
         return [PacedClip(Clip(DEMO_CLIP), loop=True)]
     if options.source is not None:
         return [PacedClip(Clip(options.source))]
+    assert options.camera is not None
     camera = Camera(options.camera, size=options.camera_size, fps=options.camera_fps)
     if options.mic == "none":
         return [camera]

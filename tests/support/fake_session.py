@@ -19,8 +19,8 @@ from denseav.export.runtime.session import Interrupted
 TOKENS = 3
 
 
-def fake_manifest(energy_floor_dbfs: float = -60.0) -> Manifest:
-    """A manifest of two heads over a 2x3 grid, and windows of three tokens."""
+def fake_manifest(energy_floor_dbfs: float = -60.0, tokens: int = TOKENS) -> Manifest:
+    """A manifest of two heads over a 2x3 grid, and windows of a few tokens."""
     return Manifest(
         model="fake",
         trained=True,
@@ -33,8 +33,8 @@ def fake_manifest(energy_floor_dbfs: float = -60.0) -> Manifest:
         ),
         image=ImageInput(height=16, width=24, grid_height=2, grid_width=3),
         audio=AudioInput(
-            window_samples=window_samples(TOKENS),
-            tokens=TOKENS,
+            window_samples=window_samples(tokens),
+            tokens=tokens,
             energy_floor_dbfs=energy_floor_dbfs,
         ),
         parity={},
@@ -69,11 +69,12 @@ class FakeSession:
         time.sleep(self.audio_s)
         self.windows.append(wave_S)
         self.deviations.append(least_deviation)
-        last_T = np.arange(TOKENS) * TOKEN_HOP_SAMPLES + TOKEN_SPAN_SAMPLES - 1
+        tokens = 1 + (len(wave_S) - TOKEN_SPAN_SAMPLES) // TOKEN_HOP_SAMPLES
+        last_T = np.arange(tokens) * TOKEN_HOP_SAMPLES + TOKEN_SPAN_SAMPLES - 1
         return wave_S[last_T]
 
     def heatmap(self, image: float, audio: NDArray[np.float32], token: int) -> NDArray[np.float32]:
-        assert 0 <= token < TOKENS
+        assert 0 <= token < len(audio)
         values_K = np.array([image, audio[token]], dtype=np.float32)
         return np.broadcast_to(values_K[:, None, None], (2, 2, 3)).copy()
 

@@ -14,6 +14,7 @@ from denseav.stream.display.hud import hud_rows
 from denseav.stream.errors import SourceError
 from denseav.stream.inference.hop_controller import HopController
 from denseav.stream.inference.pipeline import Pipeline
+from denseav.stream.inference.sync_policy import Sync
 from denseav.stream.stats.stats import Stats
 from denseav.stream.types import AudioBlock, Frame, Heatmap
 from tests.support.fake_session import FakeSession, fake_manifest
@@ -66,7 +67,7 @@ class Rig:
             self.pipeline,
             self.view,
             self.stats,
-            self.stop,
+            stop=self.stop,
             av_offset_s=av_offset_s,
         )
 
@@ -139,7 +140,7 @@ def test_a_slow_audio_pass_skips_hops_and_does_not_hold_frames_up() -> None:
     rig = Rig(FakeSession(audio_s=0.5))
     drops = rig.go(lambda: rig.feed(2.0, fps=50))
     assert len(rig.view.heatmaps) >= 30
-    assert drops["hop_skipped"] == rig.pipeline.hops_skipped >= 2
+    assert drops["hop_skipped"] == rig.pipeline.audio.hops_skipped >= 2
     heard = [heatmap for heatmap in rig.view.heatmaps if heatmap.audio_end_s is not None]
     ages_s = [heatmap.frame.capture_s - heatmap.audio_end_s for heatmap in heard]
     assert np.median(ages_s) < 0.18 + 0.5 + 0.5 + 0.2
@@ -147,7 +148,7 @@ def test_a_slow_audio_pass_skips_hops_and_does_not_hold_frames_up() -> None:
 
 @thrice
 def test_too_slow_for_frames_the_hop_gives_way_and_the_screen_says_so() -> None:
-    rig = Rig(FakeSession(image_s=0.3, audio_s=0.12), throttle=HopController())
+    rig = Rig(FakeSession(image_s=0.3, audio_s=0.12), hop_controller=HopController())
     rig.go(lambda: rig.feed(4.0, fps=50))
     snapshot = rig.stats.snapshot()
     rows = dict(hud_rows(snapshot))
@@ -158,7 +159,7 @@ def test_too_slow_for_frames_the_hop_gives_way_and_the_screen_says_so() -> None:
 
 
 def test_fast_enough_nothing_gives_way_and_the_screen_says_how_far_sound_and_picture_are() -> None:
-    rig = Rig(FakeSession(), throttle=HopController())
+    rig = Rig(FakeSession(), hop_controller=HopController())
     rig.go(lambda: rig.feed(3.0, fps=20, answered=True))
     rows = dict(hud_rows(rig.stats.snapshot()))
     assert "too slow" not in f"{rows}"
@@ -169,7 +170,7 @@ def test_fast_enough_nothing_gives_way_and_the_screen_says_how_far_sound_and_pic
 
 @thrice
 def test_exact_frames_meet_the_sound_of_their_own_moment_however_slow_the_audio_pass() -> None:
-    rig = Rig(FakeSession(audio_s=0.25), exact=True)
+    rig = Rig(FakeSession(audio_s=0.25), sync=Sync(exact=True))
     rig.go(lambda: rig.feed(2.5, fps=30))
     heard = [h for h in rig.view.heatmaps if h.skew_s is not None]
     assert len(heard) > 10
@@ -180,8 +181,8 @@ def test_exact_frames_meet_the_sound_of_their_own_moment_however_slow_the_audio_
 def test_a_known_offset_is_taken_off_the_times_of_sound(offset_s: float) -> None:
     rig = Rig(FakeSession(), av_offset_s=offset_s)
     rig.run.audio(AudioBlock(np.full((16_000, 1), 0.5, np.float32), 16_000, 0, 100.0))
-    rig.pipeline.hear()
-    heatmap = rig.pipeline.see(Frame(PICTURE, 0, 101.0))
+    rig.pipeline.encode_audio()
+    heatmap = rig.pipeline.heatmap(Frame(PICTURE, 0, 101.0))
     assert -0.181 <= heatmap.skew_s + offset_s <= 0
     assert [block.capture_s for block in rig.view.blocks] == [pytest.approx(100.0 - offset_s)]
 

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from denseav.stream.app.offline_loop import HELD_FRAMES_MAX, run_offline
+from denseav.stream.app.offline_loop import run_offline
+from denseav.stream.inference.hop_controller import HOP_TOKENS_MAX, HopController
 from denseav.stream.inference.pipeline import Pipeline
+from denseav.stream.inference.sync_policy import Sync
 from denseav.stream.sources.media_file import Clip
 from denseav.stream.stats.stats import Stats
-from denseav.stream.types import AudioBlock, Heatmap
+from denseav.stream.types import AudioBlock, Frame, Heatmap
 from tests.support.fake_session import FakeSession, fake_manifest
 from tests.support.live_command import live
 from tests.support.media import grey, tone, write_clip
@@ -33,6 +35,9 @@ class Shown:
     def show(self, heatmap: Heatmap) -> None:
         self.heatmaps.append(heatmap)
 
+    def poll(self, fault: str | None = None) -> None:
+        """Look away."""
+
 
 def images(count: int) -> Iterator[np.ndarray]:
     return (grey(index % 250) for index in range(count))
@@ -47,8 +52,10 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Clip:
 
 def run(clip: Clip, exact: bool, av_offset_s: float = 0.0, **options: int) -> Shown:
     view, stats = Shown(), Stats()
-    pipeline = Pipeline(FakeSession(), fake_manifest(), exact=exact, **options)
-    run_offline(clip, pipeline, view, stats, threading.Event(), av_offset_s=av_offset_s)
+    sync = Sync(exact=exact, **options)
+    manifest = fake_manifest(tokens=sync.lookahead + HOP_TOKENS_MAX)
+    pipeline = Pipeline(FakeSession(), manifest, sync=sync)
+    run_offline(clip, pipeline, view, stats, stop=threading.Event(), av_offset_s=av_offset_s)
     assert [heatmap.frame.index for heatmap in view.heatmaps] == list(range(len(view.heatmaps)))
     return view
 
@@ -81,19 +88,54 @@ def test_an_offset_is_taken_off_the_sound_and_its_recording(clip: Clip) -> None:
     assert moved.blocks[0].capture_s == pytest.approx(plain.blocks[0].capture_s - 0.3)
 
 
-def test_frames_after_the_sounds_end_do_not_pile_up(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("fps", "lookahead"), [(60, 6), (30, 11), (120, 0)])
+def test_exact_compares_every_frame_whatever_the_rate_and_the_look_ahead(
+    tmp_path: Path, fps: int, lookahead: int
+) -> None:
+    path = write_clip(tmp_path / "clip.mov", images(4 * fps), tone(48_000, 4.0), fps=fps)
+    view, sync = Shown(), Sync(exact=True, lookahead=lookahead)
+    manifest = fake_manifest(tokens=lookahead + HOP_TOKENS_MAX)
+    pipeline = Pipeline(FakeSession(), manifest, sync=sync)
+    run_offline(Clip(path), pipeline, view, Stats(), stop=threading.Event())
+    assert [h.frame.index for h in view.heatmaps] == list(range(4 * fps))
+    compared = [h.frame.index for h in view.heatmaps if h.skew_s is not None]
+    assert compared == list(range(len(compared)))
+    assert len(compared) >= fps * (4 - 0.18 * (1 + lookahead) - 0.2)
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_frames_after_the_sounds_end_do_not_pile_up(tmp_path: Path, exact: bool) -> None:
     clip = Clip(write_clip(tmp_path / "clip.mov", images(250), tone(48_000, 1.0)))
     held, view = [], Shown()
-    pipeline = Pipeline(FakeSession(), fake_manifest(), exact=True)
+    pipeline = Pipeline(FakeSession(), fake_manifest(), sync=Sync(exact=exact))
 
     class Counting(Stats):
         def frame_in(self) -> None:
             super().frame_in()
             held.append(len(held) - len(view.heatmaps))
 
-    run_offline(clip, pipeline, view, Counting(), threading.Event())
+    run_offline(clip, pipeline, view, Counting(), stop=threading.Event())
     assert len(view.heatmaps) == 250
-    assert max(held) <= HELD_FRAMES_MAX + 1
+    assert set(held) == {0}
+
+
+def test_offline_gives_the_very_heat_that_live_gives(clip: Clip) -> None:
+    """The same file through the live pipeline, each token encoded, and through the command's."""
+    session, offline = FakeSession(), FakeSession()
+    live = Pipeline(session, fake_manifest(), hop_controller=HopController())
+    heats = []
+    for item in clip:
+        if isinstance(item, Frame):
+            heats.append(live.heatmap(item).heat_KHW)
+        else:
+            live.push(item)
+            live.encode_audio()
+    view = Shown()
+    plain = Pipeline(offline, fake_manifest())
+    run_offline(clip, plain, view, Stats(), stop=threading.Event())
+    np.testing.assert_array_equal([h.heat_KHW for h in view.heatmaps], heats)
+    assert offline.deviations == session.deviations
+    assert min(offline.deviations) >= 10 ** (-40 / 20)  # 20 dB above the floor: as live
 
 
 def test_the_command_reports_the_skew(tmp_path: Path, clip: Clip) -> None:

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from denseav.stream.app.sinks import View
+from denseav.stream.app.view import View
 from denseav.stream.display.drawing import Canvas
 from denseav.stream.display.hud import Hud
 from denseav.stream.display.overlay import Overlay
@@ -51,8 +51,15 @@ class Rig:
         self.overlay = Overlay(manifest.heads, trained=True)
         hud = Hud("fake", "fp32", ["a source"])
         self.strip = Strip(manifest.heads, strip)
-        outputs = (screen, record, self.said.append, self.strip)
-        self.view = View(self.overlay, hud, Stats(), *outputs)  # type: ignore[arg-type]
+        self.view = View(
+            self.overlay,
+            hud,
+            Stats(),
+            say=self.said.append,
+            strip=self.strip,
+            screen=screen,  # type: ignore[arg-type]
+            record=record,
+        )
         self.index = 0
 
     def frames(self, count: int, key: str | None = None) -> None:

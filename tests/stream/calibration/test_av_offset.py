@@ -12,6 +12,7 @@ import soundfile
 from denseav.export.runtime.bundle import TOKEN_HOP_SAMPLES
 from denseav.stream.calibration.av_offset import click_times, flash_times, match
 from denseav.stream.inference.pipeline import Pipeline
+from denseav.stream.inference.sync_policy import Sync
 from denseav.stream.sources.media_file import Clip
 from denseav.stream.types import AudioBlock, Frame
 from tests.support.fake_session import FakeSession, fake_manifest
@@ -76,19 +77,19 @@ def test_without_calibration_the_heatmaps_tell_the_offset_to_a_token(
     tmp_path: Path, offset_ms: float
 ) -> None:
     """Each heatmap says which sound it used: the first loud token dates the click."""
-    pipeline = Pipeline(FakeSession(), fake_manifest(), exact=True)
+    pipeline = Pipeline(FakeSession(), fake_manifest(), sync=Sync(exact=True))
     flash_s: list[float] = []
     click_s: list[float] = []
     held: list[Frame] = []
     dark = loud = False
     for item in Clip(made_clip(tmp_path / "clip.mov", offset_ms)):
         if isinstance(item, AudioBlock):
-            pipeline.listen(item)
-            pipeline.hear()
+            pipeline.push(item)
+            pipeline.encode_audio()
         else:
             held.append(item)
-        while held and pipeline.covers(held[0]):
-            heatmap = pipeline.see(held.pop(0))
+        while held and pipeline.sync.covers(held[0]):
+            heatmap = pipeline.heatmap(held.pop(0))
             assert heatmap.audio_start_s is not None
             assert heatmap.audio_end_s is not None
             bright, dark = dark, heatmap.frame.image_HW3.mean() < 130

@@ -52,7 +52,7 @@ def noise(rms: float, seconds: float = 4.0) -> NDArray[np.float32]:
 
 
 def learned(source: FakeSource, manifest: Manifest, seconds: float = 30.0) -> Room:
-    room = learn([source], FakeSession(), manifest, seconds, threading.Event())
+    room = learn([source], FakeSession(), manifest, seconds=seconds, stop=threading.Event())
     assert room is not None
     assert source.stops == 1
     return room
@@ -109,7 +109,7 @@ def test_no_picture_or_a_source_that_fails_is_an_error_and_everything_is_stopped
 def test_it_ends_when_told_to() -> None:
     stop = threading.Event()
     stop.set()
-    assert learn([FakeSource()], FakeSession(), fake_manifest(), 100, stop) is None
+    assert learn([FakeSource()], FakeSession(), fake_manifest(), seconds=100, stop=stop) is None
 
 
 def test_a_head_that_the_model_has_not_is_a_usage_error() -> None:

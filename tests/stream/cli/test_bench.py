@@ -66,10 +66,9 @@ def test_the_cdf_holds_every_latency(tmp_path: Path) -> None:
 def test_warming_up_is_no_part_of_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     real = bench.run
 
-    def cold(*arguments: Any) -> dict[str, Any]:
-        stats: Stats = arguments[3]
+    def cold(*arguments: Any, stats: Stats, **more: Any) -> dict[str, Any]:
         stats.heatmap(0.0, 99.0, None)
-        return real(*arguments)
+        return real(*arguments, stats=stats, **more)
 
     monkeypatch.setattr(bench, "run", cold)
     given = [*DEMO, "--bench", "3", "--stats-json", str(tmp_path / "s.jsonl")]

@@ -21,7 +21,7 @@ from denseav.export.runtime.bundle import demo_folder, open_bundle
 from denseav.export.runtime.onnx_session import OnnxSession
 from denseav.export.runtime.session import Interrupted
 from denseav.stream.app.live_loop import LiveRun
-from denseav.stream.app.sinks import View
+from denseav.stream.app.view import View
 from denseav.stream.display.hud import Hud
 from denseav.stream.display.overlay import Overlay
 from denseav.stream.inference.pipeline import Pipeline
@@ -287,8 +287,8 @@ def test_a_pass_can_be_interrupted_and_that_is_no_failure(exact: Path) -> None:
         session.encode_image(image_HW3)
     pipeline, stats, stop = Pipeline(session, bundle.manifest), Stats(), threading.Event()
     hud, overlay = Hud("", "", []), Overlay(bundle.manifest.heads, trained=False)
-    view = View(overlay, hud, stats, None, None, print)
-    LiveRun([PacedClip(Clip(exact))], pipeline, view, stats, stop, seconds=20).run()
+    view = View(overlay, hud, stats, say=print)
+    LiveRun([PacedClip(Clip(exact))], pipeline, view, stats, stop=stop, seconds=20).run()
     assert stop.is_set()
 
 

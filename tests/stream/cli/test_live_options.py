@@ -6,24 +6,27 @@ import pytest
 
 from denseav.stream.cli.live_options import parse
 from denseav.stream.errors import UsageError
+from denseav.stream.options import LiveOptions, SourceOptions
 
 
 def test_defaults_are_few_and_safe() -> None:
     options = parse(["--camera", "0"])
-    assert (options.camera, options.mic, options.model) == ("0", None, None)
-    assert (options.device, options.threads) == ("auto", 1)
-    assert not options.headless
-    assert (options.display, options.view, options.strip) == ("window", "overlay", True)
-    assert options.seconds is options.record is options.stats_json is None
+    assert options == LiveOptions(sources=SourceOptions(camera="0"))
+    assert (options.model.device, options.model.threads) == ("auto", 1)
+    assert not options.display.headless
+    shown = options.display
+    assert (shown.display, shown.view, shown.strip) == ("window", "overlay", True)
+    assert options.seconds is shown.record is options.stats_json is None
 
 
 def test_everything_of_a_camera_run_can_be_said() -> None:
     given = "--camera rtsp://host/cam --camera-size 1280X720 --camera-fps 29.97 --mic 3"
     given += " --model m --device cpu --threads 4 --headless --record r.mp4 --seconds 1.5"
     options = parse([*given.split(), "--stats-json", "-"])
-    assert (options.camera_size, options.camera_fps, options.mic) == ((1280, 720), 29.97, "3")
-    assert (options.model, options.record) == (Path("m"), Path("r.mp4"))
-    assert (options.seconds, options.threads, options.stats_json) == (1.5, 4, "-")
+    sources, model = options.sources, options.model
+    assert (sources.camera_size, sources.camera_fps, sources.mic) == ((1280, 720), 29.97, "3")
+    assert (model.model, options.display.record) == (Path("m"), Path("r.mp4"))
+    assert (options.seconds, model.threads, options.stats_json) == (1.5, 4, "-")
 
 
 def test_listing_devices_needs_nothing_else() -> None:

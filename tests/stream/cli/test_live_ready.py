@@ -34,7 +34,7 @@ def test_the_command_says_ready_once_and_what_runs() -> None:
 
 
 def test_ready_waits_for_the_first_sound(capsys: pytest.CaptureFixture[str]) -> None:
-    ready = _announcer(FakeSession(), [FakeCamera()], hears=True)
+    ready = _announcer(FakeSession(), [FakeCamera()], audio=True)
     assert not ready(heatmap(None))
     assert capsys.readouterr().err == ""
     assert ready(heatmap(1.0))
@@ -42,4 +42,4 @@ def test_ready_waits_for_the_first_sound(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_without_a_microphone_the_first_picture_will_do() -> None:
-    assert _announcer(FakeSession(), [FakeCamera()], hears=False)(heatmap(None))
+    assert _announcer(FakeSession(), [FakeCamera()], audio=False)(heatmap(None))

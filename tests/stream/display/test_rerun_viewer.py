@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from denseav.stream.app.sinks import View
+from denseav.stream.app.view import View
 from denseav.stream.display import rerun_viewer
 from denseav.stream.display.hud import Hud
 from denseav.stream.display.overlay import Overlay
@@ -191,7 +191,7 @@ def test_closing_the_viewer_ends_the_run_and_its_failure_does_not(failure: str |
     said: list[str] = []
     viewer = Shown()
     overlay, hud = Overlay(HEADS, True), Hud("fake", "fp32", [])
-    view = View(overlay, hud, Stats(), None, None, said.append, None, viewer)  # type: ignore[arg-type]
+    view = View(overlay, hud, Stats(), say=said.append, rerun=viewer)  # type: ignore[arg-type]
     view.show(seen(0.0)[0])
     assert not view.quit_asked
     viewer.alive, viewer.failure = False, failure

@@ -19,7 +19,10 @@ from denseav.export.runtime.bundle import (
 )
 from denseav.export.runtime.open_session import open_session
 from denseav.export.runtime.session import Session
-from denseav.stream.inference.pipeline import Pipeline, loudness_dbfs
+from denseav.stream.audio.level_normalizer import LevelNormalizer
+from denseav.stream.inference.audio_pass import loudness_dbfs
+from denseav.stream.inference.hop_controller import HopController
+from denseav.stream.inference.pipeline import Pipeline
 from denseav.stream.types import AudioBlock, Frame
 from tests.support.fake_session import FakeSession, fake_manifest
 
@@ -44,28 +47,35 @@ def blocks(samples: int, start_s: float = 100.0) -> Iterator[AudioBlock]:
         yield AudioBlock(piece, RATE_HZ, first, start_s + first / RATE_HZ)
 
 
-def offline_heat(bundle: Bundle, session: Session, end: int) -> NDArray[np.float32]:
-    """The oracle: resample the whole sound at once, cut the window out, run the three graphs."""
+def offline_heat(
+    bundle: Bundle, session: Session, level: LevelNormalizer, end: int
+) -> NDArray[np.float32]:
+    """The oracle: resample the whole sound at once, cut the window out, run the three graphs.
+
+    It is normalised as a live window is: `level` is given every window before it.
+    """
     wave_S = soxr.resample(SOUND_SC.mean(axis=1, dtype=np.float32), RATE_HZ, SAMPLE_RATE_HZ)
     window = bundle.manifest.audio.window_samples
     wave_S = np.concatenate((np.zeros(window, dtype=np.float32), wave_S))[end : end + window]
     size = bundle.manifest.image
     rgb = cv2.resize(PICTURE, (size.width, size.height), interpolation=cv2.INTER_AREA)[..., ::-1]
     image = session.encode_image(np.ascontiguousarray(rgb))
-    return session.heatmap(image, session.encode_audio(wave_S), bundle.manifest.audio.tokens - 1)
+    audio = session.encode_audio(wave_S, level.least_deviation(wave_S, end))
+    return session.heatmap(image, audio, bundle.manifest.audio.tokens - 1)
 
 
 @pytest.mark.parametrize("samples", [441, 4096, 50_000])
 def test_streaming_equals_offline(bundle: Bundle, session: Session, samples: int) -> None:
-    pipeline = Pipeline(session, bundle.manifest)
+    pipeline = Pipeline(session, bundle.manifest, hop_controller=HopController())
+    level = LevelNormalizer(bundle.manifest.audio.energy_floor_dbfs)
     ends = []
     for block in blocks(samples):
-        pipeline.listen(block)
-        if not pipeline.hear():
+        pipeline.push(block)
+        if not pipeline.encode_audio():
             continue
-        heatmap = pipeline.see(Frame(PICTURE, 0, block.end_s))
+        heatmap = pipeline.heatmap(Frame(PICTURE, 0, block.end_s))
         end = round((heatmap.audio_end_s - 100.0) * SAMPLE_RATE_HZ)
-        expected = offline_heat(bundle, session, end)
+        expected = offline_heat(bundle, session, level, end)
         assert np.abs(heatmap.heat_KHW - expected).max() <= 1e-4 * np.abs(expected).max()
         ends.append(end)
     assert len(ends) >= 2
@@ -76,11 +86,11 @@ def test_every_hop_is_heard_when_blocks_are_short() -> None:
     session = FakeSession()
     pipeline = Pipeline(session, fake_manifest())
     for block in blocks(441):
-        pipeline.listen(block)
-        pipeline.hear()
+        pipeline.push(block)
+        pipeline.encode_audio()
     hops = (3 * SAMPLE_RATE_HZ - TOKEN_SPAN_SAMPLES) // TOKEN_HOP_SAMPLES + 1
     assert len(session.windows) in (hops - 1, hops)  # the resampler holds back some milliseconds
-    assert pipeline.hops_skipped == 0
+    assert pipeline.audio.hops_skipped == 0
 
 
 def test_hops_that_come_together_are_skipped_and_counted() -> None:
@@ -88,17 +98,17 @@ def test_hops_that_come_together_are_skipped_and_counted() -> None:
     pipeline = Pipeline(session, fake_manifest())
     ends_s = []
     for block in blocks(44_100):
-        pipeline.listen(block)
-        pipeline.hear()
-        ends_s.append(pipeline.see(Frame(PICTURE, 0, block.end_s)).audio_end_s)
+        pipeline.push(block)
+        pipeline.encode_audio()
+        ends_s.append(pipeline.heatmap(Frame(PICTURE, 0, block.end_s)).audio_end_s)
     hops = round((ends_s[-1] - ends_s[0]) * SAMPLE_RATE_HZ / TOKEN_HOP_SAMPLES)
     assert len(session.windows) == 3
-    assert len(session.windows) - 1 + pipeline.hops_skipped == hops
-    assert pipeline.hops_skipped > 3
+    assert len(session.windows) - 1 + pipeline.audio.hops_skipped == hops
+    assert pipeline.audio.hops_skipped > 3
 
 
 def test_before_any_sound_no_head_is_valid() -> None:
-    heatmap = Pipeline(FakeSession(), fake_manifest()).see(Frame(PICTURE, 7, 3.5))
+    heatmap = Pipeline(FakeSession(), fake_manifest()).heatmap(Frame(PICTURE, 7, 3.5))
     assert heatmap.valid_K == (False, False)
     assert heatmap.heat_KHW.shape == (2, 2, 3)
     assert not heatmap.heat_KHW.any()
@@ -109,18 +119,18 @@ def test_before_any_sound_no_head_is_valid() -> None:
 def test_no_head_is_valid_below_the_energy_floor(level: float, valid: bool) -> None:
     pipeline = Pipeline(FakeSession(), fake_manifest(energy_floor_dbfs=-60))
     wave_SC = np.full((16_000, 1), level, dtype=np.float32)
-    pipeline.listen(AudioBlock(wave_SC, 16_000, 0, 0.0))
-    assert pipeline.hear()
-    heatmap = pipeline.see(Frame(PICTURE, 0, 1.0))
+    pipeline.push(AudioBlock(wave_SC, 16_000, 0, 0.0))
+    assert pipeline.encode_audio()
+    heatmap = pipeline.heatmap(Frame(PICTURE, 0, 1.0))
     assert heatmap.valid_K == (valid, valid)
     assert heatmap.rms_dbfs == pytest.approx(20 * np.log10(level) if level else -120, abs=0.01)
 
 
 def test_a_heatmap_says_which_sound_it_used() -> None:
     pipeline = Pipeline(FakeSession(), fake_manifest())
-    pipeline.listen(AudioBlock(np.ones((16_000, 1), dtype=np.float32), 16_000, 0, 50.0))
-    pipeline.hear()
-    heatmap = pipeline.see(Frame(PICTURE, 0, 51.0))
+    pipeline.push(AudioBlock(np.ones((16_000, 1), dtype=np.float32), 16_000, 0, 50.0))
+    pipeline.encode_audio()
+    heatmap = pipeline.heatmap(Frame(PICTURE, 0, 51.0))
     assert heatmap.audio_end_s - heatmap.audio_start_s == pytest.approx(0.185)
     assert 0 <= 51.0 - heatmap.audio_end_s < 0.181
 
@@ -129,9 +139,9 @@ def test_a_heatmap_says_which_sound_it_used() -> None:
 def test_frames_of_any_size_give_the_same_grid(size: tuple[int, int]) -> None:
     image = np.full((*size, 3), 255, dtype=np.uint8)
     pipeline = Pipeline(FakeSession(), fake_manifest())
-    pipeline.listen(AudioBlock(np.ones((16_000, 1), dtype=np.float32), 16_000, 0, 0.0))
-    pipeline.hear()
-    heat_KHW = pipeline.see(Frame(image, 0, 1.0)).heat_KHW
+    pipeline.push(AudioBlock(np.ones((16_000, 1), dtype=np.float32), 16_000, 0, 0.0))
+    pipeline.encode_audio()
+    heat_KHW = pipeline.heatmap(Frame(image, 0, 1.0)).heat_KHW
     assert heat_KHW.shape == (2, 2, 3)
     assert heat_KHW[0] == pytest.approx(np.ones((2, 3)))
 

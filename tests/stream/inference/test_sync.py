@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from denseav.export.runtime.bundle import SAMPLE_RATE_HZ, TOKEN_HOP_SAMPLES, TOKEN_SPAN_SAMPLES
-from denseav.stream.inference import delay_line
-from denseav.stream.inference import pipeline as pipeline_module
+from denseav.stream.errors import UsageError
+from denseav.stream.inference import delay_line, sync_policy
 from denseav.stream.inference.delay_line import DelayLine
 from denseav.stream.inference.hop_controller import HOP_TOKENS_MAX, TOKEN_S, HopController
 from denseav.stream.inference.pipeline import Pipeline
+from denseav.stream.inference.sync_policy import Sync
 from denseav.stream.types import AudioBlock, Frame
 from tests.support.fake_session import TOKENS, FakeSession, fake_manifest
 from tests.support.fakes import FakeClock
@@ -35,15 +36,15 @@ def ramp(seconds: float, start_s: float = START_S) -> list[AudioBlock]:
 
 def heard(pipeline: Pipeline, seconds: float, start_s: float = START_S) -> Pipeline:
     for block in ramp(seconds, start_s):
-        pipeline.listen(block)
-        pipeline.hear()
+        pipeline.push(block)
+        pipeline.encode_audio()
     return pipeline
 
 
 @pytest.mark.parametrize("lookahead", [0, 1, 2])
 def test_the_newest_token_with_its_look_ahead_is_used(lookahead: int) -> None:
-    pipeline = heard(Pipeline(FakeSession(), fake_manifest(), lookahead=lookahead), 1.0)
-    heatmap = pipeline.see(Frame(picture(), 0, START_S + 1))
+    pipeline = heard(Pipeline(FakeSession(), fake_manifest(), sync=Sync(lookahead=lookahead)), 1.0)
+    heatmap = pipeline.heatmap(Frame(picture(), 0, START_S + 1))
     ends = (SAMPLE_RATE_HZ - TOKEN_SPAN_SAMPLES) // TOKEN_HOP_SAMPLES - lookahead
     end_s = (ends * TOKEN_HOP_SAMPLES + TOKEN_SPAN_SAMPLES) / SAMPLE_RATE_HZ
     assert heatmap.audio_end_s == pytest.approx(START_S + end_s)
@@ -54,15 +55,15 @@ def test_the_newest_token_with_its_look_ahead_is_used(lookahead: int) -> None:
 
 @pytest.mark.parametrize("lookahead", [0, 1])
 def test_exact_uses_the_token_that_covers_the_frame(lookahead: int) -> None:
-    pipeline = Pipeline(FakeSession(), fake_manifest(), exact=True, lookahead=lookahead)
+    pipeline = Pipeline(FakeSession(), fake_manifest(), sync=Sync(exact=True, lookahead=lookahead))
     seen = 0
     waiting = [Frame(picture(), i, START_S + i / 30) for i in range(60)]
     for block in ramp(2.0):
-        pipeline.listen(block)
-        pipeline.hear()
-        while waiting and pipeline.covers(waiting[0]):
+        pipeline.push(block)
+        pipeline.encode_audio()
+        while waiting and pipeline.sync.covers(waiting[0]):
             frame = waiting.pop(0)
-            heatmap = pipeline.see(frame)
+            heatmap = pipeline.heatmap(frame)
             assert heatmap.audio_start_s is not None
             assert heatmap.audio_end_s is not None
             assert heatmap.audio_start_s - 1e-3 <= frame.capture_s <= heatmap.audio_end_s
@@ -77,21 +78,21 @@ def test_exact_uses_the_token_that_covers_the_frame(lookahead: int) -> None:
 
 
 def test_exact_does_not_compare_a_frame_with_sound_that_does_not_cover_it() -> None:
-    pipeline = heard(Pipeline(FakeSession(), fake_manifest(), exact=True), 3.0)
+    pipeline = heard(Pipeline(FakeSession(), fake_manifest(), sync=Sync(exact=True)), 3.0)
     for offset_s in (-1.0, 0.5, 3.5):  # before the sound, out of the window, after it
         frame = Frame(picture(), 0, START_S + offset_s)
-        assert not pipeline.covers(frame)
-        heatmap = pipeline.see(frame)
+        assert not pipeline.sync.covers(frame)
+        heatmap = pipeline.heatmap(frame)
         assert heatmap.valid_K == (False, False)
         assert heatmap.skew_s is None
 
 
 def test_a_look_ahead_that_reaches_before_the_stream_is_no_sound() -> None:
-    pipeline = Pipeline(FakeSession(), fake_manifest(), lookahead=2)
+    pipeline = Pipeline(FakeSession(), fake_manifest(), sync=Sync(lookahead=2))
     for block in ramp(0.5):
-        pipeline.listen(block)
-        pipeline.hear()
-        heatmap = pipeline.see(Frame(picture(), 0, block.end_s))
+        pipeline.push(block)
+        pipeline.encode_audio()
+        heatmap = pipeline.heatmap(Frame(picture(), 0, block.end_s))
         begun = block.end_s - START_S >= 0.185 + 2 * TOKEN_S
         assert (heatmap.audio_end_s is not None) == begun
 
@@ -101,7 +102,7 @@ def test_a_frame_that_looks_like_the_last_is_not_encoded_again() -> None:
     pipeline = heard(Pipeline(session, fake_manifest()), 1.0)
     levels = [5, 5, 5, 9, 9, 5]
     heats = [
-        pipeline.see(Frame(picture(level), i, START_S + 1)).heat_KHW[0, 0, 0]
+        pipeline.heatmap(Frame(picture(level), i, START_S + 1)).heat_KHW[0, 0, 0]
         for i, level in enumerate(levels)
     ]
     assert session.images == 3
@@ -111,23 +112,23 @@ def test_a_frame_that_looks_like_the_last_is_not_encoded_again() -> None:
 def test_held_frames_go_on_evenly_and_each_with_its_token(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sound in 20 ms blocks, frames at 50 a second, and a clock that moves by milliseconds."""
     clock = FakeClock(START_S)
-    monkeypatch.setattr(pipeline_module, "monotonic", clock)
-    pipeline = Pipeline(FakeSession(), fake_manifest(), exact=True)
+    monkeypatch.setattr(sync_policy, "monotonic", clock)
+    pipeline = Pipeline(FakeSession(), fake_manifest(), sync=Sync(exact=True))
     dropped: list[int] = []
-    line = DelayLine(pipeline.wait_s, dropped.append)
+    line = DelayLine(pipeline.sync.wait_s, dropped.append)
     out_s, given, sound = [], 0, ramp(3.0)
     while sound:
         clock.advance(0.001)
         while sound and sound[0].end_s <= clock():
-            pipeline.listen(sound.pop(0))
-            pipeline.hear()
+            pipeline.push(sound.pop(0))
+            pipeline.encode_audio()
         if clock() >= START_S + 0.02 * (given + 1):
             line.put((Frame(picture(given % 250), given, clock()), 0.0))
             given += 1
         came = line.get(0)
         if came is not None:
             out_s.append(clock())
-            heatmap = pipeline.see(came[0])
+            heatmap = pipeline.heatmap(came[0])
             assert heatmap.skew_s is not None
             assert -1e-3 <= heatmap.skew_s <= 0.186
             assert clock() - came[0].capture_s <= TOKEN_S + 0.03
@@ -138,11 +139,11 @@ def test_held_frames_go_on_evenly_and_each_with_its_token(monkeypatch: pytest.Mo
 
 def test_without_sound_held_frames_go_on_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = FakeClock(START_S)
-    monkeypatch.setattr(pipeline_module, "monotonic", clock)
-    pipeline = Pipeline(FakeSession(), fake_manifest(), exact=True)
-    line = DelayLine(pipeline.wait_s, lambda _: None)
+    monkeypatch.setattr(sync_policy, "monotonic", clock)
+    pipeline = Pipeline(FakeSession(), fake_manifest(), sync=Sync(exact=True))
+    line = DelayLine(pipeline.sync.wait_s, lambda _: None)
     line.put((Frame(picture(), 0, START_S), 0.0))
-    clock.advance(TOKEN_S + pipeline_module.GRACE_S - 0.01)
+    clock.advance(TOKEN_S + sync_policy.GRACE_S - 0.01)
     assert line.get(0) is None
     clock.advance(0.02)
     assert line.get(0) is not None
@@ -167,17 +168,98 @@ def test_frames_that_wait_take_bounded_memory(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(delay_line, "HELD_BYTES_MAX", 10 * picture().nbytes)
     due: set[int] = set()
     line = DelayLine(lambda frame: 0.0 if frame.index in due else 1.0, lambda _: None)
-    full = [line.put((Frame(picture(), index, 0.0), 0.0)) for index in range(100)]
+    full = [line.put((Frame(picture(), index, index / 30), 0.0)) for index in range(100)]
     assert full == [False] * 10 + [True] * 90
     due.add(0)
     assert line.get(0) is not None
-    assert not line.put((Frame(picture(), 100, 0.0), 0.0))
+    assert not line.put((Frame(picture(), 100, 100 / 30), 0.0))
+
+
+@pytest.mark.parametrize("room", [5, 10, 20])
+def test_frames_that_are_too_large_to_wait_are_thinned_evenly(
+    monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    """Frames at 50 a second that wait 0.9 s, and memory for only some of the 45."""
+    monkeypatch.setattr(delay_line, "HELD_BYTES_MAX", room * picture().nbytes)
+    clock = FakeClock(START_S)
+    monkeypatch.setattr(delay_line, "monotonic", clock)
+    line = DelayLine(lambda frame: frame.capture_s + 0.9 - clock(), lambda _: None)
+    out_s, dropped = [], 0
+    for index in range(500):
+        clock.advance(0.02)
+        dropped += line.put((Frame(picture(), index, clock()), clock()))
+        taken = line.get(0)
+        if taken is not None:
+            out_s.append(taken[0].capture_s)
+    assert len(out_s) + dropped >= 500 - room - 1
+    steady_s = [b - a for a, b in pairwise(out_s) if a > START_S + 1]
+    assert max(steady_s) <= 2.1 * 0.9 / (room - 1)  # no burst, and no longer gap than must be
+
+
+@pytest.mark.parametrize("lookahead", [2, 14, 47])
+def test_an_exact_frame_waits_as_long_as_its_look_ahead_takes(
+    monkeypatch: pytest.MonkeyPatch, lookahead: int
+) -> None:
+    """A bundle of 55 tokens: every frame that its sound has time to reach meets it."""
+    clock = FakeClock(START_S)
+    monkeypatch.setattr(sync_policy, "monotonic", clock)
+    sync = Sync(exact=True, lookahead=lookahead)
+    sync.check(55)
+    pipeline = Pipeline(FakeSession(), fake_manifest(tokens=55), sync=sync)
+    line = DelayLine(pipeline.sync.wait_s, lambda _: None)
+    seconds = (1 + lookahead) * TOKEN_S + 3
+    given, sound, met = 0, ramp(seconds), 0
+    while sound:
+        clock.advance(0.005)
+        while sound and sound[0].end_s <= clock():
+            pipeline.push(sound.pop(0))
+            pipeline.encode_audio()
+        if clock() >= START_S + 0.1 * (given + 1):
+            line.put((Frame(picture(given % 250), given, clock()), 0.0))
+            given += 1
+        timed = line.get(0)
+        if timed is not None:
+            assert pipeline.heatmap(timed[0]).skew_s is not None
+            met += 1
+    assert met >= 25
+
+
+@pytest.mark.parametrize(
+    ("exact", "most"), [(False, 54), (True, 55 - HOP_TOKENS_MAX)], ids=["latest", "exact"]
+)
+def test_a_look_ahead_that_no_frame_could_meet_is_refused(exact: bool, most: int) -> None:
+    Sync(exact=exact, lookahead=most).check(55)
+    with pytest.raises(UsageError, match=f"it is at most {most}"):
+        Sync(exact=exact, lookahead=most + 1).check(55)
+
+
+@pytest.mark.parametrize("late_s", [0.1, 1.0, 2.5])
+def test_a_slow_machine_compares_exact_frames_at_the_longest_look_ahead_too(late_s: float) -> None:
+    """A pass moves on by up to the longest hop, and no frame's token falls out of it unseen."""
+    tokens, hop = 55, HOP_TOKENS_MAX
+    sync = Sync(exact=True, lookahead=tokens - hop)
+    controller = HopController()
+    worked(controller, audio_s=late_s, frame_s=1.0, passes=100)
+    session = FakeSession()
+    pipeline = Pipeline(session, fake_manifest(tokens=tokens), sync=sync, hop_controller=controller)
+    met = set()
+    for block in ramp(16.0):
+        pipeline.push(block)
+        if pipeline.encode_audio():
+            newest = pipeline.audio.newest
+            assert newest is not None
+            for token in range(newest.stop):
+                frame = Frame(picture(), token, START_S + (token + 0.5) * TOKEN_S)
+                if pipeline.sync.token_of(frame, newest) == token:
+                    met.add(token)
+    assert met == set(range(max(met) + 1))
+    assert len(met) > 30
 
 
 def worked(throttle: HopController, audio_s: float, frame_s: float, passes: int) -> int:
     for _ in range(passes):
-        throttle.saw(frame_s)
-        throttle.heard(audio_s)
+        throttle.note_frame(frame_s)
+        throttle.note_audio_pass(audio_s)
     return throttle.hop_tokens
 
 
@@ -202,10 +284,11 @@ def test_a_quick_audio_pass_keeps_its_hop_however_slow_frames_are() -> None:
 def test_a_throttled_pipeline_hears_every_second_token_and_says_so() -> None:
     session, throttle = FakeSession(), HopController()
     worked(throttle, audio_s=0.15, frame_s=0.25, passes=4)
-    pipeline = Pipeline(session, fake_manifest(), throttle=throttle)
-    assert pipeline.hop_s == TOKEN_S
+    pipeline = Pipeline(session, fake_manifest(), hop_controller=throttle)
+    assert pipeline.audio.hop_s == TOKEN_S
     heard(pipeline, 2.0)
     tokens = (2 * SAMPLE_RATE_HZ - TOKEN_SPAN_SAMPLES) // TOKEN_HOP_SAMPLES + 1
     assert len(session.windows) == (tokens + 1) // 2
-    assert pipeline.hop_s == pytest.approx(2 * TOKEN_S)
+    assert pipeline.audio.hop_s == pytest.approx(2 * TOKEN_S)
+    assert pipeline.audio.hops_skipped == 0  # a longer hop was chosen, and nothing dropped
     assert throttle.hop_tokens < TOKENS  # no sound is missed by a frame that waits for its token

@@ -1,4 +1,4 @@
-"""What is said of sources, and what a heatmap is worth while one is at fault."""
+"""What is said of sources, and since when what they give is good."""
 
 from dataclasses import replace
 
@@ -9,18 +9,10 @@ from denseav.stream.display.hud import Hud, marked_stale
 from denseav.stream.errors import without_secrets
 from denseav.stream.sources.health import Kind, SourceHealth, SourceState, State
 from denseav.stream.stats.stats import Stats
-from denseav.stream.types import Frame, Heatmap
 
 
 def state(kind: Kind, now: State, since_s: float, reason: str = "") -> SourceState:
     return SourceState(kind=kind, name="x", state=now, since_s=since_s, reason=reason)
-
-
-def heatmap(capture_s: float, audio_start_s: float | None) -> Heatmap:
-    frame = Frame(np.zeros((4, 4, 3), np.uint8), 0, capture_s)
-    end_s = None if audio_start_s is None else audio_start_s + 0.4
-    heat_KHW = np.ones((2, 2, 2), np.float32)
-    return Heatmap(frame, heat_KHW, (True, False), audio_start_s, end_s, -20.0, capture_s)
 
 
 def test_each_change_is_one_line_and_a_beginning_none() -> None:
@@ -47,45 +39,22 @@ def test_a_source_that_never_began_is_told() -> None:
     assert lines == ["microphone x gives nothing"]
 
 
-def test_without_devices_every_heatmap_is_honest() -> None:
-    asked = heatmap(1.0, 0.5)
-    assert SourceHealth(print).honest(asked) is asked
+def test_without_devices_all_has_been_good_for_ever() -> None:
+    assert SourceHealth(print).running_since_s("camera") == float("-inf")
 
 
-@pytest.mark.parametrize("fault", [State.OPENING, State.STALLED, State.LOST])
-def test_no_heatmap_while_the_camera_is_at_fault_nor_from_before(fault: State) -> None:
+@pytest.mark.parametrize("kind", ["camera", "microphone"])
+@pytest.mark.parametrize("fault", [State.OPENING, State.STALLED, State.LOST, State.MUTED])
+def test_nothing_is_good_while_a_source_is_at_fault_nor_from_before(
+    kind: Kind, fault: State
+) -> None:
     health = SourceHealth(lambda _: None)
-    health.enter(state("camera", fault, 5.0))
-    assert health.honest(heatmap(6.0, 5.5)) is None
-    health.enter(state("camera", State.RUNNING, 7.0))
-    assert health.honest(heatmap(6.9, 6.0)) is None
-    assert health.honest(heatmap(7.0, 6.0)) is not None
-
-
-@pytest.mark.parametrize("fault", [State.STALLED, State.LOST, State.MUTED])
-def test_no_head_is_valid_while_the_microphone_is_at_fault_nor_from_before(fault: State) -> None:
-    health = SourceHealth(lambda _: None)
-    health.enter(state("microphone", State.RUNNING, 1.0))
-    asked = heatmap(6.0, 5.5)
-    assert health.honest(asked) is asked
-    health.enter(state("microphone", fault, 5.9))
-    shown = health.honest(asked)
-    assert shown is not None
-    assert shown.valid_K == (False, False)
-    assert shown.heat_KHW is asked.heat_KHW
-    health.enter(state("microphone", State.RUNNING, 8.0))
-    before, after = health.honest(heatmap(8.3, 7.95)), health.honest(heatmap(8.5, 8.0))
-    assert before is not None
-    assert after is not None
-    assert (before.valid_K, after.valid_K) == ((False, False), (True, False))
-
-
-def test_a_constant_offset_of_the_sound_is_thought_of() -> None:
-    health = SourceHealth(lambda _: None)
-    health.enter(state("microphone", State.RUNNING, 8.0))
-    shown = health.honest(heatmap(8.5, 7.9), av_offset_s=0.1)
-    assert shown is not None
-    assert shown.valid_K == (True, False)
+    health.enter(state(kind, State.RUNNING, 1.0))
+    assert health.running_since_s(kind) == 1.0
+    health.enter(state(kind, fault, 5.9))
+    assert health.running_since_s(kind) is None
+    health.enter(state(kind, State.RUNNING, 8.0))
+    assert health.running_since_s(kind) == 8.0
 
 
 def test_words_and_report_say_for_how_long() -> None:

@@ -1,0 +1,149 @@
+"""The view: `Heatmap`s in, drawn once and given to every sink.
+
+One thread shows; audio comes in from the sources' threads. Without a sink nothing is drawn at all.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from denseav.stream.app.sinks import Drawn, RecordingSink, RerunSink, Say, Sink, WindowSink
+from denseav.stream.display.hud import Hud
+from denseav.stream.display.mp4_recorder import unused_path
+from denseav.stream.display.overlay import Overlay
+from denseav.stream.display.rerun_viewer import RerunDisplay
+from denseav.stream.display.timeline import Strip
+from denseav.stream.display.window import Screen
+from denseav.stream.stats.stats import Stats
+from denseav.stream.types import AudioBlock, Heatmap
+
+
+class View:
+    """What draws for the sinks of a run.
+
+    Parameters
+    ----------
+    overlay, hud, stats : what is drawn, and where its figures come from.
+    strip : the last seconds of audio and levels, drawn under the picture; or None.
+    say : called with one line for people.
+    screen : the window, or None to show nothing.
+    record : a file to record from the start on, or None.
+    rerun : Rerun's viewer, or None.
+    """
+
+    def __init__(
+        self,
+        overlay: Overlay,
+        hud: Hud,
+        stats: Stats,
+        *,
+        say: Say,
+        strip: Strip | None = None,
+        screen: Screen | None = None,
+        record: Path | None = None,
+        rerun: RerunDisplay | None = None,
+    ) -> None:
+        self.quit_asked = False
+        self._overlay = overlay
+        self._hud = hud
+        self._stats = stats
+        self._say = say
+        self._strip = strip
+        self._recording = RecordingSink(say)
+        if record is not None:
+            self._recording.begin(record, required=True)
+        self._sinks: list[Sink] = []
+        if rerun is not None:
+            self._sinks.append(RerunSink(rerun, self._quit, say))
+        self._sinks.append(self._recording)
+        if screen is not None:
+            self._sinks.append(WindowSink(screen, self._press, say))
+
+    @property
+    def wants_features(self) -> bool:
+        """Whether heatmaps should bring their picture's features along."""
+        return bool(self._open_sinks) and self._overlay.wants_features
+
+    @property
+    def _open_sinks(self) -> Sequence[Sink]:
+        return [sink for sink in self._sinks if sink.is_open]
+
+    def audio(self, block: AudioBlock) -> None:
+        """Give some audio to the sinks and the strip. Callable from any thread."""
+        sinks = self._open_sinks
+        for sink in sinks:
+            sink.audio(block)
+        if sinks and self._strip is not None:
+            self._strip.audio(block)
+
+    def show(self, heatmap: Heatmap) -> None:
+        """Draw one heatmap and give it to the sinks.
+
+        Raises
+        ------
+        OutputError
+            When the recording that was asked for from the start cannot be begun.
+        """
+        sinks = self._open_sinks
+        if not sinks:
+            return
+        drawn = self._drawn(heatmap, any(sink.wants_canvas for sink in sinks))
+        for sink in sinks:
+            sink.show(drawn)
+
+    def poll(self, fault: str | None = None) -> None:
+        """Keep the sinks alive when nothing is new; `fault` says why nothing comes."""
+        for sink in self._open_sinks:
+            sink.poll(fault)
+
+    def close(self) -> None:
+        """End every sink, whatever another one did.
+
+        Raises
+        ------
+        OutputError
+            When the recording that was asked for from the start could not be written.
+        """
+        with ExitStack() as closing:
+            for sink in self._sinks:
+                closing.callback(sink.close)
+
+    def _drawn(self, heatmap: Heatmap, with_canvas: bool) -> Drawn:
+        strength_KHW = self._overlay.strength(heatmap)
+        strip = self._strip
+        if strip is not None:
+            strip.heatmap(heatmap, strength_KHW.max(axis=(1, 2)).tolist())
+        legend = strip is None or not strip.shown
+        picture = self._overlay.draw(heatmap, strength_KHW, legend)
+        if not with_canvas:
+            return Drawn(heatmap, strength_KHW, picture, None)
+        canvas = picture.copy() if any(not sink.wants_canvas for sink in self._sinks) else picture
+        self._hud.draw(canvas, self._stats.snapshot())
+        if strip is not None:
+            canvas = strip.under(canvas, self._overlay.shown)
+        return Drawn(heatmap, strength_KHW, picture, canvas)
+
+    def _quit(self) -> None:
+        self.quit_asked = True
+
+    def _press(self, key: str) -> None:
+        obeys: dict[str, Callable[[], None]] = {
+            "q": self._quit,
+            "h": self._overlay.cycle,
+            "v": self._overlay.cycle_layout,
+            "t": self._show_or_hide_strip,
+            "r": self._begin_or_finish,
+        }
+        obeys[key]()
+
+    def _show_or_hide_strip(self) -> None:
+        if self._strip is not None:
+            self._strip.shown = not self._strip.shown
+
+    def _begin_or_finish(self) -> None:
+        if self._recording.is_open:
+            self._recording.finish()
+            return
+        path = unused_path(Path(), ".mp4")
+        self._recording.begin(path, required=False)
+        self._say(f"recording: {path}; r ends it")

@@ -1,0 +1,142 @@
+"""What a live run is asked for: checked, frozen records, one for each part that reads them.
+
+`cli.live_options` makes them from a command line; nothing else knows of one.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:  # a command line is understood before what runs is loaded
+    from denseav.export.runtime.open_session import Device, OnMismatch
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceOptions:
+    """What is looked at and listened to.
+
+    Attributes
+    ----------
+    camera, camera_size, camera_fps : the camera's name or address, and what it is asked for.
+    mic : `default`, a number, a name, or `none`; None for the default beside a camera.
+    source : a file with pictures and sound; `offline`, as fast as it goes.
+    demo : the clip in the package, looped.
+    av_offset_ms : how much later the sound arrives than the picture.
+    """
+
+    camera: str | None = None
+    camera_size: tuple[int, int] | None = None
+    camera_fps: float | None = None
+    mic: str | None = None
+    source: Path | None = None
+    offline: bool = False
+    demo: bool = False
+    av_offset_ms: float = 0.0
+
+    @property
+    def av_offset_s(self) -> float:
+        """How much later the sound arrives than the picture, in seconds."""
+        return self.av_offset_ms / 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """What computes, and how frames and audio meet.
+
+    Attributes
+    ----------
+    model : the bundle's folder; None for the exported one, else the demo's.
+    device, on_mismatch, threads : as `open_session` takes them.
+    sync, lookahead : as `inference.sync_policy.Sync` has them.
+    """
+
+    model: Path | None = None
+    device: "Device" = "auto"
+    on_mismatch: "OnMismatch" = "error"
+    threads: int = 1
+    sync: Literal["latest", "exact"] = "latest"
+    lookahead: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoomOptions:
+    """What counts as silence, and from which heat a head shows.
+
+    Attributes
+    ----------
+    calibrate : for how many seconds the room is learned; None for not.
+    energy_floor_dbfs, thresholds : in place of the model's.
+    """
+
+    calibrate: float | None = None
+    energy_floor_dbfs: float | None = None
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DisplayOptions:
+    """What is shown and recorded."""
+
+    headless: bool = False
+    display: Literal["window", "rerun"] = "window"
+    view: str = "overlay"
+    strip: bool = True
+    record: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeedOptions:
+    """What is published: nothing without an endpoint.
+
+    Attributes
+    ----------
+    camera_id : the camera's name in topics; None for one made of the camera's own.
+    """
+
+    publish: str | None = None
+    camera_id: str | None = None
+    publish_preview: bool = False
+    publish_keys: Path | None = None
+    insecure: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchOptions:
+    """What is measured: nothing without `bench`, the seconds of each setting.
+
+    Attributes
+    ----------
+    over : options, each with the values it takes in turn.
+    cdf : a file for every latency.
+    slo_ms : the p99 that is too slow.
+    """
+
+    bench: float | None = None
+    over: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    cdf: str | None = None
+    slo_ms: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveOptions:
+    """One run of `denseav-live`.
+
+    Attributes
+    ----------
+    list_devices, calibrate_av : to be done in place of a run.
+    seconds : how long it lasts; None until its source ends or a person quits.
+    stats_json, prometheus : where figures go.
+    """
+
+    sources: SourceOptions = SourceOptions()
+    model: ModelOptions = ModelOptions()
+    room: RoomOptions = field(default_factory=RoomOptions)
+    display: DisplayOptions = DisplayOptions()
+    feed: FeedOptions = FeedOptions()
+    bench: BenchOptions = field(default_factory=BenchOptions)
+    list_devices: bool = False
+    calibrate_av: bool = False
+    seconds: float | None = None
+    stats_json: str | None = None
+    prometheus: int | None = None
