@@ -1,4 +1,4 @@
-"""The aligners: encoder features in, features of one shared space out.
+"""The aligners: an encoder's D channels to the E of the space that images and audio share.
 
 Hamilton et al., "Separating the Chirp from the Chat" (2024), as released: the audio side ends
 in a transformer block with a learned CLS token that the paper does not mention.

@@ -1,4 +1,4 @@
-"""The audio encoder: a HuBERT, waveform in, one feature for every 20 ms out.
+"""The audio encoder, a HuBERT: waves [B, S] to features [B, D, L], one for every 20 ms.
 
 It knows nothing of heads or of images. B clips, S samples at 16 kHz, L stem frames, D hidden.
 

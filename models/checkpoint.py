@@ -1,7 +1,7 @@
-"""Checkpoints: a source enters, a `DenseAV` in evaluation mode leaves; and back to a folder.
+"""Checkpoints: a path or hub id to a `DenseAV` in evaluation mode, and that to a folder.
 
 Our form is a folder with `config.json` and `model.safetensors`. What another program wrote
-goes through `released`. Nothing here ever runs code that a file brings along.
+goes through `released_checkpoint`. Nothing here ever runs code that a file brings along.
 """
 
 import json

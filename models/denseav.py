@@ -1,6 +1,7 @@
-"""The network: frames and waveforms in, per-head features of one shared space out.
+"""The network: images [B, 3, H, W] and waves [B, S] to features of one shared space.
 
-It joins encoders, aligners, heads and similarity, and refuses to know of files and losses.
+Features are [B, K, C, H, W] of an image and [B, K, C, T] of audio. It joins encoders, aligners,
+heads and similarity, and refuses to know of files and losses.
 B items, K heads, C channels of a head, H W pixels or grid, S samples at 16 kHz, T tokens.
 
 With `cls_similarity`, a pair's similarity has a term <audio CLS, image CLS> at every position.

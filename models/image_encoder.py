@@ -1,6 +1,6 @@
-"""The image encoder: a DINO vision transformer, frames in, patch features out.
+"""The image encoder, a DINO vision transformer: images [B, 3, H, W] to patches [B, D, h, w].
 
-Enters: normalised RGB frames. Leaves: the last block's tokens as a grid, and the CLS token.
+Images are RGB, normalised by ImageNet's mean; with the last block's patches comes its CLS token.
 It knows nothing of heads or of audio. B frames, D hidden, H W pixels, h w patches, N tokens.
 
 Caron et al., "Emerging Properties in Self-Supervised Vision Transformers" (2021), with the

@@ -1,6 +1,6 @@
-"""What the authors released, made ours: their hyper-parameters and key names enter.
+"""The authors' checkpoints in our form: their hyper-parameters and state dict to ours.
 
-A `ModelConfig` and weights under our names leave. Everything is read from the file's own
+A `ModelConfig` and weights under our names come out. Everything is read from the file's own
 hyper-parameters; what they cannot say (LoRA's alpha and dropout, HuBERT's size) is fixed in
 the released code.
 """

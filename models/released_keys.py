@@ -1,4 +1,4 @@
-"""The released key names, from ours: one rule for each, and the spellings they came in.
+"""The authors' key names: one rule from each key of ours, and the spellings they came in.
 
 A key of ours leads to the released tensor that holds it and to how to take it out. So what a
 released file must hold is known from our network, and nothing is guessed from the file.

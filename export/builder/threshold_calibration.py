@@ -1,4 +1,4 @@
-"""Each head's scale from pictures with sound that does not belong to them.
+"""Each head's threshold and ceiling, from images with audio that belongs to others.
 
 A folder of pairs enters, `NAME.png` or `NAME.jpg` beside `NAME.wav` (16 kHz, one channel); the
 scale of every head leaves, as the exported model itself shows it.
