@@ -41,8 +41,6 @@ from tests.support.feeds import (
 )
 from tests.support.stalls import thrice, until
 
-pytestmark = pytest.mark.realtime
-
 Begin = Callable[..., subprocess.Popen[str]]
 FEED = [
     sys.executable,

@@ -27,8 +27,6 @@ from tests.support.fake_session import fake_manifest
 from tests.support.live_command import environment, live
 from tests.support.stalls import until
 
-pytestmark = pytest.mark.realtime
-
 rerun = pytest.importorskip("rerun")
 
 HEADS = fake_manifest().heads

@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 
 from tests.support.desktop import find_window, press, screen_until
 
-pytestmark = pytest.mark.realtime
-
 SHOW = """
 import sys, time
 import numpy as np

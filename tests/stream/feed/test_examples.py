@@ -16,8 +16,6 @@ from denseav.stream.feed import client
 from tests.support.feeds import free_endpoint, heatmap, make_keys, publish_until, publishing
 from tests.support.stalls import until
 
-pytestmark = pytest.mark.realtime
-
 EXAMPLES = Path(str(client.__file__)).parents[1] / "examples"
 
 

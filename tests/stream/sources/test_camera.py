@@ -19,8 +19,6 @@ from tests.support.media import Image, grey
 from tests.support.servers import PICTURE_S, MjpegServer, RtspServer, greys
 from tests.support.stalls import thrice, until, until_threads
 
-pytestmark = pytest.mark.realtime
-
 
 def test_a_network_camera_gives_frames_stamped_when_they_came(mjpeg_server: MjpegServer) -> None:
     collector = Collector()

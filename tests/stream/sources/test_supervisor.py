@@ -29,8 +29,6 @@ from tests.support.media import grey, speak
 from tests.support.servers import MjpegServer, PulseServer, RtspServer
 from tests.support.stalls import thrice, until, until_threads
 
-pytestmark = pytest.mark.realtime
-
 BACK_S = 15.0  # from the server's return to the first picture or sound
 
 

@@ -147,7 +147,7 @@ def test_asking_leaves_no_file_and_harms_none(tmp_path: Path) -> None:
 
 
 def test_the_run_goes_on_while_its_lines_cannot_be_written(tmp_path: Path) -> None:
-    arguments = ("--demo", "--headless", "--seconds", "5", "--record", "r.mp4")
+    arguments = ("--demo", "--headless", "--seconds", "3", "--record", "r.mp4")
     done = live(tmp_path, *arguments, "--stats-json", "/dev/full")
     said = [line for line in done.stderr.splitlines() if "No space left on device" in line]
     assert done.returncode == 7
@@ -161,7 +161,7 @@ def test_the_run_goes_on_while_its_lines_cannot_be_written(tmp_path: Path) -> No
 
 
 def test_every_line_of_the_command_has_the_same_figures(tmp_path: Path) -> None:
-    done = live(tmp_path, "--demo", "--headless", "--seconds", "6", "--stats-json", "s.jsonl")
+    done = live(tmp_path, "--demo", "--headless", "--seconds", "4", "--stats-json", "s.jsonl")
     assert done.returncode == 0, done.stderr
     found = lines_of(tmp_path / "s.jsonl")
     assert [line["final"] for line in found] == [False] * (len(found) - 1) + [True]
@@ -177,7 +177,7 @@ def test_every_line_of_the_command_has_the_same_figures(tmp_path: Path) -> None:
 def test_a_reader_that_has_enough_does_not_end_the_run(
     tmp_path: Path, begin: Callable[..., subprocess.Popen[str]]
 ) -> None:
-    command = [*COMMAND, "--demo", "--headless", "--seconds", "6", "--stats-json", "-"]
+    command = [*COMMAND, "--demo", "--headless", "--seconds", "3", "--stats-json", "-"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     process = begin(command, cwd=tmp_path, env=environment(tmp_path), **pipes)
     assert process.stdout is not None

@@ -48,17 +48,24 @@ def end(running: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:
     return [(one.returncode, text) for one, text in zip(running, said, strict=True)]
 
 
-@pytest.mark.parametrize("tasks", [1, 2])
-def test_tasks_of_slurm_are_one_run(tmp_path: Path, tasks: int) -> None:
-    own = ("--out", str(tmp_path), "--machine.devices", str(tasks))
-    ended = end([begin((*COMMAND, *own), **task) for task in slurm(tasks)])
-    assert [code for code, _ in ended] == [0] * tasks, ended
-    first, *others = (said for _, said in ended)
+def test_tasks_of_slurm_are_one_run(tmp_path: Path) -> None:
+    own = ("--out", str(tmp_path), "--machine.devices", "2")
+    ended = end([begin((*COMMAND, *own), **task) for task in slurm(2)])
+    assert [code for code, _ in ended] == [0, 0], ended
+    first, other = (said for _, said in ended)
     assert len(re.findall(r"^step \d/3  contrast", first, re.MULTILINE)) == 3
-    assert all("step" not in said for said in others)
+    assert "step" not in other
     state = torch.load(tmp_path / LAST, weights_only=True)
-    assert [own["loader"]["given"] for own in state["processes"]] == [3] * tasks
+    assert [own["loader"]["given"] for own in state["processes"]] == [3, 3]
     assert load(tmp_path / MODEL).config.trained
+
+
+def test_one_task_of_slurm_is_a_run_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in slurm(1)[0].items():
+        monkeypatch.setenv(name, value)
+    assert main([*ARGUMENTS[2:], "--out", str(tmp_path), "--machine.devices", "1"]) == 0
+    state = torch.load(tmp_path / LAST, weights_only=True)
+    assert [own["loader"]["given"] for own in state["processes"]] == [3]
 
 
 def test_torchrun_starts_the_same_run(tmp_path: Path) -> None:

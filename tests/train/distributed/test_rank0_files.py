@@ -2,8 +2,6 @@
 
 import os
 import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,21 +18,11 @@ from denseav.train.trainer.checkpointer import BEST, LAST, MODEL, SETTINGS
 from denseav.train.trainer.loop import train
 from denseav.train.trainer.pretrain_audio import keep
 from denseav.train.trainer.run_log import METRICS, RunLog
+from tests.support.disk import room
 from tests.support.train_parts import batch, learner
 from tests.support.train_runs import SMALL, losses, make, quiet, start
 
 SHORT = replace(SMALL, optimization=replace(SMALL.optimization, steps=2))
-
-
-@contextmanager
-def room(size: int) -> Iterator[None]:
-    """Let no file grow beyond a size, as on a full disk."""
-    old = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, old[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, old)
 
 
 def test_a_disk_that_is_full_leaves_the_old_checkpoint_whole(tmp_path: Path) -> None:

@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from denseav.models import CheckpointError
-from denseav.train.cli.train import parse
+from denseav.train.cli.train import main, parse
 from denseav.train.data.shards import save_clips
 from denseav.train.trainer.checkpointer import LAST
 from denseav.train.trainer.loop import train
 from denseav.train.trainer.run_log import METRICS
 from tests.support.made_clips import made_clip
 from tests.support.train_parts import NETWORK
-from tests.support.train_runs import SMALL, losses, make, quiet, start
+from tests.support.train_runs import ARGUMENTS, SMALL, losses, make, quiet, start
 
 
 @pytest.fixture(scope="module")
@@ -29,14 +29,13 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("source", ["made", "shards"])
 def test_kill_and_the_same_command_again_give_the_same_run(
-    tmp_path: Path, shards: Path, source: str
+    tmp_path: Path, shards: Path, source: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     own = (
         "--made", "null", "--data.shards", str(shards), "--data.image_size", "32",
         "--data.batch_size", "2", "--data.workers", "1",
     ) if source == "shards" else ()  # fmt: skip
-    running = start(whole, *own)
     victim = start(killed, *own)
     assert victim.stderr is not None
     loading: list[psutil.Process] = []
@@ -50,15 +49,12 @@ def test_kill_and_the_same_command_again_give_the_same_run(
     assert bool(loading) == (source == "shards")
     assert not psutil.wait_procs(loading, timeout=20)[1]
     assert max(losses(killed)) < 26
-    again = start(killed, *own)
-    _, said = again.communicate(timeout=240)
-    assert again.returncode == 0, said
-    resumed = re.search(r"step (\d+): everything learn", said)
+    assert main([*ARGUMENTS, "--out", str(killed), *own]) == 0
+    resumed = re.search(r"step (\d+): everything learn", capsys.readouterr().err)
     assert resumed is not None
     assert int(resumed[1]) % 3 == 0
     assert int(resumed[1]) >= 12
-    _, said = running.communicate(timeout=240)
-    assert running.returncode == 0, said
+    assert main([*ARGUMENTS, "--out", str(whole), *own]) == 0
     assert losses(killed) == losses(whole)
     states = [torch.load(folder / LAST, weights_only=True) for folder in (whole, killed)]
     assert states[0]["learner"].keys() == states[1]["learner"].keys()

@@ -22,12 +22,9 @@ from denseav.train.world.broadcast import SUBSCRIBERS_MAX, Subscribers, broadcas
 from denseav.train.world.library import library
 from denseav.train.world.shots import FRAME_RATE, FRAME_SAMPLES, RATE_HZ, box, look, make_shot
 
-pytestmark = [
-    pytest.mark.realtime,
-    pytest.mark.skipif(
-        ctypes.util.find_library("espeak-ng") is None, reason="espeak-ng is not installed"
-    ),
-]
+pytestmark = pytest.mark.skipif(
+    ctypes.util.find_library("espeak-ng") is None, reason="espeak-ng is not installed"
+)
 PARTS = library(held_out=True)
 FRAMES = 40
 
