@@ -15,6 +15,7 @@ from denseav.train.data.batch import SOUND, SPEECH, Batch
 from denseav.train.distributed.collectives import gather, rank
 from denseav.train.loss import regularizers
 from denseav.train.loss.chunked_similarity import dense_similarity
+from denseav.train.loss.info_nce import info_nce
 from denseav.train.loss.learner import Encode, Features
 from denseav.train.loss.pooling import AUDIBLE, summed, token_mask
 
@@ -108,7 +109,7 @@ def denseav_terms(
         assert features.image_VD is not None
         sims_AV = gather(features.audio_bD) @ features.image_VD.T
     logits_AA = every_image(sims_AV) * features.scale
-    terms = {"contrast": regularizers.info_nce(logits_AA, pairs.own)}
+    terms = {"contrast": info_nce(logits_AA, pairs.own)}
     return terms | regularize(pairs, features.scale, batch, heads, weights, generator)
 
 

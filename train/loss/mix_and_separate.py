@@ -26,9 +26,9 @@ from denseav.train.loss.denseav_loss import (
     make_pairs,
     regularize,
 )
+from denseav.train.loss.info_nce import info_nce
 from denseav.train.loss.learner import Encode, Features
 from denseav.train.loss.pooling import AUDIBLE
-from denseav.train.loss.regularizers import info_nce
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The losses: features and masks in, one named number each out; nothing is kept between calls.
+"""The regularizers: features and masks in, one named number each out; nothing is kept.
 
 Hamilton et al., "Separating the Chirp from the Chat" (2024), section 3 and supplement 16, with
 the terms its released code adds: silence and image mix-up.
@@ -17,7 +17,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from denseav.models.similarity import volume
 
@@ -60,24 +59,6 @@ class Pairs:
         """Return the volumes [B, K, T, H, W] of this process's pairs, zero where silent."""
         volume_BKTHW = volume(self.image_VKCHW, self.audio_AKCT[self.own])
         return volume_BKTHW * self.mask_AT[self.own, None, :, None, None]
-
-
-def info_nce(logits_AV: Tensor, own: slice) -> Tensor:
-    """Return this process's share of the symmetric InfoNCE of all A clips with all A images.
-
-    Parameters
-    ----------
-    logits_AV
-        Calibrated similarities, pairs on the diagonal; images beyond the A-th pair with no
-        clip and are only ever negatives.
-    own
-        The pairs of this process.
-    """
-    clips = len(logits_AV)
-    pairs = torch.arange(own.start, own.stop, device=logits_AV.device)
-    find_image = functional.cross_entropy(logits_AV[own], pairs, reduction="sum")
-    find_audio = functional.cross_entropy(logits_AV[:, own].T, pairs, reduction="sum")
-    return (find_image + find_audio) / (2 * clips)
 
 
 def disentanglement(volume_BKTHW: Tensor) -> Tensor:

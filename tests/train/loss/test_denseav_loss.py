@@ -13,6 +13,7 @@ from denseav.models.config import Aggregation
 from denseav.models.similarity import aggregate, all_volumes
 from denseav.train.loss import regularizers
 from denseav.train.loss.denseav_loss import Weights
+from denseav.train.loss.info_nce import info_nce
 from denseav.train.loss.pooling import AUDIBLE, token_mask
 from denseav.train.loss.regularizers import PLACES, Pairs, Places
 
@@ -66,7 +67,7 @@ def all_terms(pairs: Pairs, weights: Weights) -> dict[str, Tensor]:
     terms = regularizers.regularizers(
         pairs, SCALE, recorded_places(), golden("in_source"), vars(weights)
     )
-    return {"contrast": regularizers.info_nce(sims * SCALE, pairs.own)} | terms
+    return {"contrast": info_nce(sims * SCALE, pairs.own)} | terms
 
 
 @pytest.mark.parametrize("heads", [1, 2])
@@ -108,7 +109,7 @@ def test_shares_of_two_processes_add_up_to_the_loss() -> None:
     _, _, pairs = recorded_pairs(2)
     whole = all_terms(pairs, recorded_weights(2))
     sims = torch.randn(10, 10, generator=torch.Generator().manual_seed(0))
-    contrast = regularizers.info_nce(sims, slice(0, 10))
+    contrast = info_nce(sims, slice(0, 10))
     sums = dict.fromkeys(whole, 0.0) | {"contrast": 0.0}
     for first in (0, 5):
         part = Pairs(**{**vars(pairs), "image_VKCHW": pairs.image_VKCHW[first : first + 5]})
@@ -120,7 +121,7 @@ def test_shares_of_two_processes_add_up_to_the_loss() -> None:
             golden("in_source")[part.own],
             vars(recorded_weights(2)),
         )
-        sums["contrast"] += regularizers.info_nce(sims, part.own).item()
+        sums["contrast"] += info_nce(sims, part.own).item()
         for name, term in terms.items():
             sums[name] += term.item()
     for name, value in sums.items():
@@ -132,7 +133,7 @@ def test_info_nce_by_hand() -> None:
     logits = torch.tensor([[2.0, 0.0], [1.0, 3.0]])
     rows = -torch.log_softmax(logits, 1).diag().mean()
     columns = -torch.log_softmax(logits, 0).diag().mean()
-    found = regularizers.info_nce(logits, slice(0, 2))
+    found = info_nce(logits, slice(0, 2))
     torch.testing.assert_close(found, (rows + columns) / 2)
 
 
@@ -141,7 +142,7 @@ def test_further_images_are_only_negatives() -> None:
     wide = torch.cat((logits, torch.full((2, 2), 1.5)), dim=1)
     rows = functional.cross_entropy(wide, torch.arange(2))
     columns = functional.cross_entropy(logits.T, torch.arange(2))
-    torch.testing.assert_close(regularizers.info_nce(wide, slice(0, 2)), (rows + columns) / 2)
+    torch.testing.assert_close(info_nce(wide, slice(0, 2)), (rows + columns) / 2)
 
 
 def test_three_heads_average_over_their_pairs() -> None:
