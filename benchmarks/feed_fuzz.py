@@ -22,9 +22,8 @@ from typing import Any
 import numpy as np
 
 from denseav.export.runtime.bundle import Head
-from denseav.stream.feed.client import PREFIX, FeedFormatError, decode
+from denseav.stream.feed.client import PREFIX, FeedFormatError, decode, decode_status
 from denseav.stream.feed.message import Envelope, Origin, heat_fields
-from denseav.stream.feed.status import decode_status
 from denseav.stream.types import Frame, Heatmap
 
 _NUMBERS = (0, 1, 2, 255, 256, 65535, 65536, 2**31 - 1, 2**31, 2**32 - 1)

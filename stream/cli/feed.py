@@ -26,13 +26,13 @@ from denseav.stream.feed.client import (
     FeedStaleError,
     HeatmapSubscriber,
     HeatMessage,
+    StatusSubscriber,
 )
 from denseav.stream.feed.conformance import Check
 from denseav.stream.feed.errors import FeedAuthError
 from denseav.stream.feed.recording import Recording, check_whole
 from denseav.stream.feed.replay import replay
 from denseav.stream.feed.sockets import Endpoint, FeedSockets, resolve
-from denseav.stream.feed.status import StatusSubscriber
 from denseav.stream.feed.watch_table import Watch
 
 DEFAULT_ENDPOINT = "tcp://127.0.0.1:5557"

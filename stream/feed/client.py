@@ -1,4 +1,4 @@
-"""A subscriber of the denseav feed: bytes from a socket in, `HeatMessage` out, never old ones.
+"""Subscribers of the denseav feed: bytes in, `HeatMessage` or `StatusMessage` out, never old ones.
 
 One file to copy: it needs numpy, pyzmq and Python 3.9, and knows nothing of the rest of denseav.
 
@@ -101,12 +101,56 @@ class HeatMessage:
     data: bytes
 
 
+@dataclass(frozen=True)
+class SourceReport:
+    """How the publisher's camera or microphone did, for how long, and how often it was lost."""
+
+    kind: str
+    state: str
+    for_ms: int
+    losses: int
+
+
+@dataclass(frozen=True)
+class StatusMessage:
+    """How a publisher was doing at `publish_ns`; `header` has every field, `data` the bytes."""
+
+    run: str
+    sequence: int
+    publish_ns: int
+    state: str
+    health: str
+    replay: bool
+    sources: tuple[SourceReport, ...]
+    header: dict[str, Any]
+    data: bytes
+
+    @property
+    def capture_ns(self) -> int:
+        """When what it says was so: its age counts from here."""
+        return self.publish_ns
+
+
 def decode(data: bytes) -> HeatMessage:
     """Return what a message says; FeedFormatError is all that it ever raises."""
     try:
         return _heat(data)
     except DAMAGE as error:
         raise FeedFormatError(f"not a feed message: {error!s:.99}") from None
+
+
+def decode_status(data: bytes) -> StatusMessage:
+    """Return what a status message says; FeedFormatError is all that it ever raises."""
+    try:
+        header, run, sequence, shape, starts = split(data, "status")
+        expect(shape == (0, 0, 0) and starts[1] == len(data), "it carries more than a header")
+        state, grade = field(header, "state", str), field(header, "health", str)
+        replay = field(header, "replay", bool)
+        sources = tuple(_source(record) for record in header.get("sources", ()))
+    except DAMAGE as error:
+        raise FeedFormatError(f"not a status message: {error!s:.99}") from None
+    said = state, grade, replay, sources
+    return StatusMessage(run, sequence, header["publish_ns"], *said, header, data)
 
 
 def split(data: bytes, kind: str) -> tuple[dict[str, Any], str, int, tuple[int, ...], list[int]]:
@@ -163,6 +207,11 @@ def _head(record: Any, size: tuple[int, int], heat_HW: Any) -> Head:
     close = abs(score - highest) <= 1e-3 * max(1.0, abs(highest))
     expect(close, "a score that is not the map's highest value")
     return Head(field(record, "name", str), valid, score, threshold, ceiling, peak, box)
+
+
+def _source(record: Any) -> SourceReport:
+    counts = (field(record, name, int, TIME_MAX_NS) for name in ("for_ms", "losses"))
+    return SourceReport(field(record, "kind", str), field(record, "state", str), *counts)
 
 
 def field(record: Any, name: str | int, kind: type, limit: float = 1e9) -> Any:
@@ -390,3 +439,10 @@ class HeatmapSubscriber(AbstractContextManager[Any], Iterator[Any], AsyncIterato
         for wake in self._wakers:
             with suppress(RuntimeError):  # its loop has ended
                 wake()
+
+
+class StatusSubscriber(HeatmapSubscriber):
+    """Keeps the newest status of one publisher; reads as `HeatmapSubscriber` does."""
+
+    _kind = "status"
+    _decode = staticmethod(decode_status)

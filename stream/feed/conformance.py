@@ -6,10 +6,11 @@ Axes: K heads, H W cells of the maps.
 import numpy as np
 from numpy.typing import NDArray
 
-from denseav.stream.feed.client import PREFIX, HeatMessage
+from denseav.stream.feed.client import PREFIX, HeatMessage, StatusMessage
 from denseav.stream.feed.message import region
-from denseav.stream.feed.status import GRADES, STATES, StatusMessage
 
+STATES = ("starting", "live", "stalled", "camera_lost", "replay", "ended")
+GRADES = ("excellent", "fair", "poor", "unusable")
 _PIXEL = 0.01  # how exact places must be
 _HEAT_FIELDS = ("frame", "skew_ms", "audio_dbfs", "model", "backend", "precision", "drops")
 _STATUS_GAP_S = 1.0  # twice what it should be

@@ -12,8 +12,13 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from denseav.stream.feed.client import FeedStaleError, HeatmapSubscriber, HeatMessage
-from denseav.stream.feed.status import StatusMessage, StatusSubscriber
+from denseav.stream.feed.client import (
+    FeedStaleError,
+    HeatmapSubscriber,
+    HeatMessage,
+    StatusMessage,
+    StatusSubscriber,
+)
 
 _RATE_S = 2.0
 _COLOURS = {"live": "green", "replay": "magenta", "excellent": "green", "fair": "yellow"}

@@ -18,12 +18,11 @@ import pytest
 import zmq
 
 from denseav.stream.cli.feed import main
-from denseav.stream.feed.client import HeatmapSubscriber, decode
+from denseav.stream.feed.client import HeatmapSubscriber, StatusSubscriber, decode, decode_status
 from denseav.stream.feed.conformance import Check, check_heat, check_pair, check_status
 from denseav.stream.feed.message import Envelope
 from denseav.stream.feed.publisher import Publisher
 from denseav.stream.feed.recording import check_whole, messages
-from denseav.stream.feed.status import StatusSubscriber, decode_status
 from denseav.stream.feed.watch_table import Watch
 from denseav.stream.stats.stats import Stats
 from tests.support.feeds import (

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from denseav.stream.feed.client import StatusSubscriber
 from denseav.stream.feed.message import preview_jpeg
-from denseav.stream.feed.status import StatusSubscriber
 from tests.support.desktop import XServer, find_window, screen_until
 from tests.support.faults import break_and_mend, stamp_s, stamped
 from tests.support.feeds import free_endpoint, status_of

@@ -93,9 +93,3 @@ def test_the_pan_tilt_turns_to_the_sound_and_stops_when_the_feed_does(
     assert came_s[last_turn + 1] - captured_s < 0.25  # 200 ms, and 50 for the machine
     assert all(line.startswith("pan +0.0 tilt +0.0") for line in lines[last_turn + 1 :])
     assert lines[-1] == "pan +0.0 tilt +0.0 stopped: ended\n"
-
-
-def test_the_ros_bridge_is_said_not_to_have_been_run() -> None:
-    source = (EXAMPLES / "ros2_bridge.py").read_text()
-    compile(source, "ros2_bridge.py", "exec")
-    assert "NOT RUN HERE" in source

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from denseav.stream.feed.client import PREFIX, FeedFormatError, decode
+from denseav.stream.feed.client import PREFIX, FeedFormatError, SourceReport, decode, decode_status
 from denseav.stream.feed.message import (
     Envelope,
     default_camera_id,
@@ -22,7 +22,6 @@ from denseav.stream.feed.message import (
     preview_jpeg,
     region,
 )
-from denseav.stream.feed.status import SourceReport, decode_status
 from tests.support.feeds import ORIGIN, RUN, heat, heatmap, message
 
 GOLDEN = Path(__file__).parents[2] / "golden"

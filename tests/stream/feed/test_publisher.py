@@ -14,9 +14,8 @@ import pytest
 import zmq
 
 from denseav.stream.errors import OutputError
-from denseav.stream.feed.client import FeedStaleError, HeatmapSubscriber
+from denseav.stream.feed.client import FeedStaleError, HeatmapSubscriber, StatusSubscriber
 from denseav.stream.feed.publisher import Publisher, health
-from denseav.stream.feed.status import StatusSubscriber
 from denseav.stream.stats.stats import Snapshot, Stats
 from denseav.stream.types import Heatmap
 from tests.support.feeds import (

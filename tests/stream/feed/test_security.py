@@ -18,11 +18,11 @@ from denseav.stream.feed.client import (
     FeedRefusedError,
     FeedStaleError,
     HeatmapSubscriber,
+    StatusSubscriber,
     read_keys,
 )
 from denseav.stream.feed.errors import FeedAuthError
 from denseav.stream.feed.publisher import Publisher
-from denseav.stream.feed.status import StatusSubscriber
 from tests.support.feeds import (
     free_endpoint,
     heatmap,
