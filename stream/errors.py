@@ -3,7 +3,7 @@
 StreamError        1  itself: a library of the system is missing
 ├── UsageError     2  the command line asks for something impossible
 ├── SourceError    3  a camera, microphone or file cannot be read
-├── FeedAuthError  5  in `feed_errors`: the feed's keys
+├── FeedAuthError  5  in `feed.errors`: the feed's keys
 ├── SloError       6  what was measured is slower than was asked for
 └── OutputError    7  a recording or report cannot be written
 

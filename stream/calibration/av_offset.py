@@ -1,4 +1,4 @@
-"""Flashes and clicks enter, how much later the sound arrives than the picture leaves.
+"""The audio's offset: frames that flash and audio that clicks, to seconds it arrives later.
 
 What is watched is anything that flashes and clicks at the same moments, as the clip does that is
 written here, played on a phone before the camera. A flash is dated by the first frame that shows

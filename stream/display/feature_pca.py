@@ -1,4 +1,4 @@
-"""The dense features of one picture after another enter, colours leave that keep their meaning.
+"""Feature colours: dense features [K, C, H, W] of frame after frame, to colours that stay theirs.
 
 The first three principal components are red, green and blue, as in the figures of Hamilton et
 al. (2024). Mean, covariance and contrast are running ones, of the past alone, and the axes turn

@@ -1,4 +1,4 @@
-"""Strengths enter, light on a canvas leaves: each head in its colour, drawn in place.
+"""The blend of heat: strengths [K, H, W] to light on a canvas, each head in its colour, in place.
 
 Axes: K heads, H W pixels or the feature grid, N points of a line.
 """

@@ -1,4 +1,4 @@
-"""Heat enters, how strongly each head shows leaves: 0 at its threshold, 1 at its ceiling.
+"""The heat's scale: heat [K, H, W] to strengths, 0 at a head's threshold and 1 at its ceiling.
 
 Thresholds come with the model and stay, so what is too faint to mean something is never made
 larger. Ceilings begin where the model has them and follow the peaks of the active heads, slowly

@@ -1,4 +1,4 @@
-"""The figures of the last seconds enter; a small panel at the canvas's top left leaves."""
+"""The panel of figures: those of the last seconds, drawn at the canvas's top left."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache

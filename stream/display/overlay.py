@@ -1,8 +1,8 @@
-"""A heatmap enters, a picture for people leaves: the frame with each head's glow on it.
+"""The overlay: a `Heatmap` to a canvas uint8 [H, W, 3], the frame with each head's glow on it.
 
 Besides the overlay there are two views with pictures side by side: one for each head, and the
-overlay beside the dense features. How strongly a head shows is `scale`'s business. Nothing here
-opens a window or a file.
+overlay beside the dense features. How strongly a head shows is `heat_scale`'s
+business. Nothing here opens a window or a file.
 
 Axes: K heads, H W pixels or the feature grid.
 """

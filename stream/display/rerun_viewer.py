@@ -1,4 +1,4 @@
-"""Heatmaps enter, Rerun's viewer shows them: pictures, a map for each head, and what came when.
+"""Rerun's viewer: `Heatmap`s to frames, a map for each head, and a plot of what came when.
 
 The viewer is a program of its own, which this one starts and ends. It listens on 127.0.0.1 only
 and forgets the oldest when its memory is full. (Rerun's library can serve viewers by itself, but

@@ -1,6 +1,6 @@
-"""Sound and the heads' levels enter with their times; the last ten seconds leave as a picture.
+"""The timeline: audio and the heads' levels with their times to a strip of the last ten seconds.
 
-The sound's envelope runs along the top, a lane for each head below it, the newest at the right
+The audio's envelope runs along the top, a lane for each head below it, the newest at the right
 edge. A head that comes up after silence leaves a line through the sound, so that eyes can compare
 the two onsets. Sound comes in on the sources' threads, everything else on one.
 

@@ -1,4 +1,4 @@
-"""A canvas enters, a key comes back: one window, kept by a process of its own (see `window`).
+"""The window: a canvas in, a key out; a process of its own keeps it (see `window_process`).
 
 OpenCV ends that process when it opens a window without a display, so look first.
 """

@@ -1,4 +1,4 @@
-"""Canvases come through a pipe, keys go back: the window, in a process of its own.
+"""The window's own process: canvases through a pipe in, keys out.
 
 When a display goes away, Qt ends the process that has a window there, and no run should end so.
 """

@@ -26,7 +26,7 @@ class Authenticator:
     Parameters
     ----------
     context : of the sockets to guard; they set `DOMAIN` and enforce it.
-    folder : as `feed_keys` makes it.
+    folder : as `feed.keys` makes it.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Figures enter once a second, and once at the end; each leaves as a line of JSON.
+"""JSON lines: a run's figures, once a second and once at the end, each to a line.
 
 A line is written whole or begun anew on the next. What cannot be written does not end a live
 run: it is said once and tried again with the next line; only the final line must succeed.

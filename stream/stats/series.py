@@ -1,4 +1,4 @@
-"""Values of one kind enter one at a time; percentiles, a rate and a histogram leave.
+"""A series: values of one kind, one at a time, to percentiles, a rate and a histogram.
 
 Percentiles come from the newest 18,000 values (10 minutes at 30 a second), so that a run of days
 needs no more memory than one of minutes; counts and histograms cover the whole run.

@@ -1,4 +1,4 @@
-"""Events enter as they happen; figures for the screen, for monitors and for the report leave.
+"""The figures of a run: its events as they happen, to what screen, monitors and report show.
 
 A stage is one step of a frame's or a token's way, by name and duration; a latency runs from a
 frame's capture to where it arrived. What is on the screen and in live lines covers the last

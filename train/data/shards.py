@@ -11,7 +11,7 @@ A shard is a chunk of LitData, which was chosen by trying. What else was tried:
 - LitData 0.2.76 is released monthly, fits PyTorch 2.14, and finds any clip by its number at
   once. Its own stream, with a state that also resumes exactly, is not used: it maps shards
   ahead, where a damaged one ends the run, and its order changes with the number of workers and
-  the kind of file system. The order is `order.py`'s instead, and its state a few numbers.
+  the kind of file system. The order is `sampler.py`'s instead, and its state a few numbers.
 
 LitData's price is 60 MB of clients for clouds; its call home for newer versions is turned off
 below, and damage is caught here. A clip enters and leaves as encoded bytes; this file knows

@@ -1,6 +1,6 @@
 """What is evaluated: one item is a picture, a sound, and where the picture shows what sounds.
 
-A folder of one's own with `items.csv` enters, `EvalSet`s leave; `eval_layouts` makes the same of
+A folder of one's own with `items.csv` enters, `EvalSet`s leave; `public_sets` makes the same of
 the public data sets. Nothing is decoded here, but every file is looked for, so that a long run
 does not stop at its last item.
 

@@ -2,7 +2,7 @@
 
 A seed and a port enter; H.264 and AAC in MPEG-TS leave by TCP, at the pace of a clock, the same to
 all who are connected, and what happened leaves as JSON lines. Who connects comes into the middle of
-it; who takes it too slowly is left out. Pictures and sound are those of `world_shots`, of held-out
+it; who takes it too slowly is left out. Pictures and sound are those of `shots`, of held-out
 parts.
 
 Errors
