@@ -40,18 +40,18 @@ def test_both_sources_come_back_each_time_and_nothing_stale_is_published(tmp_pat
 
 
 def test_a_lost_camera_is_told_by_the_status_and_no_secret_is(
-    mjpeg_server: MjpegServer, tmp_path: Path
+    mjpeg_server: MjpegServer, pulse_server: PulseServer, tmp_path: Path
 ) -> None:
     endpoint, url = free_endpoint(), f"http://me:s3cret@{mjpeg_server.address}/x?key=s3cret"
-    arguments = ("--camera", url, "--mic", "none", "--headless", "--publish", endpoint)
-    process = LiveProcess(tmp_path, *arguments, "--stats-json", "s.json")
+    arguments = ("--camera", url, "--headless", "--publish", endpoint, "--stats-json", "s.json")
+    process = LiveProcess(tmp_path, *arguments, env=pulse_server.environment)
     process.until("READY")
     with StatusSubscriber(status_of(endpoint)) as feed:
         mjpeg_server.kill()
         process.until("stopped giving pictures")
         status = next(status for status in feed if status.state == "camera_lost")
         assert status.health == "unusable"
-        (camera,) = status.sources
+        camera, _ = status.sources
         assert (camera.kind, camera.state, camera.losses) == ("camera", "lost", 1)
         assert b"s3cret" not in status.data
     process.process.terminate()

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -160,7 +161,8 @@ def test_the_status_counts_subscribers(publisher: Publisher, endpoint: str) -> N
 
 def test_heat_that_is_no_number_is_not_live(publisher: Publisher, endpoint: str) -> None:
     """It stands for nothing, unlike silence: the feed has stalled until numbers come again."""
-    broken = heatmap(heat_KHW=np.full((2, 4, 6), np.nan, np.float32))
+    broken_KHW = np.full((2, 4, 6), np.nan, np.float32)
+    broken = replace(heatmap(heat_KHW=broken_KHW), valid_K=(False, False))
     with StatusSubscriber(status_of(endpoint)) as status, HeatmapSubscriber(endpoint) as feed:
         wait_for_status(status, publisher, state="live")
         seen: set[str] = set()
