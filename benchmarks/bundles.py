@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from denseav.export.builder import probe_inputs
-from denseav.export.builder.parity import Heats
 from denseav.export.runtime.bundle import Bundle, Manifest, file_sha256, open_bundle, write_manifest
+from denseav.export.runtime.proof import Heats
 from denseav.export.runtime.session import Session
 
 

@@ -20,8 +20,8 @@ from common import FULL_SIZE, finish, say
 from rich.table import Table
 
 from denseav.export.builder.graphs import make_graphs
-from denseav.export.builder.parity import TOLERANCES, measure
 from denseav.export.runtime.open_session import open_session
+from denseav.export.runtime.proof import TOLERANCES, measure
 from denseav.export.runtime.session import Session
 from denseav.models import load
 

@@ -4,9 +4,9 @@
 
 A table for people, then one line of JSON. It shows that every operator has a converter and how
 many engines each graph becomes; not that an engine builds, nor that it is accurate.
-Install first, in a clone of denseav: pip install '.[trt]'. Where TensorRT's libraries cannot be
-had, its bindings (`tensorrt-cu13-bindings`) import against libraries that only export the symbols
-they ask for.
+Install first, in a clone of denseav: pip install '.[torch-tensorrt]'. Where TensorRT's libraries
+cannot be had, its bindings (`tensorrt-cu13-bindings`) import against libraries that only export
+the symbols they ask for.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from torch import Tensor
 from denseav.export.builder.build import make_plan
 from denseav.export.builder.graphs import Graph, make_graphs
 from denseav.export.builder.half_precision import half, spell_out_attention
-from denseav.export.builder.trt_engine import SETTINGS, contiguous
+from denseav.export.builder.torch_trt_engine import SETTINGS, contiguous
 from denseav.export.runtime.bundle import window_samples
 from denseav.models import load
 
@@ -42,7 +42,7 @@ def main() -> int:
         torch_tensorrt = _import_torch_tensorrt()
     except Exception as error:  # noqa: BLE001
         # torch-tensorrt raises plain Exception when it cannot load TensorRT.
-        print(f"torch-tensorrt cannot be loaded ({error}); pip install '.[trt]'")
+        print(f"torch-tensorrt cannot be loaded ({error}); pip install '.[torch-tensorrt]'")
         return 4
     model = load(str(options.model))
     plan = make_plan(model.config, str(options.model), "fp32", None, options.window)

@@ -3,29 +3,34 @@
 import argparse
 import logging
 import shutil
+import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from denseav.export.builder.atomic_folder import rewritten, written_beside
-from denseav.export.builder.build import (
-    STREAM_CONTEXT_MAX_S,
-    Plan,
-    build,
-    make_plan,
-    remake_plan,
-    require_same_model,
+from denseav.export.builder.trt_engine import (
+    BUILDERS,
+    RTX_CAPABILITIES,
+    RTX_FURTHER,
+    EngineTarget,
+    compile_onnx,
+    engine_target,
+    engines_here,
+    write_engines,
 )
-from denseav.export.builder.threshold_calibration import find_pairs
-from denseav.export.builder.trt_engine import require_tools
 from denseav.export.runtime.bundle import (
+    GRAPHS,
+    MANIFEST,
     SAMPLE_RATE_HZ,
+    Bundle,
     BundleError,
     Manifest,
     default_folder,
@@ -33,7 +38,11 @@ from denseav.export.runtime.bundle import (
     window_samples,
     write_manifest,
 )
-from denseav.models import CheckpointError, DenseAV, load
+from denseav.export.runtime.engine_facts import engine_path, sidecar_path
+
+if TYPE_CHECKING:
+    from denseav.export.builder.build import Plan
+    from denseav.models import DenseAV
 
 _SOURCES = """\
 SOURCE is demo (the small network in the package, which knows windows of 2 s), a checkpoint folder
@@ -61,10 +70,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warnings.simplefilter("ignore")
     try:
         if options.rebuild_engines:
-            _rebuild(options.rebuild_engines, console)
+            _rebuild(options, console)
         else:
             _export(options, console)
-    except (CheckpointError, BundleError) as error:
+    except _errors() as error:
         console.print(f"denseav-export: error: {error}", style="red", soft_wrap=True, markup=False)
         return 4
     except KeyboardInterrupt:
@@ -80,6 +89,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error("name one thing to export: SOURCE, or --rebuild-engines DIR")
     if options.rebuild_engines and options.calibration:
         parser.error("--calibration goes with SOURCE; engines keep the scale that their bundle has")
+    if options.rebuild_engines and options.trt_builder == "torch-tensorrt":
+        parser.error("--trt-builder torch-tensorrt goes with SOURCE: it builds from the network")
+    if options.trt_for and options.trt_builder not in (None, "rtx"):
+        parser.error("--trt-for goes with --trt-builder rtx: others build for this machine's GPU")
     options.precision = options.trt or options.precision
     return options
 
@@ -106,7 +119,21 @@ def _parser() -> argparse.ArgumentParser:
     precision.add_argument(
         "--trt",
         choices=("fp32", "fp16"),
-        help="as --precision, and TensorRT engines for this machine's GPU beside the ONNX graphs",
+        help="as --precision, and TensorRT engines beside the ONNX graphs",
+    )
+    parser.add_argument(
+        "--trt-builder",
+        choices=BUILDERS,
+        help="rtx: TensorRT-RTX, needs no GPU, for compute capabilities "
+        f"{', '.join(RTX_CAPABILITIES)}; the others: TensorRT 10 or 11, on and for this machine's "
+        "GPU; default: rtx, or tensorrt where that alone is installed",
+    )
+    parser.add_argument(
+        "--trt-for",
+        type=_capabilities,
+        default=(),
+        metavar="X.Y,…",
+        help=f"compute capabilities to add to rtx's: {' or '.join(RTX_FURTHER)}",
     )
     parser.add_argument(
         "--frame-size",
@@ -146,51 +173,72 @@ def _parser() -> argparse.ArgumentParser:
         "--rebuild-engines",
         type=Path,
         metavar="DIR",
-        help="export the bundle in DIR again, as it was, with engines for this machine's GPU",
+        help="build TensorRT engines from the ONNX graphs of the bundle in DIR, and keep the rest",
     )
     return parser
 
 
+def _errors() -> tuple[type[Exception], ...]:
+    # The network's own error is there only where the network is, which engines do not need.
+    models = sys.modules.get("denseav.models")
+    return (BundleError,) if models is None else (BundleError, models.CheckpointError)
+
+
 def _export(options: argparse.Namespace, console: Console) -> None:
     if options.dry_run:
-        _load(options, console)
+        _load(options, None, console)
         return
+    target = None
     if options.trt:
-        require_tools()
+        target = engine_target(options.trt_builder, options.trt_for)
+        if options.trt_builder == "torch-tensorrt":
+            from denseav.export.builder.torch_trt_engine import require_torch_tensorrt
+
+            require_torch_tensorrt()
     with written_beside(options.out) as folder:
-        model, plan = _load(options, console)
+        model, plan = _load(options, target, console)
         manifest = _build(model, plan, folder, console)
     _say_how_to_run(options.out, manifest, console)
 
 
-def _rebuild(out: Path, console: Console) -> None:
-    """Export the bundle in `out` again from its own source, and put it in the old one's place."""
+def _rebuild(options: argparse.Namespace, console: Console) -> None:
+    """Build engines from a bundle's ONNX graphs, and put the folder with them in its place."""
+    out = options.rebuild_engines
     old = open_bundle(out).manifest
-    require_tools()
-    with rewritten(out) as folder:
-        with console.status(f"loading {old.source}"):
-            model = load(old.source)
-        manifest = _build(model, remake_plan(old), folder, console)
-        require_same_model(old, manifest)
-        if old.calibration:
-            manifest = replace(manifest, heads=old.heads, calibration=old.calibration)
-            write_manifest(folder, manifest)
-        _keep_the_rest(out, old, folder)
+    if old.precision not in ("fp32", "fp16"):
+        raise BundleError(f"there are no TensorRT engines in {old.precision}")
+    target = engine_target(options.trt_builder, options.trt_for)
+    engines = [engine_path(out, graph) for graph in GRAPHS]
+    replaced = {path.name for engine in engines for path in (engine, sidecar_path(engine))}
+    kept = {name: digest for name, digest in old.files.items() if name not in replaced}
+    with rewritten(out) as folder, _progress(console) as step:
+        for path in out.iterdir():  # the model's card and weights too
+            if path.is_file() and path.name not in {*replaced, MANIFEST}:
+                shutil.copy2(path, folder / path.name)
+
+        def compile_graph(name: str) -> bytes:
+            return compile_onnx(target, folder / f"{name}.onnx")
+
+        manifest = replace(old, files=kept, engine_parity={})
+        manifest = write_engines(target, compile_graph, manifest, folder, step)
+        engines_here(Bundle(folder=folder, manifest=manifest))
+        write_manifest(folder, manifest)
     _say_how_to_run(out, manifest, console)
 
 
-def _keep_the_rest(out: Path, old: Manifest, folder: Path) -> None:
-    """Copy what lies in the old folder beside the bundle: the model's card and weights."""
-    for path in out.iterdir():
-        if path.is_file() and path.name not in old.files and not (folder / path.name).exists():
-            shutil.copy2(path, folder / path.name)
-
-
-def _build(model: DenseAV, plan: Plan, folder: Path, console: Console) -> Manifest:
+@contextmanager
+def _progress(console: Console) -> Iterator[Callable[[str], None]]:
     with Progress(
         SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console
     ) as progress:
-        return build(model, plan, folder, _stepper(progress))
+        yield _stepper(progress)
+
+
+def _build(model: "DenseAV", plan: "Plan", folder: Path, console: Console) -> Manifest:
+    from denseav.export.builder.build import build
+
+    with _progress(console) as step:
+        return build(model, plan, folder, step)
 
 
 def _say_how_to_run(out: Path, manifest: Manifest, console: Console) -> None:
@@ -200,11 +248,20 @@ def _say_how_to_run(out: Path, manifest: Manifest, console: Console) -> None:
     device = ""
     if manifest.engine_parity:
         console.print(_parity_table("TensorRT engines", manifest.engine_parity))
+    if engine_path(out, "image").name in manifest.files:
         device = " --device trt"
+        if not manifest.engine_parity:
+            console.print("the engines prove themselves at their first start, on the GPU they fit")
     console.print(f"run it with: denseav-live --camera 0 --model {out}{device}", highlight=False)
 
 
-def _load(options: argparse.Namespace, console: Console) -> tuple[DenseAV, Plan]:
+def _load(
+    options: argparse.Namespace, target: EngineTarget | None, console: Console
+) -> tuple["DenseAV", "Plan"]:
+    from denseav.export.builder.build import make_plan
+    from denseav.export.builder.threshold_calibration import find_pairs
+    from denseav.models import load
+
     pairs = find_pairs(options.calibration) if options.calibration else ()
     with console.status(f"loading {options.source}"):
         model = load(options.source)
@@ -217,7 +274,8 @@ def _load(options: argparse.Namespace, console: Console) -> tuple[DenseAV, Plan]
         options.stream_context,
         options.revisit,
     )
-    plan = replace(plan, engines=options.trt is not None, calibration=pairs)
+    from_torch = options.trt_builder == "torch-tensorrt"
+    plan = replace(plan, engines=target, from_torch=from_torch, calibration=pairs)
     height, width = plan.frame_size
     window_s = window_samples(plan.tokens) / SAMPLE_RATE_HZ
     console.print(
@@ -225,7 +283,7 @@ def _load(options: argparse.Namespace, console: Console) -> tuple[DenseAV, Plan]
         f"heads {', '.join(model.config.heads)}; {plan.precision}, frames of {height}x{width}, "
         f"windows of {window_s:.2f} s ({plan.tokens} tokens), streams of "
         f"{plan.stream.context_tokens}+{plan.stream.active_tokens} tokens"
-        f"{', with TensorRT engines' if plan.engines else ''}"
+        f"{', with TensorRT engines' if options.trt else ''}"
         f"{f', calibrated on {len(pairs)} pairs' if pairs else ''}; into {options.out}",
         highlight=False,
         soft_wrap=True,
@@ -254,6 +312,17 @@ def _parity_table(what: str, parity: Mapping[str, Any]) -> Table:
     return table
 
 
+def _capabilities(text: str) -> tuple[str, ...]:
+    asked = tuple(text.split(","))
+    for capability in asked:
+        if capability in RTX_CAPABILITIES or capability not in RTX_FURTHER:
+            raise argparse.ArgumentTypeError(
+                f"{capability!r} is none of {', '.join(RTX_FURTHER)}, which TensorRT-RTX can add; "
+                "GPUs of data centres take --trt-builder tensorrt"
+            )
+    return asked
+
+
 def _frame_size(text: str) -> tuple[int, int]:
     height, _, width = text.lower().partition("x")
     if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
@@ -262,6 +331,8 @@ def _frame_size(text: str) -> tuple[int, int]:
 
 
 def _seconds(text: str) -> float:
+    from denseav.export.builder.build import STREAM_CONTEXT_MAX_S
+
     value = float(text)
     if not 0 < value <= STREAM_CONTEXT_MAX_S:
         raise argparse.ArgumentTypeError(

@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,10 +18,16 @@ from torch import Tensor
 from denseav.export.builder import probe_inputs
 from denseav.export.builder.graphs import Graph, Graphs, make_graphs
 from denseav.export.builder.half_precision import half, spell_out_attention
+from denseav.export.builder.head_scale import calibrate
 from denseav.export.builder.int8 import quantize_products
-from denseav.export.builder.parity import TOLERANCES, Heats, calibrate, failures, measure
 from denseav.export.builder.threshold_calibration import Pair, calibrate_on, provenance
-from denseav.export.builder.trt_engine import write_engines
+from denseav.export.builder.torch_trt_engine import convert
+from denseav.export.builder.trt_engine import (
+    EngineTarget,
+    compile_onnx,
+    engines_here,
+    write_engines,
+)
 from denseav.export.runtime.bundle import (
     GRAPHS,
     SAMPLE_RATE_HZ,
@@ -38,8 +44,17 @@ from denseav.export.runtime.bundle import (
     window_samples,
     write_manifest,
 )
-from denseav.export.runtime.open_session import open_session
-from denseav.export.runtime.session import Level, Session
+from denseav.export.runtime.onnx_session import OnnxSession
+from denseav.export.runtime.proof import (
+    TOLERANCES,
+    Heats,
+    Probes,
+    failures,
+    measure,
+    reproduce,
+    write_probes,
+)
+from denseav.export.runtime.session import HeatmapModel, Level, Session
 from denseav.models import DenseAV, ModelConfig
 from denseav.models.streaming_mask import StreamConfig
 
@@ -62,9 +77,10 @@ class Plan:
     """What is to be built.
 
     `frame_size` is (height, width), multiples of the patch; `tokens` how many a window holds;
-    `stream` what a stream remembers; `engines` whether TensorRT's are built beside the ONNX
-    graphs; `calibration` what the heads' scale is set with, nothing for the inputs that come with
-    the program.
+    `stream` what a stream remembers;
+    `engines` what TensorRT's beside the ONNX graphs are built for, None for no engines, and
+    `from_torch` whether torch-tensorrt builds them; `calibration` what the heads' scale is set
+    with, nothing for the inputs that come with the program.
     """
 
     source: str
@@ -72,7 +88,8 @@ class Plan:
     frame_size: tuple[int, int]
     tokens: int
     stream: StreamConfig = DEFAULT_STREAM
-    engines: bool = False
+    engines: EngineTarget | None = None
+    from_torch: bool = False
     calibration: tuple[Pair, ...] = ()
 
 
@@ -125,46 +142,6 @@ def _stream_config(tokens: int, context_s: float | None, revisit: int | None) ->
     return StreamConfig(context_tokens=context_tokens, revisit=again)
 
 
-def remake_plan(manifest: Manifest) -> Plan:
-    """Return the plan of a bundle that is there already, with TensorRT engines."""
-    if manifest.precision not in ("fp32", "fp16"):
-        raise BundleError(f"there are no TensorRT engines in {manifest.precision}")
-    step, tokens = manifest.audio_step, manifest.audio.tokens
-    stream = (
-        _stream_config(tokens, None, None)
-        if step is None
-        else StreamConfig(context_tokens=step.context_tokens, revisit=step.revisit)
-    )
-    return Plan(
-        source=manifest.source,
-        precision=cast(Precision, manifest.precision),
-        frame_size=(manifest.image.height, manifest.image.width),
-        tokens=tokens,
-        stream=stream,
-        engines=True,
-    )
-
-
-def require_same_model(old: Manifest, new: Manifest) -> None:
-    """Raise `BundleError` when a bundle's source no longer gives the model it was made from.
-
-    The scale of each head is measured anew, so it is as good as a fingerprint of the weights.
-    """
-    names = [head.name for head in old.heads] == [head.name for head in new.heads]
-    before, after = _probed_scale(old), _probed_scale(new)
-    if not names or not np.allclose(before, after, rtol=1e-3):
-        raise BundleError(
-            f"{old.source} is no longer the model that this bundle was made from; "
-            "nothing was changed; export it into another folder"
-        )
-
-
-def _probed_scale(manifest: Manifest) -> list[tuple[float, float]]:
-    if manifest.calibration:
-        return [(head["threshold"], head["ceiling"]) for head in manifest.calibration["probed"]]
-    return [(head.threshold, head.ceiling) for head in manifest.heads]
-
-
 def build(model: DenseAV, plan: Plan, folder: Path, step: Step) -> Manifest:
     """Export `model` as planned into the empty `folder`; the model itself is changed.
 
@@ -181,6 +158,7 @@ def build(model: DenseAV, plan: Plan, folder: Path, step: Step) -> Manifest:
     model.prepare_export(*plan.frame_size)
     exact = make_graphs(model, plan.stream, plan.tokens)
     reference, stream_reference = _probe_heatmaps(exact, plan), _stream_heatmaps(exact, plan)
+    write_probes(folder, _probes(exact, plan))
     spell_out_attention(model)
     network = half(model) if plan.precision == "fp16" else model
     graphs = make_graphs(network, plan.stream, plan.tokens)
@@ -194,9 +172,9 @@ def build(model: DenseAV, plan: Plan, folder: Path, step: Step) -> Manifest:
     step("parity through the session that runs live")
     manifest = _manifest(model.config, plan, reference, graphs, folder)
     bundle = Bundle(folder=folder, manifest=manifest)
-    session = open_session(bundle, "cpu", threads=2)
+    session = OnnxSession(bundle, threads=2)
     parity = _parity(session, plan, model.config.heads, reference)
-    streaming = open_session(bundle, "cpu", threads=2, audio="streaming")
+    streaming = OnnxSession(bundle, threads=2, audio="streaming")
     step_parity = _step_parity(streaming, plan, model.config.heads, stream_reference)
     manifest = dataclasses.replace(manifest, parity=parity, step_parity=step_parity)
     if plan.calibration:
@@ -204,15 +182,27 @@ def build(model: DenseAV, plan: Plan, folder: Path, step: Step) -> Manifest:
         heads = calibrate_on(session, manifest, plan.calibration)
         origin = provenance(plan.calibration, manifest.heads)
         manifest = dataclasses.replace(manifest, heads=heads, calibration=origin)
-    if plan.engines:
-        windowed = {name: graphs.named()[name] for name in GRAPHS}
-        manifest = write_engines(windowed, examples, manifest, folder, step)
-        step("parity of the engines")
-        session = open_session(Bundle(folder=folder, manifest=manifest), "trt")
-        parity = _parity(session, plan, model.config.heads, reference)
-        manifest = dataclasses.replace(manifest, engine_parity=parity)
+    if plan.engines is not None:
+        manifest = _with_engines(plan.engines, plan, graphs, manifest, folder, step)
+        if engines := engines_here(Bundle(folder=folder, manifest=manifest)):
+            step("parity of the engines")
+            parity = _parity(engines, plan, model.config.heads, reference)
+            manifest = dataclasses.replace(manifest, engine_parity=parity)
     write_manifest(folder, manifest)
     return manifest
+
+
+def _with_engines(
+    target: EngineTarget, plan: Plan, graphs: Graphs, manifest: Manifest, folder: Path, step: Step
+) -> Manifest:
+    examples = graphs.examples(*plan.frame_size, window_samples(plan.tokens))
+
+    def compile_graph(name: str) -> bytes:
+        if plan.from_torch:
+            return convert(name, graphs.named()[name], examples[name])
+        return compile_onnx(target, folder / f"{name}.onnx")
+
+    return write_engines(target, compile_graph, manifest, folder, step)
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,7 +213,14 @@ class _Reference:
     negative: Heats
 
 
-def _probe_heatmaps(session: Session | Graphs, plan: Plan) -> _Reference:
+def _probes(network: Graphs, plan: Plan) -> Probes:
+    """Return what a device has to reproduce, as PyTorch computes it in float32."""
+    probes = probe_inputs.probes(*plan.frame_size, plan.tokens)
+    heats, _ = reproduce(network, probes, *plan.frame_size, window_samples(plan.tokens))
+    return dataclasses.replace(probes, heat_NKHW=heats)
+
+
+def _probe_heatmaps(session: HeatmapModel, plan: Plan) -> _Reference:
     pictures = [session.encode_image(p) for p in probe_inputs.frames(PICTURES, *plan.frame_size)]
     samples = window_samples(plan.tokens)
 

@@ -8,7 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from denseav.export.runtime.bundle import SAMPLE_RATE_HZ
+from denseav.export.runtime.proof import Probes, shrunk_size
 
+_PROBES = 2
+_PROBE_SAMPLES = 6_400  # 0.4 s, repeated until the window is full
+_PROBE_SEED = 7
 _NOISE_DBFS = (-50, -35, -20)
 
 
@@ -48,6 +52,16 @@ def negatives(samples: int, seed: int = 0) -> NDArray[np.float32]:
     rng = np.random.default_rng(seed)
     noise = [_at_dbfs(rng.standard_normal(samples), level) for level in _NOISE_DBFS]
     return np.stack([np.zeros(samples, dtype=np.float32), *noise])
+
+
+def probes(height: int, width: int, tokens: int) -> Probes:
+    """Return what a bundle of such frames and windows carries, but for the heatmaps."""
+    sounds_PS = sounds(_PROBES, _PROBE_SAMPLES, seed=_PROBE_SEED)
+    return Probes(
+        pictures_Phw3=frames(_PROBES, *shrunk_size(height, width), seed=_PROBE_SEED),
+        sounds_PS=np.round(np.clip(sounds_PS, -1, 1) * 32767).astype(np.int16),
+        tokens=np.unique([0, tokens // 2, tokens - 1]),
+    )
 
 
 def _clouds(rng: np.random.Generator, height: int, width: int) -> NDArray[np.float64]:

@@ -1,8 +1,8 @@
 """What a TensorRT engine was built for, in a JSON file beside it: read before the engine is.
 
-An engine runs only with the TensorRT and on the kind of GPU that it was built with, and
-TensorRT offers no way to ask before loading it. So each engine carries these facts, and one that
-does not fit is refused with the field and the remedy. Neither torch nor TensorRT here.
+An engine runs only with the library it was built with, and on the GPUs it was built for. So each
+engine carries these facts, and one that does not fit is refused with the field and the remedy.
+Neither torch nor TensorRT here.
 """
 
 import dataclasses
@@ -16,37 +16,41 @@ from typing import Any
 from denseav.export.runtime.bundle import GRAPHS, Bundle, BundleError, Manifest
 
 _FIELDS = {
-    "tensorrt": "TensorRT",
-    "gpu": "the GPU",
-    "compute_capability": "the GPU's compute capability",
+    "library": "the library",
+    "version": "its version",
     "precision": "the precision",
     "source_sha256": "the sha256 of the ONNX graph",
 }
 
 
 class MismatchError(BundleError):
-    """An engine was built for something else than what is here, or nothing says for what."""
+    """What is in the bundle does not fit this machine, or does not compute what it should."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """What runs engines here: TensorRT's version, and the GPU with its compute capability."""
+    """What runs engines here: a TensorRT library, and the GPU with its compute capability."""
 
-    tensorrt: str
+    library: str
+    version: str
     gpu: str
     compute_capability: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sidecar:
-    """What one engine was built with and from.
+    """What one engine was built with, for and from.
 
-    `shapes` has each input and output by its name; `source_sha256` is of the same graph as ONNX.
+    `library` is the module's name. `compute_capabilities` are those of the GPUs that it is for,
+    as in `("8.6", "8.9")`; `gpu` is the only one by name, None where any of these will do.
+    `shapes` has the inputs and outputs that the manifest fixes; `source_sha256` is of the same
+    graph as ONNX.
     """
 
-    tensorrt: str
-    gpu: str
-    compute_capability: str
+    library: str
+    version: str
+    compute_capabilities: tuple[str, ...]
+    gpu: str | None
     precision: str
     shapes: Mapping[str, list[int]]
     source_sha256: str
@@ -78,13 +82,25 @@ def write_sidecar(engine: Path, sidecar: Sidecar) -> None:
     sidecar_path(engine).write_text(text + "\n")
 
 
+def engine_library(bundle: Bundle) -> str:
+    """Return the name of the library that the bundle's engines were built with.
+
+    Raises
+    ------
+    BundleError
+        When the bundle holds no engines (`MismatchError` when nothing says what they are).
+    """
+    require_engines(bundle)
+    return _read(engine_path(bundle.folder, "image"), bundle).library
+
+
 def check_engines(bundle: Bundle, machine: Machine) -> None:
     """Compare every engine's facts with this machine and bundle; no engine is opened.
 
     Raises
     ------
     MismatchError
-        When an engine was built for another TensorRT, GPU, precision, shape or graph, or the
+        When an engine was built for another library, GPU, precision, shape or graph, or the
         facts about it are missing or damaged.
     BundleError
         When the bundle holds no engines.
@@ -93,13 +109,7 @@ def check_engines(bundle: Bundle, machine: Machine) -> None:
     for graph in GRAPHS:
         engine = engine_path(bundle.folder, graph)
         sidecar = _read(engine, bundle)
-        expected = Sidecar(
-            **dataclasses.asdict(machine),
-            precision=bundle.manifest.precision,
-            shapes=_shapes(graph, bundle.manifest),
-            source_sha256=bundle.manifest.files[bundle.graph(graph).name],
-        )
-        if difference := _difference(sidecar, expected):
+        if difference := _difference(sidecar, machine, graph, bundle):
             raise MismatchError(
                 f"{engine.name} does not fit: {difference}; "
                 f"rebuild it with: {rebuild_command(bundle.folder)}"
@@ -110,26 +120,12 @@ def require_engines(bundle: Bundle) -> None:
     """Raise `BundleError` with the remedy when the bundle holds no engines."""
     if any(engine_path(bundle.folder, graph).name not in bundle.manifest.files for graph in GRAPHS):
         raise BundleError(
-            "this bundle holds no TensorRT engines; export it with --trt fp16, "
-            "or use --device cuda or cpu"
+            "this bundle holds no TensorRT engines; add them with: "
+            f"{rebuild_command(bundle.folder)}; or use --device cuda or cpu"
         )
 
 
-def _read(engine: Path, bundle: Bundle) -> Sidecar:
-    path = sidecar_path(engine)
-    try:
-        record: dict[str, Any] = json.loads(path.read_text())
-        fields = {field.name: record[field.name] for field in dataclasses.fields(Sidecar)}
-        return Sidecar(**fields | {"shapes": dict(fields["shapes"])})
-    except FileNotFoundError:
-        reason = "is missing"
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = f"cannot be read ({error!r})"
-    remedy = f"rebuild it with: {rebuild_command(bundle.folder)}"
-    raise MismatchError(f"{path} {reason}, so {engine.name} is not opened; {remedy}") from None
-
-
-def _shapes(graph: str, manifest: Manifest) -> dict[str, list[int]]:
+def fixed_shapes(graph: str, manifest: Manifest) -> dict[str, list[int]]:
     """Return the shapes that the manifest fixes; those of features are the graphs' own affair."""
     image = manifest.image
     return {
@@ -139,13 +135,45 @@ def _shapes(graph: str, manifest: Manifest) -> dict[str, list[int]]:
     }[graph]
 
 
-def _difference(sidecar: Sidecar, expected: Sidecar) -> str | None:
-    for field, name in _FIELDS.items():
-        built, here = getattr(sidecar, field), getattr(expected, field)
+def _read(engine: Path, bundle: Bundle) -> Sidecar:
+    path = sidecar_path(engine)
+    try:
+        record: dict[str, Any] = json.loads(path.read_text())
+        fields = {field.name: record[field.name] for field in dataclasses.fields(Sidecar)}
+        typed = {
+            "shapes": dict(fields["shapes"]),
+            "compute_capabilities": tuple(map(str, fields["compute_capabilities"])),
+        }
+        return Sidecar(**fields | typed)
+    except FileNotFoundError:
+        reason = "is missing"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = f"cannot be read ({error!r})"
+    remedy = f"rebuild it with: {rebuild_command(bundle.folder)}"
+    raise MismatchError(f"{path} {reason}, so {engine.name} is not opened; {remedy}") from None
+
+
+def _difference(sidecar: Sidecar, machine: Machine, graph: str, bundle: Bundle) -> str | None:
+    manifest = bundle.manifest
+    expected = {
+        "library": machine.library,
+        "version": machine.version,
+        "precision": manifest.precision,
+        "source_sha256": manifest.files[bundle.graph(graph).name],
+    }
+    for field, here in expected.items():
+        built = getattr(sidecar, field)
         if built != here:
-            return f"{name} is {here} here, and it was built for {built}"
-    for tensor, here in expected.shapes.items():
-        built = sidecar.shapes.get(tensor)
-        if built != here:
-            return f"the shape of {tensor} is {here} here, and it was built for {built}"
+            return f"{_FIELDS[field]} is {here} here, and it was built for {built}"
+    if sidecar.gpu not in (None, machine.gpu):
+        return f"the GPU is {machine.gpu} here, and it was built for {sidecar.gpu}"
+    if machine.compute_capability not in sidecar.compute_capabilities:
+        return (
+            f"the GPU's compute capability is {machine.compute_capability} here, and it was "
+            f"built for {', '.join(sidecar.compute_capabilities)}"
+        )
+    for tensor, shape in fixed_shapes(graph, manifest).items():
+        built_shape = sidecar.shapes.get(tensor)
+        if built_shape != shape:
+            return f"the shape of {tensor} is {shape} here, and it was built for {built_shape}"
     return None

@@ -1,10 +1,9 @@
-"""A bundle on ONNX Runtime, on a CPU or an NVIDIA GPU; features stay on the device."""
+"""A bundle on ONNX Runtime: on a CPU, or another of its devices; features stay on the device."""
 
-import ctypes
 import os
-import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 # ONNX Runtime reports to its makers what it runs, unless it is told not to before it is loaded.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -16,13 +15,9 @@ from numpy.typing import NDArray
 from denseav.export.runtime.bundle import AUDIO_STEP, Bundle, BundleError, Manifest
 from denseav.export.runtime.session import AudioWay, Features, Interrupted, Level, normalized
 
-OnnxDevice = Literal["cpu", "cuda"]
+CPU = "CPUExecutionProvider"
 
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-_CUDA_REMEDY = (
-    "install the CUDA libraries, in a clone of denseav, with: pip install '.[cuda]'; "
-    "or use --device cpu"
-)
+Prepare = Callable[[Any], None]
 
 
 class OnnxSession:
@@ -31,25 +26,25 @@ class OnnxSession:
     Parameters
     ----------
     bundle : a checked bundle.
-    device : `cpu` or `cuda`; never anything else than what was asked for.
+    device : where features stay: `cpu`, `cuda` or `webgpu`.
     threads : how many threads one graph may use on a CPU.
     audio : how audio is encoded: only that graph is loaded.
+    prepare : is given ONNX Runtime's options of each graph before it is opened.
 
     Raises
     ------
     BundleError
-        When ONNX Runtime cannot open a graph, or CUDA was asked for and cannot be had.
+        When ONNX Runtime cannot open a graph.
     """
 
     def __init__(
         self,
         bundle: Bundle,
-        device: OnnxDevice = "cpu",
+        device: str = "cpu",
         threads: int = 1,
         audio: AudioWay = "window",
+        prepare: Prepare | None = None,
     ) -> None:
-        if device == "cuda":
-            _require_cuda()
         self.backend = f"onnxruntime-{device}"
         self.precision = bundle.manifest.precision
         self._takes_normalized = bundle.manifest.audio.takes_normalized
@@ -57,17 +52,19 @@ class OnnxSession:
         self._run_options = ort.RunOptions()
         self._manifest = bundle.manifest
         names = ("image", "audio" if audio == "window" else AUDIO_STEP, "heatmap")
-        self._graphs = {name: _open(bundle.graph(name), device, threads) for name in names}
+        self._graphs = {
+            name: open_graph(bundle.graph(name), threads, prepare=prepare) for name in names
+        }
 
     def encode_image(self, image_HW3: NDArray[np.uint8]) -> Features:
         """Encode one RGB picture that already has the manifest's size."""
-        return self._run("image", {"image": self._put(image_HW3)}, self._device)
+        return self._run("image", {"image": _on_cpu(image_HW3)}, self._device)
 
     def encode_audio(self, wave_S: NDArray[np.float32], least_deviation: float = 0.0) -> Features:
         """Encode one window of 16 kHz sound, exactly the manifest's `window_samples`."""
         if self._takes_normalized:
             wave_S = normalized(wave_S, least_deviation)
-        return self._run("audio", {"wave": self._put(wave_S)}, self._device)
+        return self._run("audio", {"wave": _on_cpu(wave_S)}, self._device)
 
     def audio_stream(self) -> "OnnxAudioStream":
         """Return a new stream, in the state before any audio."""
@@ -82,7 +79,7 @@ class OnnxSession:
         inputs = {
             "image_features": image,
             "audio_features": audio,
-            "token": self._put(np.array([token], dtype=np.int64)),
+            "token": _on_cpu(np.array([token], dtype=np.int64)),
         }
         heat: NDArray[np.float32] = self._run("heatmap", inputs, "cpu").numpy()
         return heat
@@ -95,125 +92,67 @@ class OnnxSession:
         """Make the pass in progress and all later ones raise `Interrupted`, from any thread."""
         self._run_options.terminate = True
 
-    def _put(self, array: NDArray[Any]) -> Any:
-        return _put(array, self._device)
-
-    def _run(self, graph: str, inputs: dict[str, Any], output_device: OnnxDevice) -> Any:
+    def _run(self, graph: str, inputs: dict[str, Any], output_device: str) -> Any:
         session = self._graphs[graph]
         binding = session.io_binding()
         for name, value in inputs.items():
             binding.bind_ortvalue_input(name, value)
         binding.bind_output(session.get_outputs()[0].name, output_device)
-        _run(session, binding, self._run_options)
-        return binding.get_outputs()[0]
+        return _run(session, binding, self._run_options)
 
 
-class OnnxAudioStream:
-    """The audio step graph and its state; see `denseav.export.runtime.session.AudioStream`.
-
-    The state lies on the device twice: a step reads the one and writes the other, and then they
-    change places. Features are given out, so each step has new memory for them.
-    """
-
-    def __init__(
-        self, graph: Any, manifest: Manifest, device: OnnxDevice, run_options: Any
-    ) -> None:
-        assert manifest.audio_step is not None
-        self._graph = graph
-        self._device = device
-        self._run_options = run_options
-        outputs = [output.name for output in graph.get_outputs()]
-        self._features_name, self._next_names = outputs[0], outputs[1:]
-        self._shapes = {
-            name: (state.shape, np.dtype(state.dtype))
-            for name, state in manifest.audio_step.states.items()
-        }
-        self._require_same_shapes()
-        self._features: Features = None
-        self._state: list[Any] = []
-        self._spare: list[Any] = []
-        self.reset()
-
-    def step(self, samples_S: NDArray[np.float32], level: Level) -> Features:
-        """Take the next token and return features of which the newest tokens are new."""
-        binding = self._graph.io_binding()
-        binding.bind_ortvalue_input("wave", _put(level.normalized(samples_S), self._device))
-        binding.bind_ortvalue_input("past_features", self._features)
-        for name, value in zip(self._shapes, self._state, strict=True):
-            binding.bind_ortvalue_input(name, value)
-        binding.bind_output(self._features_name, self._device)
-        for name, value in zip(self._next_names, self._spare, strict=True):
-            binding.bind_ortvalue_output(name, value)
-        _run(self._graph, binding, self._run_options)
-        self._features = binding.get_outputs()[0]
-        self._state, self._spare = self._spare, self._state
-        return self._features
-
-    def reset(self) -> None:
-        """Forget everything: the next step is the first."""
-        features = next(i for i in self._graph.get_inputs() if i.name == "past_features")
-        dtype = np.float16 if features.type == "tensor(float16)" else np.float32
-        self._features = _put(np.zeros(features.shape, dtype), self._device)
-        self._state, self._spare = self._zeros(), self._zeros()
-
-    def _zeros(self) -> list[Any]:
-        return [_put(np.zeros(*layout), self._device) for layout in self._shapes.values()]
-
-    def _require_same_shapes(self) -> None:
-        inputs = {i.name: tuple(i.shape) for i in self._graph.get_inputs()}
-        if any(inputs.get(name) != shape for name, (shape, _) in self._shapes.items()):
-            raise BundleError(
-                "the audio step graph has other states than the manifest says; "
-                "export the bundle again"
-            )
-
-
-def _put(array: NDArray[Any], device: OnnxDevice) -> Any:
-    return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), device, 0)
-
-
-def _run(session: Any, binding: Any, run_options: Any) -> None:
+def _run(session: Any, binding: Any, run_options: Any) -> Any:
+    """Run a pass and return its first output, complete."""
     try:
         session.run_with_iobinding(binding, run_options)
     except Exception:
         if run_options.terminate:
             raise Interrupted from None
         raise
+    output = binding.get_outputs()[0]
+    if output.device_name() != "cpu":
+        output.numpy()  # the only way to wait for it, so that each pass's time is its own
+    return output
 
 
-def cuda_is_here() -> bool:
-    """Say whether the machine has an NVIDIA driver and at least one GPU it can use."""
-    library = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
-    try:
-        driver = ctypes.CDLL(library)
-    except OSError:
-        return False
-    count = ctypes.c_int(0)
-    initialised = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
-    return initialised and count.value > 0
+def open_graph(
+    path: Path,
+    threads: int = 1,
+    providers: Sequence[Any] = (CPU,),
+    prepare: Prepare | None = None,
+) -> Any:
+    """Return ONNX Runtime's session of one graph.
 
+    Parameters
+    ----------
+    providers : what computes, where `prepare` names no other.
 
-def _require_cuda() -> None:
-    if not cuda_is_here():
-        raise BundleError("no NVIDIA GPU or driver was found; use --device cpu")
-    if _PROVIDERS["cuda"] not in ort.get_available_providers():
-        raise BundleError(f"this ONNX Runtime has no CUDA; {_CUDA_REMEDY}")
-    ort.preload_dlls(directory="")
-
-
-def _open(path: Path, device: OnnxDevice, threads: int) -> Any:
+    Raises
+    ------
+    BundleError
+        When the graph cannot be opened.
+    """
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = min(threads, os.cpu_count() or 1)
     options.inter_op_num_threads = 1
     # A thread that spins while it waits takes the core that capture and drawing need.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    named = {"providers": [*providers]}
+    if prepare is not None:
+        prepare(options)
+        named = {}
     try:
-        session = ort.InferenceSession(str(path), options, providers=[_PROVIDERS[device]])
+        return ort.InferenceSession(str(path), options, **named)
     except Exception as error:  # noqa: BLE001
         # ONNX Runtime raises its own C++ exception types, which share no base but Exception.
         reason = str(error).splitlines()[0]
         raise BundleError(f"{path} cannot be opened ({reason}); export it again") from None
-    if session.get_providers()[0] != _PROVIDERS[device]:
-        raise BundleError(f"ONNX Runtime could not start CUDA; {_CUDA_REMEDY}")
-    return session
+
+
+def _put(array: NDArray[Any], device: str) -> Any:
+    return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), device, 0)
+
+
+def _on_cpu(array: NDArray[Any]) -> Any:
+    return _put(array, "cpu")

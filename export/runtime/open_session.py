@@ -1,115 +1,167 @@
-"""A bundle enters, the session for the device asked for leaves: ONNX Runtime or TensorRT.
+"""A bundle and a device's name enter, a session that has proved itself leaves.
 
-This file alone knows which implementations there are. No torch here.
+This file alone knows which implementations there are. ONNX Runtime on the CPU is what parity was
+measured on; every other session reproduces the bundle's probes before it is given out. No torch
+here.
 """
 
 import logging
 import subprocess
 import sys
-from types import ModuleType
-from typing import Literal
 
-from denseav.export.runtime import onnx_session
-from denseav.export.runtime.bundle import (
-    Bundle,
-    BundleError,
-    open_bundle,
-    require_audio_step,
-)
+from denseav.export.runtime.bundle import Bundle, BundleError, open_bundle, require_audio_step
 from denseav.export.runtime.engine_facts import MismatchError, rebuild_arguments, require_engines
+from denseav.export.runtime.nvidia_driver import cuda_is_here
+from denseav.export.runtime.onnx_session import OnnxSession
+from denseav.export.runtime.proof import Proof, prove
 from denseav.export.runtime.session import AudioWay, Session
 
-Device = Literal["auto", "cpu", "cuda", "trt"]
-OnMismatch = Literal["error", "rebuild", "onnx"]
+DEVICES = "auto, cpu, cuda, trt, webgpu, openvino, openvino:DEVICE or openvino:DEVICE:PRECISION"
+MISMATCH = ("error", "rebuild", "onnx")
+
+_PRECISIONS = ("fp32", "fp16", "bf16")
+# TensorRT's engines were built for the very card; OpenVINO's CPU gains too little over ONNX
+# Runtime in float32 to be taken unasked, and less precision is never taken unasked.
+_AUTO = ("trt", "cuda", "openvino:GPU", "webgpu")
 
 log = logging.getLogger(__name__)
 
 
+def check_device_name(device: str) -> str:
+    """Return `device` when it names a device, be it here or not; raise `ValueError` otherwise."""
+    kind, *further = device.split(":")
+    known = not further and kind in ("auto", "cpu", "cuda", "trt", "webgpu", "openvino")
+    chosen = kind == "openvino" and 1 <= len(further) <= 2 and all(further)
+    if not known and not (chosen and (len(further) == 1 or further[1] in _PRECISIONS)):
+        raise ValueError(f"{device!r} is none of {DEVICES}")
+    return device
+
+
 def open_session(
     bundle: Bundle,
-    device: Device = "auto",
+    device: str = "auto",
     threads: int = 1,
-    on_mismatch: OnMismatch = "error",
+    on_mismatch: str = "error",
     audio: AudioWay = "window",
 ) -> Session:
     """Load a bundle on the device asked for.
 
-    `auto` takes a GPU where there is one; when that GPU cannot be used it says why and takes
-    the CPU. A device asked for by name is that device or an error.
+    `auto` takes the first of TensorRT, CUDA, OpenVINO on a GPU and WebGPU that is there and
+    proves itself, else the CPU, and says in one line what it passed over and why. A device asked
+    for by name is that device or an error.
 
     Parameters
     ----------
     threads : how many threads one graph may use on a CPU.
-    on_mismatch : what to do with engines that were built for something else than this machine
-        and bundle: refuse them, rebuild them (`denseav-export`, minutes), or run the ONNX graphs
-        on CUDA instead and say so.
+    on_mismatch : what to do with what does not fit this machine and bundle, or does not compute
+        what it should: refuse it (`error`), build engines anew (`rebuild`: `denseav-export`,
+        minutes), or run the ONNX graphs instead and say so (`onnx`).
     audio : whether the session encodes whole windows (`encode_audio`) or one token after another
         (`audio_stream`); only the graph for that is loaded.
 
     Raises
     ------
     BundleError
-        When a graph cannot be opened, the device asked for cannot be had, or the bundle has no
-        graph for streaming.
+        When a graph cannot be opened, the device asked for cannot be had or is wrong, or it or
+        the bundle cannot stream.
     """
     if audio == "streaming":
         require_audio_step(bundle)
-    if device == "trt":
-        return _open_trt(bundle, on_mismatch, audio)
-    if device == "auto" and not onnx_session.cuda_is_here():
-        device = "cpu"
     if device == "auto":
-        try:
-            return onnx_session.OnnxSession(bundle, "cuda", threads, audio)
-        except BundleError as error:
-            log.warning("running on the CPU: %s", error)
-            device = "cpu"
-    return onnx_session.OnnxSession(bundle, device, threads, audio)
+        return _open_first(bundle, threads, audio)
+    try:
+        session, _ = open_proven(bundle, device, threads, audio)
+    except MismatchError as error:
+        if on_mismatch == "onnx":
+            log.warning("running the ONNX graphs instead: %s", error)
+            return _open_first(bundle, threads, audio, ("cuda",) if device == "trt" else ())
+        if on_mismatch == "error" or device != "trt":
+            raise
+        log.warning("rebuilding the engines, which takes minutes: %s", error)
+        session, _ = open_proven(_rebuilt(bundle), device, threads, audio)
+    return session
 
 
-def trt_runtime() -> ModuleType:
-    """Return the module `denseav.export.runtime.trt_session`, which imports TensorRT.
+def open_proven(
+    bundle: Bundle, device: str, threads: int = 1, audio: AudioWay = "window"
+) -> tuple[Session, Proof | None]:
+    """Return the session on a device that was named, and its proof; None for the CPU's.
 
     Raises
     ------
     BundleError
-        When TensorRT, its libraries or the CUDA bindings are missing or cannot be loaded.
+        When it cannot be had (`MismatchError` when it does not fit, `ProofError` when it is wrong).
     """
+    if device == "cpu":
+        return OnnxSession(bundle, threads=threads, audio=audio), None
+    session = _open(bundle, device, threads, audio)
+    return session, prove(session, bundle, audio)
+
+
+def _open(
+    bundle: Bundle, device: str, threads: int, audio: AudioWay, *, unasked: bool = False
+) -> Session:
+    kind, *further = check_device_name(device).split(":")
+    if kind == "webgpu":
+        from denseav.export.runtime.webgpu_session import open_webgpu
+
+        return open_webgpu(bundle, threads, audio, software=not unasked)
+    if audio == "streaming" and kind in ("openvino", "trt"):
+        raise BundleError(f"audio does not stream on {kind}; use --device cuda, webgpu or cpu")
+    if kind == "openvino":
+        from denseav.export.runtime.openvino_session import OpenVinoSession
+
+        name, precision = (*further, None, None)[:2]
+        return OpenVinoSession(bundle, name or "CPU", precision, threads)
+    return _open_nvidia(bundle, kind, threads, audio)
+
+
+def _open_nvidia(bundle: Bundle, kind: str, threads: int, audio: AudioWay) -> Session:
+    if kind == "trt":
+        require_engines(bundle)
+    if not cuda_is_here():
+        raise BundleError("no NVIDIA GPU or driver was found; use --device cpu")
     try:
-        from denseav.export.runtime import trt_session
-    except ModuleNotFoundError as error:
-        raise BundleError(
-            f"{error.name} is not installed; install it, in a clone of denseav, with: "
-            "pip install '.[trt]'; or use --device cuda or cpu"
-        ) from None
+        if kind == "trt":
+            from denseav.export.runtime.trt_session import TrtSession
+
+            return TrtSession(bundle)
+        from denseav.export.runtime.cuda_session import CudaSession, open_streaming
+
+        if audio == "streaming":
+            return open_streaming(bundle, threads)
+        return CudaSession(bundle)
     except ImportError as error:
         raise BundleError(
-            f"TensorRT's libraries cannot be loaded ({error}); install them, in a "
-            "clone of denseav, with: pip install '.[trt]'; or use --device cuda or cpu"
+            f"the CUDA bindings cannot be loaded ({error}); install them, in a clone of denseav, "
+            f"with: pip install '.[{kind}]'; or use --device cpu"
         ) from None
-    return trt_session
 
 
-def _open_trt(bundle: Bundle, on_mismatch: OnMismatch, audio: AudioWay) -> Session:
-    require_engines(bundle)
-    if not onnx_session.cuda_is_here():
-        raise BundleError("no NVIDIA GPU or driver was found; use --device cpu")
-    runtime = trt_runtime()
-    try:
-        session: Session = runtime.TrtSession(bundle, audio)
-    except MismatchError as error:
-        if on_mismatch == "error":
-            raise
-        if on_mismatch == "onnx":
-            log.warning("running the ONNX graphs on CUDA: %s", error)
-            return onnx_session.OnnxSession(bundle, "cuda", audio=audio)
-        log.warning("rebuilding the engines, which takes minutes: %s", error)
-        session = runtime.TrtSession(_rebuilt(bundle), audio)
-    return session
+def _open_first(
+    bundle: Bundle, threads: int, audio: AudioWay, devices: tuple[str, ...] = _AUTO
+) -> Session:
+    """Return the first that is here and right, else the CPU's, and say what was passed over."""
+    passed, chosen = [], "cpu"
+    session: Session | None = None
+    for device in devices:
+        try:
+            session = _open(bundle, device, threads, audio, unasked=True)
+            prove(session, bundle, audio)
+            chosen = device
+            break
+        except BundleError as error:
+            session = None
+            # Whoever has the card needs the remedy too.
+            whole = device in ("trt", "cuda") and cuda_is_here()
+            passed.append(f"{device} ({error if whole else str(error).split('; ')[0]})")
+    if passed:
+        log.warning("on %s; passed over: %s", chosen, ", ".join(passed))
+    return session or OnnxSession(bundle, threads=threads, audio=audio)
 
 
 def _rebuilt(bundle: Bundle) -> Bundle:
-    # In a process of its own: building needs torch, which nothing that runs live imports.
+    # In a process of its own: what building takes in memory goes with it.
     main = "import sys; from denseav.export.cli import main; sys.exit(main())"
     command = [sys.executable, "-c", main, *rebuild_arguments(bundle.folder)]
     if subprocess.run(command, check=False).returncode:

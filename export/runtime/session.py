@@ -54,16 +54,8 @@ class AudioStream(Protocol):
         """Forget everything: the next step is the first."""
 
 
-class Session(Protocol):
-    """What runs a bundle."""
-
-    @property
-    def backend(self) -> str:
-        """What computes, for the screen and the log: `onnxruntime-cpu`, `onnxruntime-cuda`."""
-
-    @property
-    def precision(self) -> str:
-        """`fp32`, `fp16` or `int8`, as the manifest says."""
+class HeatmapModel(Protocol):
+    """What computes heatmaps: a session, or the network itself."""
 
     def encode_image(self, image_HW3: NDArray[np.uint8]) -> Features:
         """Encode one RGB picture that already has the manifest's size."""
@@ -75,6 +67,9 @@ class Session(Protocol):
         does it itself.
         """
 
+    def heatmap(self, image: Features, audio: Features, token: int) -> NDArray[np.float32]:
+        """Return the similarity slice `[K, H, W]` of the picture and audio token `token`."""
+
     def audio_stream(self) -> AudioStream:
         """Return a new stream, in the state before any audio.
 
@@ -84,8 +79,17 @@ class Session(Protocol):
             When the session was not opened for streaming.
         """
 
-    def heatmap(self, image: Features, audio: Features, token: int) -> NDArray[np.float32]:
-        """Return the similarity slice `[K, H, W]` of the picture and audio token `token`."""
+
+class Session(HeatmapModel, Protocol):
+    """What runs a bundle."""
+
+    @property
+    def backend(self) -> str:
+        """What computes, for the screen and the log: `onnxruntime-cpu`, `onnxruntime-cuda`."""
+
+    @property
+    def precision(self) -> str:
+        """`fp32`, `fp16`, `bf16` or `int8`: what the passes are computed in."""
 
     def dense(self, image: Features) -> NDArray[np.float32]:
         """Return a copy of a picture's features, `[K, C, H, W]`, for people to look at."""

@@ -10,6 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
+from denseav.export.runtime.open_session import DEVICES, check_device_name
 from denseav.stream.errors import UsageError
 from denseav.stream.options import (
     BenchOptions,
@@ -92,13 +93,17 @@ def _parser() -> argparse.ArgumentParser:
     model = parser.add_argument_group("the model and where it runs")
     model.add_argument("--model", type=Path, metavar="DIR", help="a bundle from denseav-export")
     model.add_argument(
-        "--device", default="auto", choices=("auto", "cpu", "cuda", "trt"), help="default: auto"
+        "--device",
+        default="auto",
+        type=_device,
+        metavar="NAME",
+        help=f"{DEVICES}; default: auto",
     )
     model.add_argument(
         "--on-mismatch",
         default="error",
         choices=("error", "rebuild", "onnx"),
-        help="with --device trt, when engines were built for something else; default: error",
+        help="when engines do not fit, or a device computes wrongly; default: error",
     )
     model.add_argument(
         "--threads", type=_count, default=1, metavar="N", help="for each pass on a CPU; default: 1"
@@ -379,6 +384,13 @@ def _port(text: str) -> int:
     if port > 65_535:
         raise argparse.ArgumentTypeError(f"{text!r} is not a port from 1 to 65535")
     return port
+
+
+def _device(text: str) -> str:
+    try:
+        return check_device_name(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _setting(text: str) -> tuple[str, tuple[str, ...]]:

@@ -17,9 +17,9 @@ from denseav.export.builder import build as building
 from denseav.export.builder import probe_inputs
 from denseav.export.builder.build import Plan, build, make_plan
 from denseav.export.builder.graphs import make_graphs
-from denseav.export.builder.parity import Tolerance
 from denseav.export.runtime.bundle import Bundle, BundleError, open_bundle
 from denseav.export.runtime.open_session import open_session
+from denseav.export.runtime.proof import Tolerance
 from denseav.models import save
 from denseav.models.streaming_mask import StreamConfig
 from tests.support.disk import room
@@ -27,7 +27,7 @@ from tests.support.tiny_model import CONFIG, tiny, tiny_audio
 
 FRAME_SIZE = (32, 48)
 TOKENS = 4
-FILES = {"image.onnx", "audio.onnx", "heatmap.onnx", "audio_step.onnx"}
+FILES = {"image.onnx", "audio.onnx", "heatmap.onnx", "probes.npz", "audio_step.onnx"}
 STREAM = StreamConfig(context_tokens=3, revisit=1)
 
 
@@ -199,7 +199,7 @@ def test_large_weights_go_beside_the_graph(tmp_path: Path, monkeypatch: pytest.M
 def test_a_missing_device_is_an_error_and_never_another_device(
     fp32: Bundle, device: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("denseav.export.runtime.onnx_session.cuda_is_here", lambda: False)
+    monkeypatch.setattr("denseav.export.runtime.open_session.cuda_is_here", lambda: False)
     with pytest.raises(BundleError, match=message):
         open_session(fp32, device)
     assert open_session(fp32, "auto").backend == "onnxruntime-cpu"
@@ -208,7 +208,8 @@ def test_a_missing_device_is_an_error_and_never_another_device(
 def test_a_gpu_that_cannot_be_used_is_said_and_the_cpu_taken(
     fp32: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("denseav.export.runtime.onnx_session.cuda_is_here", lambda: True)
+    for module in ("open_session", "cuda_session"):
+        monkeypatch.setattr(f"denseav.export.runtime.{module}.cuda_is_here", lambda: True)
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
     assert open_session(fp32, "auto").backend == "onnxruntime-cpu"
     assert ".[cuda]" in caplog.text

@@ -20,7 +20,7 @@ import denseav.export.runtime
 
 VERSION = "11.1.0.106"
 GPU, CAPABILITY = b"NVIDIA Fake 1", (9, 0)
-OURS = ("cuda", "trt_session")
+OURS = ("cuda", "gpu_session", "trt_session", "cuda_session")
 
 
 class CudaError(enum.Enum):
@@ -241,7 +241,7 @@ class Gpu:
         modules = {"cuda.bindings": bindings, "cuda.bindings.runtime": self.cuda}
         for name, module in (modules | {"tensorrt": trt, "torch_tensorrt": builder}).items():
             patch.setitem(sys.modules, name, module)
-        for module in ("runtime.onnx_session", "builder.trt_engine"):
+        for module in ("runtime.open_session", "builder.trt_engine"):
             patch.setattr(f"denseav.export.{module}.cuda_is_here", lambda: True)
 
     def _build(

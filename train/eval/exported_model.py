@@ -9,7 +9,7 @@ A clips, V pictures, K heads, T tokens, H W the feature grid, S samples at 16 kH
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from denseav.export.runtime.bundle import (
     open_bundle,
     window_samples,
 )
-from denseav.export.runtime.open_session import Device, open_session
+from denseav.export.runtime.open_session import DEVICES, check_device_name, open_session
 from denseav.export.runtime.session import Features, Session
 from denseav.models import CheckpointError, load
 from denseav.models.checkpoint import WEIGHTS
@@ -123,9 +123,11 @@ def open_model(model: str, device: str) -> OpenedModel:
 
 
 def _bundle(bundle: Bundle, device: str) -> OpenedModel:
-    if device not in get_args(Device):
-        raise DataError(f"a bundle runs on {', '.join(get_args(Device))}, not on {device!r}")
-    manifest, session = bundle.manifest, open_session(bundle, cast(Device, device))
+    try:
+        check_device_name(device)
+    except ValueError:
+        raise DataError(f"a bundle runs on {DEVICES}, not on {device!r}") from None
+    manifest, session = bundle.manifest, open_session(bundle, device)
     return OpenedModel(
         model=BundleModel(session, manifest),
         name=manifest.model,

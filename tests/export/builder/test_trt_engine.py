@@ -1,27 +1,113 @@
-"""`denseav-export --trt` and `--rebuild-engines`: what is refused, and what stays as it was."""
+"""`denseav-export --trt` and `--rebuild-engines`: engines built for real, and what is refused."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 from denseav.export import cli
 from denseav.export.builder.atomic_folder import rewritten
-from denseav.export.builder.build import Plan, remake_plan, require_same_model
-from denseav.export.builder.graphs import make_graphs
-from denseav.export.runtime.bundle import BundleError, Head, Manifest
-from tests.support.fake_session import fake_manifest
+from denseav.export.runtime.bundle import GRAPHS, BundleError, demo_folder, open_bundle
+from denseav.export.runtime.engine_facts import (
+    Machine,
+    MismatchError,
+    check_engines,
+    engine_path,
+    sidecar_path,
+)
+from denseav.export.runtime.nvidia_driver import cuda_is_here
+from denseav.export.runtime.open_session import open_session
+from denseav.export.runtime.trt_library import RTX, load_library
+from denseav.models import save
 from tests.support.tiny_model import tiny
 
 
-def test_without_a_gpu_nothing_is_built_or_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.fixture(scope="module")
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's graphs with engines that TensorRT-RTX built from them, without a GPU."""
+    folder = tmp_path_factory.mktemp("engines") / "bundle"
+    shutil.copytree(demo_folder(), folder)
+    assert cli.main(["--rebuild-engines", str(folder), "--trt-for", "12.1"]) == 0
+    return folder
+
+
+def test_engines_are_built_from_onnx_graphs_alone_and_the_rest_is_kept(engines: Path) -> None:
+    before, after = open_bundle(demo_folder()).manifest, open_bundle(engines).manifest
+    assert replace(after, files={}) == replace(before, files={})
+    built = {f"{graph}.{end}" for graph in GRAPHS for end in ("engine", "engine.json")}
+    assert set(after.files) == set(before.files) | built
+    trt = load_library(RTX)
+    for graph in GRAPHS:
+        data = engine_path(engines, graph).read_bytes()
+        assert len(data) > 100_000
+        facts = json.loads(sidecar_path(engine_path(engines, graph)).read_text())
+        assert facts["library"] == RTX
+        assert facts["version"] == trt.__version__
+        assert facts["compute_capabilities"] == ["8.0", "8.6", "8.9", "12.0", "12.1"]
+        assert facts["source_sha256"] == after.files[f"{graph}.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("capability", "fits"), [("8.9", True), ("12.1", True), ("9.0", False), ("7.5", False)]
+)
+def test_real_engines_are_for_the_cards_they_were_built_for(
+    engines: Path, capability: str, fits: bool
+) -> None:
+    version = load_library(RTX).__version__
+    machine = Machine(library=RTX, version=version, gpu="any", compute_capability=capability)
+    if fits:
+        check_engines(open_bundle(engines), machine)
+    else:
+        with pytest.raises(MismatchError, match=rf"is {capability} here, and it was built for 8.0"):
+            check_engines(open_bundle(engines), machine)
+
+
+def test_a_checkpoint_becomes_half_precision_engines_on_a_machine_without_a_gpu(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(tiny(), tmp_path / "checkpoint")
+    arguments = ["--trt", "fp16", "--frame-size", "32x48", "--window", "0.7"]
+    out = tmp_path / "bundle"
+    assert cli.main([str(tmp_path / "checkpoint"), "--out", str(out), *arguments]) == 0
+    bundle = open_bundle(out)
+    assert bundle.manifest.precision == "fp16"
+    assert engine_path(out, "image").name in bundle.manifest.files
+    assert bundle.manifest.engine_parity == {} or cuda_is_here()
+    assert "--device trt" in " ".join(capsys.readouterr().err.split())
+    if not cuda_is_here():
+        with pytest.raises(BundleError, match="no NVIDIA GPU or driver was found"):
+            open_session(bundle, "trt")
+
+
+def test_what_the_library_refuses_is_said_in_its_words_and_nothing_changes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "bundle"
+    shutil.copytree(demo_folder(), folder)
+    before = sorted(path.name for path in folder.iterdir())
+    assert cli.main(["--rebuild-engines", str(folder), "--trt-for", "7.5"]) == 4
+    said = capsys.readouterr().err.replace("\n", " ")
+    assert "could not build the image engine" in said
+    assert "SM75" in said
+    assert sorted(path.name for path in folder.iterdir()) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+@pytest.mark.parametrize("builder", ["tensorrt", "torch-tensorrt"])
+def test_builders_that_need_the_gpu_say_so_and_write_nothing(
+    tmp_path: Path,
+    builder: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr("denseav.export.builder.trt_engine.cuda_is_here", lambda: False)
-    assert cli.main(["any-checkpoint", "--trt", "fp16", "--out", str(tmp_path / "bundle")]) == 4
-    assert "no NVIDIA GPU or driver was found; leave out --trt" in capsys.readouterr().err
+    out = str(tmp_path / "bundle")
+    arguments = ["any-checkpoint", "--trt", "fp16", "--trt-builder", builder, "--out", out]
+    assert cli.main(arguments) == 4
+    said = capsys.readouterr().err
+    assert "no NVIDIA GPU or driver was found; use --trt-builder rtx" in said
     assert list(tmp_path.iterdir()) == []
 
 
@@ -32,6 +118,9 @@ def test_without_a_gpu_nothing_is_built_or_written(
         ["x", "--trt", "bf16"],
         ["x", "--trt", "fp16", "--precision", "fp16"],
         ["x", "--rebuild-engines", "y"],
+        ["x", "--trt", "fp16", "--trt-for", "9.0"],
+        ["x", "--trt", "fp16", "--trt-builder", "tensorrt", "--trt-for", "12.1"],
+        ["--rebuild-engines", "y", "--trt-builder", "torch-tensorrt"],
     ],
 )
 def test_impossible_asks_are_usage_errors(arguments: list[str]) -> None:
@@ -56,26 +145,6 @@ def test_rebuilding_what_is_no_bundle_is_refused(
     assert "holds no manifest.json" in capsys.readouterr().err
 
 
-def test_a_bundle_is_remade_as_it_was() -> None:
-    plan = Plan(source="tests", precision="fp32", frame_size=(16, 24), tokens=3, engines=True)
-    assert remake_plan(fake_manifest()) == plan
-    with pytest.raises(BundleError, match="no TensorRT engines in int8"):
-        remake_plan(replace(fake_manifest(), precision="int8"))
-
-
-@pytest.mark.parametrize(("name", "ceiling"), [("speech", 1.1), ("noise", 1.0)])
-def test_a_source_that_became_another_model_is_noticed(name: str, ceiling: float) -> None:
-    old = fake_manifest()
-    require_same_model(old, other(old, "speech", 1.0001))
-    with pytest.raises(BundleError, match=r"no longer the model .* nothing was changed"):
-        require_same_model(old, other(old, name, ceiling))
-
-
-def other(manifest: Manifest, name: str, ceiling: float) -> Manifest:
-    head = Head(name=name, threshold=0.0, ceiling=ceiling)
-    return replace(manifest, heads=(head, *manifest.heads[1:]))
-
-
 def interrupted(folder: Path) -> None:
     (folder / "new.txt").write_text("half")
     raise KeyboardInterrupt
@@ -95,17 +164,3 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
         shutil.rmtree(folder)
     assert [path.name for path in out.iterdir()] == ["new.txt"]
     assert list(tmp_path.iterdir()) == [out]
-
-
-def test_bytes_of_a_picture_are_cast_before_anything_else() -> None:
-    model = tiny()
-    model.prepare_export(32, 48)
-    image_HW3 = torch.zeros(32, 48, 3, dtype=torch.uint8)
-    with torch.no_grad():
-        program = torch.export.export(make_graphs(model).image_graph, (image_HW3,))
-    (name,) = program.graph_signature.user_inputs
-    nodes = program.run_decompositions().graph.nodes
-    (picture,) = (node for node in nodes if node.name == name)
-    users = {str(user.target) for user in picture.users}
-    # TensorRT takes uint8 into a cast and into no other layer; what asserts is no layer.
-    assert users - {"aten._assert_tensor_metadata.default"} == {"aten._to_copy.default"}

@@ -1,6 +1,5 @@
 """TensorRT where it is not: facts checked before engines are opened, and what is said instead."""
 
-import dataclasses
 import json
 import sys
 from collections.abc import Iterator
@@ -27,11 +26,14 @@ from denseav.export.runtime.engine_facts import (
     sidecar_path,
     write_sidecar,
 )
-from denseav.export.runtime.open_session import open_session, trt_runtime
-from tests.support.fake_gpu import Gpu, fake_gpu, forget_ours
+from denseav.export.runtime.open_session import open_session
+from denseav.export.runtime.trt_library import load_library
+from tests.support.fake_gpu import Gpu, fake_gpu
 from tests.support.fake_session import fake_manifest
 
-HERE = Machine(tensorrt="11.1.0.106", gpu="NVIDIA Fake 1", compute_capability="9.0")
+HERE = Machine(
+    library="tensorrt", version="11.1.0.106", gpu="NVIDIA Fake 1", compute_capability="9.0"
+)
 SHAPES = {
     "image": {"image": [16, 24, 3]},
     "audio": {"wave": [8720]},
@@ -49,8 +51,16 @@ def bundle(tmp_path: Path) -> Bundle:
         onnx.write_bytes(graph.encode())
         engine = engine_path(folder, graph)
         engine.write_bytes(b"engine of " + graph.encode())
-        facts = dataclasses.asdict(HERE) | {"shapes": SHAPES[graph] | {"features": [2, 10]}}
-        write_sidecar(engine, Sidecar(**facts, precision="fp32", source_sha256=file_sha256(onnx)))
+        sidecar = Sidecar(
+            library=HERE.library,
+            version=HERE.version,
+            compute_capabilities=("8.9", HERE.compute_capability),
+            gpu=HERE.gpu,
+            precision="fp32",
+            shapes=SHAPES[graph] | {"features": [2, 10]},
+            source_sha256=file_sha256(onnx),
+        )
+        write_sidecar(engine, sidecar)
     return signed(folder)
 
 
@@ -67,13 +77,6 @@ def edit(bundle: Bundle, graph: str, **changes: object) -> Bundle:
 
 
 @pytest.fixture
-def no_trt() -> Iterator[None]:
-    forget_ours()
-    yield
-    forget_ours()
-
-
-@pytest.fixture
 def gpu() -> Iterator[Gpu]:
     with fake_gpu() as gpu:
         yield gpu
@@ -84,11 +87,12 @@ def test_facts_that_fit_are_accepted(bundle: Bundle) -> None:
 
 
 MISMATCHES = [
-    ({"tensorrt": "10.9.0.34"}, r"TensorRT is 11\.1\.0\.106 here, .* built for 10\.9\.0\.34"),
+    ({"library": "tensorrt_rtx"}, "the library is tensorrt here, .* built for tensorrt_rtx"),
+    ({"version": "10.9.0.34"}, r"its version is 11\.1\.0\.106 here, .* built for 10\.9\.0\.34"),
     ({"gpu": "NVIDIA Other"}, "the GPU is NVIDIA Fake 1 here, .* built for NVIDIA Other"),
     (
-        {"compute_capability": "8.6"},
-        r"the GPU's compute capability is 9\.0 here, .* built for 8\.6",
+        {"compute_capabilities": ["8.6", "8.9"]},
+        r"the GPU's compute capability is 9\.0 here, .* built for 8\.6, 8\.9",
     ),
     ({"precision": "fp16"}, "the precision is fp32 here, .* built for fp16"),
     (
@@ -129,7 +133,9 @@ def test_missing_facts_are_no_facts(bundle: Bundle, gpu: Gpu) -> None:
 
 def test_a_bundle_without_engines_says_how_to_get_them(bundle: Bundle) -> None:
     engine_path(bundle.folder, "audio").unlink()
-    with pytest.raises(BundleError, match="no TensorRT engines; export it with --trt fp16"):
+    with pytest.raises(
+        BundleError, match="no TensorRT engines; add them with: denseav-export --rebuild"
+    ):
         open_session(signed(bundle.folder), "trt")
 
 
@@ -137,11 +143,10 @@ def test_onnx_is_run_instead_only_when_asked_and_said(
     bundle: Bundle, gpu: Gpu, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     bundle = edit(bundle, "image", gpu="NVIDIA Other")
-    monkeypatch.setattr(
-        "denseav.export.runtime.onnx_session.OnnxSession", lambda *call, audio: call
-    )
-    assert open_session(bundle, "trt", on_mismatch="onnx") == (bundle, "cuda")
-    assert "running the ONNX graphs on CUDA: image.engine does not fit: the GPU" in caplog.text
+    monkeypatch.setattr(opening, "OnnxSession", lambda bundle, threads: (bundle, "cpu"))
+    assert open_session(bundle, "trt", on_mismatch="onnx") == (bundle, "cpu")
+    assert "running the ONNX graphs instead: image.engine does not fit: the GPU" in caplog.text
+    assert "on cpu; passed over: cuda (" in caplog.text
 
 
 def test_rebuilding_runs_the_exporter_and_opens_what_it_made(
@@ -176,53 +181,39 @@ def test_a_rebuild_that_fails_is_said_and_nothing_is_opened(
 def test_no_gpu_is_said_before_tensorrt_is_asked_for(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("denseav.export.runtime.onnx_session.cuda_is_here", lambda: False)
+    monkeypatch.setattr("denseav.export.runtime.open_session.cuda_is_here", lambda: False)
     with pytest.raises(BundleError, match="no NVIDIA GPU or driver"):
         open_session(bundle, "trt")
 
 
-@pytest.mark.parametrize("name", ["tensorrt", "cuda.bindings"])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("tensorrt", r"tensorrt is not installed; install NVIDIA's TensorRT 10 or 11"),
+        ("cuda.bindings", r"CUDA bindings cannot be loaded .*\.\[trt\]"),
+    ],
+)
 def test_a_missing_module_is_one_line_with_the_remedy(
-    no_trt: None, name: str, monkeypatch: pytest.MonkeyPatch
+    bundle: Bundle, name: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with fake_gpu():
         monkeypatch.setitem(sys.modules, name, None)
-        with pytest.raises(BundleError, match=rf"{name} is not installed; .*\.\[trt\]"):
-            trt_runtime()
+        with pytest.raises(BundleError, match=message):
+            open_session(bundle, "trt")
         monkeypatch.undo()
 
 
 def test_libraries_that_do_not_load_are_one_line_with_the_remedy(
-    no_trt: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "tensorrt.abi3.so").write_bytes(b"no library" * 100)
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(BundleError, match=r"libraries cannot be loaded \(.*tensorrt\.abi3\.so"):
-        trt_runtime()
+        load_library("tensorrt")
 
 
-@pytest.mark.parametrize(
-    ("error", "message"),
-    [
-        (
-            ModuleNotFoundError("No module", name="torch_tensorrt"),
-            "torch_tensorrt is not installed",
-        ),
-        (
-            OSError("libtorchtrt.so: undefined symbol\nmore"),
-            r"loaded \(libtorchtrt.so: undef.*l\);",
-        ),
-    ],
-)
-def test_torch_tensorrt_that_cannot_be_had_is_one_line(
-    gpu: Gpu, tmp_path: Path, error: Exception, message: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from denseav.export.builder.trt_engine import require_tools
-
-    named = f", name={error.name!r}" if isinstance(error, ImportError) else ""
-    code = f"raise {type(error).__name__}({error.args[0]!r}{named})"
-    (tmp_path / "torch_tensorrt.py").write_text(code)
-    monkeypatch.delitem(sys.modules, "torch_tensorrt")
-    monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(BundleError, match=message):
-        require_tools()
+def test_a_library_that_nobody_knows_is_not_imported(bundle: Bundle, gpu: Gpu) -> None:
+    edit(bundle, "image", library="antigravity")
+    with pytest.raises(BundleError, match="'antigravity' is no TensorRT library"):
+        open_session(signed(bundle.folder), "trt")
+    assert "antigravity" not in sys.modules

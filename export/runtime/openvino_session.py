@@ -1,0 +1,158 @@
+"""A bundle on OpenVINO: Intel's CPUs, integrated GPUs and NPUs, and any other CPU.
+
+The precision is asked for and said, never OpenVINO's silent choice: `openvino:CPU:bf16` encodes
+images in bfloat16, or is refused where the CPU has none.
+"""
+
+import threading
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from denseav.export.runtime.bundle import GRAPHS, Bundle, BundleError
+from denseav.export.runtime.session import AudioStream, Features, Interrupted, normalized
+
+_TYPES = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
+
+
+class OpenVinoSession:
+    """The three graphs of a bundle, loaded; see `denseav.export.runtime.session.Session`.
+
+    `encode_audio` is called by one thread, `encode_image` and `heatmap` by one thread, which may
+    be another.
+
+    Parameters
+    ----------
+    device : as OpenVINO names it: `CPU`, `GPU`, `GPU.1`, `NPU`.
+    precision : `fp32`, `fp16` or `bf16`; None for the bundle's own.
+    threads : how many threads one graph may use on a CPU.
+
+    Raises
+    ------
+    BundleError
+        When OpenVINO, the device or the precision cannot be had, or a graph cannot be opened.
+    """
+
+    def __init__(
+        self, bundle: Bundle, device: str = "CPU", precision: str | None = None, threads: int = 1
+    ) -> None:
+        own = bundle.manifest.precision
+        self.backend = f"openvino-{device.lower()}"
+        self.precision = precision or own
+        self._takes_normalized = bundle.manifest.audio.takes_normalized
+        self._interrupted = threading.Event()
+        core = load_core()
+        _require(core, device, precision)
+        # Eight-bit products are in the graph itself; what is around them is float32.
+        hint = _TYPES[precision or own.replace("int8", "fp32")]
+        self._requests = {
+            graph: _open(core, bundle, graph, device, _settings(graph, device, hint, threads))
+            for graph in GRAPHS
+        }
+
+    def encode_image(self, image_HW3: NDArray[np.uint8]) -> Features:
+        """Encode one RGB picture that already has the manifest's size."""
+        return self._run("image", {"image": image_HW3})
+
+    def encode_audio(self, wave_S: NDArray[np.float32], least_deviation: float = 0.0) -> Features:
+        """Encode one window of 16 kHz sound, exactly the manifest's `window_samples`."""
+        if self._takes_normalized:
+            wave_S = normalized(wave_S, least_deviation)
+        return self._run("audio", {"wave": wave_S})
+
+    def audio_stream(self) -> AudioStream:
+        """Refuse: such sessions are opened for whole windows of audio alone."""
+        raise BundleError("this session was opened for whole windows of audio")
+
+    def heatmap(self, image: Features, audio: Features, token: int) -> NDArray[np.float32]:
+        """Return the similarity slice `[K, H, W]` of the picture and audio token `token`."""
+        inputs = {
+            "image_features": image,
+            "audio_features": audio,
+            "token": np.array([token], np.int64),
+        }
+        heat_KHW: NDArray[np.float32] = self._run("heatmap", inputs)
+        return heat_KHW
+
+    def dense(self, image: Features) -> NDArray[np.float32]:
+        """Return a copy of a picture's features, `[K, C, H, W]`, for people to look at."""
+        return np.array(image, np.float32)
+
+    def interrupt(self) -> None:
+        """Make the pass in progress and all later ones raise `Interrupted`, from any thread."""
+        self._interrupted.set()
+        for request in self._requests.values():
+            request.cancel()
+
+    def _run(self, graph: str, inputs: dict[str, NDArray[Any]]) -> Any:
+        if self._interrupted.is_set():
+            raise Interrupted
+        request = self._requests[graph]
+        try:
+            request.infer(inputs)
+        except RuntimeError:
+            if self._interrupted.is_set():
+                raise Interrupted from None
+            raise
+        return request.get_output_tensor().data.copy()
+
+
+def load_core() -> Any:
+    """Return OpenVINO's core.
+
+    Raises
+    ------
+    BundleError
+        When OpenVINO is missing or cannot be loaded.
+    """
+    try:
+        import openvino
+    except ModuleNotFoundError as error:
+        raise BundleError(
+            f"{error.name} is not installed; install it, in a clone of denseav, with: "
+            "pip install '.[openvino]'"
+        ) from None
+    except (ImportError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise BundleError(f"OpenVINO cannot be loaded ({reason}); use --device cpu") from None
+    return openvino.Core()
+
+
+def _require(core: Any, device: str, precision: str | None) -> None:
+    devices = core.available_devices
+    if device not in devices:
+        raise BundleError(
+            f"OpenVINO has no device {device} here, only {', '.join(devices) or 'none'}; "
+            f"use --device openvino:{devices[0] if devices else 'CPU'}, or --device cpu"
+        )
+    can = core.get_property(device, "OPTIMIZATION_CAPABILITIES")
+    if precision is not None and precision.upper() not in can:
+        raise BundleError(
+            f"OpenVINO's {device} does not compute in {precision} here; "
+            f"use --device openvino:{device}, or --device cpu"
+        )
+
+
+def _settings(graph: str, device: str, hint: str, threads: int) -> dict[str, str]:
+    # bfloat16 is of the image graph alone, which sets the frame rate: the audio graph's loss is
+    # beyond the tolerance. The similarity stays in float32, as it does in half precision.
+    exact = graph == "heatmap" or (graph == "audio" and hint == "bf16")
+    settings = {
+        "INFERENCE_PRECISION_HINT": "f32" if exact else hint,
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    if device == "CPU":
+        settings |= {"INFERENCE_NUM_THREADS": str(threads), "NUM_STREAMS": "1"}
+    return settings
+
+
+def _open(core: Any, bundle: Bundle, graph: str, device: str, settings: dict[str, str]) -> Any:
+    path = bundle.graph(graph)
+    try:
+        return core.compile_model(path, device, settings).create_infer_request()
+    except RuntimeError as error:
+        reason = next(line for line in reversed(str(error).splitlines()) if line.strip())
+        raise BundleError(
+            f"OpenVINO cannot open {path} ({reason.strip()}); use --device cpu"
+        ) from None
