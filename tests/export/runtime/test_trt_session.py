@@ -243,11 +243,11 @@ def test_an_engine_that_tensorrt_refuses_is_one_line_with_its_reason(
 
 
 def test_a_run_that_fails_is_an_error(
-    session: Session, pictures: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    gpu: Gpu, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Context, "broken", True)
     with pytest.raises(BundleError, match=r"TensorRT cannot run .*image\.engine"):
-        session.encode_image(pictures[0])
+        open_session(bundle, "trt")
 
 
 def test_an_interrupted_session_begins_no_pass(
@@ -291,7 +291,5 @@ def test_engines_over_tolerance_are_not_kept(
     arguments = ["--trt", "fp16", "--frame-size", "32x48", "--window", "0.7"]
     arguments += ["--trt-builder", "torch-tensorrt"]
     assert cli.main([source, "--out", str(out), *arguments]) == 4
-    assert "tensorrt in fp16 does not compute this model" in capsys.readouterr().err.replace(
-        "\n", " "
-    )
+    assert "tensorrt in fp16 does not compute this model" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
