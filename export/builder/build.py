@@ -29,7 +29,6 @@ from denseav.export.builder.trt_engine import (
     write_engines,
 )
 from denseav.export.runtime.bundle import (
-    GRAPHS,
     SAMPLE_RATE_HZ,
     TOKEN_HOP_SAMPLES,
     TOKEN_SPAN_SAMPLES,

@@ -101,6 +101,63 @@ class OnnxSession:
         return _run(session, binding, self._run_options)
 
 
+class OnnxAudioStream:
+    """The audio step graph and its state; see `denseav.export.runtime.session.AudioStream`.
+
+    The state lies on the device twice: a step reads the one and writes the other, and then they
+    change places. Features are given out, so each step has new memory for them.
+    """
+
+    def __init__(self, graph: Any, manifest: Manifest, device: str, run_options: Any) -> None:
+        assert manifest.audio_step is not None
+        self._graph = graph
+        self._device = device
+        self._run_options = run_options
+        outputs = [output.name for output in graph.get_outputs()]
+        self._features_name, self._next_names = outputs[0], outputs[1:]
+        self._shapes = {
+            name: (state.shape, np.dtype(state.dtype))
+            for name, state in manifest.audio_step.states.items()
+        }
+        self._require_same_shapes()
+        self._features: Features = None
+        self._state: list[Any] = []
+        self._spare: list[Any] = []
+        self.reset()
+
+    def step(self, samples_S: NDArray[np.float32], level: Level) -> Features:
+        """Take the next token and return features of which the newest tokens are new."""
+        binding = self._graph.io_binding()
+        binding.bind_ortvalue_input("wave", _on_cpu(level.normalized(samples_S)))
+        binding.bind_ortvalue_input("past_features", self._features)
+        for name, value in zip(self._shapes, self._state, strict=True):
+            binding.bind_ortvalue_input(name, value)
+        binding.bind_output(self._features_name, self._device)
+        for name, value in zip(self._next_names, self._spare, strict=True):
+            binding.bind_ortvalue_output(name, value)
+        self._features = _run(self._graph, binding, self._run_options)
+        self._state, self._spare = self._spare, self._state
+        return self._features
+
+    def reset(self) -> None:
+        """Forget everything: the next step is the first."""
+        features = next(i for i in self._graph.get_inputs() if i.name == "past_features")
+        dtype = np.float16 if features.type == "tensor(float16)" else np.float32
+        self._features = _put(np.zeros(features.shape, dtype), self._device)
+        self._state, self._spare = self._zeros(), self._zeros()
+
+    def _zeros(self) -> list[Any]:
+        return [_put(np.zeros(*layout), self._device) for layout in self._shapes.values()]
+
+    def _require_same_shapes(self) -> None:
+        inputs = {i.name: tuple(i.shape) for i in self._graph.get_inputs()}
+        if any(inputs.get(name) != shape for name, (shape, _) in self._shapes.items()):
+            raise BundleError(
+                "the audio step graph has other states than the manifest says; "
+                "export the bundle again"
+            )
+
+
 def _run(session: Any, binding: Any, run_options: Any) -> Any:
     """Run a pass and return its first output, complete."""
     try:

@@ -38,6 +38,7 @@ def test_engines_are_built_from_onnx_graphs_alone_and_the_rest_is_kept(engines: 
     assert replace(after, files={}) == replace(before, files={})
     built = {f"{graph}.{end}" for graph in GRAPHS for end in ("engine", "engine.json")}
     assert set(after.files) == set(before.files) | built
+    assert (engines / "CARD.md").read_bytes() == (demo_folder() / "CARD.md").read_bytes()
     trt = load_library(RTX)
     for graph in GRAPHS:
         data = engine_path(engines, graph).read_bytes()

@@ -143,7 +143,7 @@ def test_onnx_is_run_instead_only_when_asked_and_said(
     bundle: Bundle, gpu: Gpu, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     bundle = edit(bundle, "image", gpu="NVIDIA Other")
-    monkeypatch.setattr(opening, "OnnxSession", lambda bundle, threads: (bundle, "cpu"))
+    monkeypatch.setattr(opening, "OnnxSession", lambda bundle, **_: (bundle, "cpu"))
     assert open_session(bundle, "trt", on_mismatch="onnx") == (bundle, "cpu")
     assert "running the ONNX graphs instead: image.engine does not fit: the GPU" in caplog.text
     assert "on cpu; passed over: cuda (" in caplog.text
