@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from denseav.export import cli
 from denseav.export.builder import probe_inputs
-from denseav.export.builder.build import require_same_model
 from denseav.export.builder.threshold_calibration import SHARES, calibrate_on, find_pairs
 from denseav.export.runtime.bundle import BundleError, Manifest, open_bundle, window_samples
 from denseav.export.runtime.open_session import open_session
@@ -112,7 +111,6 @@ def test_a_calibrated_bundle_is_known_again_by_its_scale_without_the_folder(
     assert cli.main([*arguments, "--frame-size", "32x48"]) == 0
     plain = open_bundle(tmp_path / "b").manifest
     calibrated = open_bundle(bundle_folder).manifest
-    require_same_model(calibrated, plain)
     assert plain.heads != calibrated.heads
     record = json.loads((bundle_folder / "manifest.json").read_text())
     assert record["calibration"]["probed"][0]["threshold"] == plain.heads[0].threshold
