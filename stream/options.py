@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:  # a command line is understood before what runs is loaded
-    from denseav.export.runtime.open_session import Device, OnMismatch
+    from denseav.export.runtime.device_name import OnMismatch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ class ModelOptions:
     """
 
     model: Path | None = None
-    device: "Device" = "auto"
+    device: str = "auto"
     on_mismatch: "OnMismatch" = "error"
     threads: int = 1
     sync: Literal["latest", "exact"] = "latest"

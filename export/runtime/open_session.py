@@ -10,16 +10,13 @@ import subprocess
 import sys
 
 from denseav.export.runtime.bundle import Bundle, BundleError, open_bundle, require_audio_step
+from denseav.export.runtime.device_name import OnMismatch, check_device_name
 from denseav.export.runtime.engine_facts import MismatchError, rebuild_arguments, require_engines
 from denseav.export.runtime.nvidia_driver import cuda_is_here
 from denseav.export.runtime.onnx_session import OnnxSession
 from denseav.export.runtime.proof import Proof, prove
 from denseav.export.runtime.session import AudioWay, Session
 
-DEVICES = "auto, cpu, cuda, trt, webgpu, openvino, openvino:DEVICE or openvino:DEVICE:PRECISION"
-MISMATCH = ("error", "rebuild", "onnx")
-
-_PRECISIONS = ("fp32", "fp16", "bf16")
 # TensorRT's engines were built for the very card; OpenVINO's CPU gains too little over ONNX
 # Runtime in float32 to be taken unasked, and less precision is never taken unasked.
 _AUTO = ("trt", "cuda", "openvino:GPU", "webgpu")
@@ -27,21 +24,11 @@ _AUTO = ("trt", "cuda", "openvino:GPU", "webgpu")
 log = logging.getLogger(__name__)
 
 
-def check_device_name(device: str) -> str:
-    """Return `device` when it names a device, be it here or not; raise `ValueError` otherwise."""
-    kind, *further = device.split(":")
-    known = not further and kind in ("auto", "cpu", "cuda", "trt", "webgpu", "openvino")
-    chosen = kind == "openvino" and 1 <= len(further) <= 2 and all(further)
-    if not known and not (chosen and (len(further) == 1 or further[1] in _PRECISIONS)):
-        raise ValueError(f"{device!r} is none of {DEVICES}")
-    return device
-
-
 def open_session(
     bundle: Bundle,
     device: str = "auto",
     threads: int = 1,
-    on_mismatch: str = "error",
+    on_mismatch: OnMismatch = "error",
     audio: AudioWay = "window",
 ) -> Session:
     """Load a bundle on the device asked for.
