@@ -56,7 +56,7 @@ def screenshot(display: str, path: Path) -> NDArray[np.uint8]:
 
 
 def screen_until(
-    display: str, path: Path, right: Callable[[NDArray[np.int64]], bool], timeout_s: float = 15.0
+    display: str, path: Path, right: Callable[[NDArray[np.int64]], bool], timeout_s: float = 45.0
 ) -> None:
     """Wait until the screen is `right`."""
     end_s = time.monotonic() + timeout_s
