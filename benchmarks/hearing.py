@@ -11,6 +11,12 @@ A bundle's window is what it was exported with (`denseav-export --window`); give
 
     python benchmarks/hearing.py --model w2 w4 w10
 
+`--revisit` and `--context` stream the sound of `--weights` through PyTorch instead of windows, each
+with each: so many tokens are recomputed beside the new one, and so many seconds are remembered.
+Sound is scaled as it enters, by the deviation that its window would be normalised by.
+
+    python benchmarks/hearing.py --model export/demo --weights demo --revisit 0 1 3 --context 2 10
+
 `lit` is how much of the thing is above the threshold while it is heard, `dark` how much of the
 picture is not in the pauses. Figures are means over clips, in percent, with their standard error.
 
@@ -39,7 +45,10 @@ from denseav.export.runtime.bundle import (
     open_bundle,
 )
 from denseav.export.runtime.open_session import open_session
-from denseav.export.runtime.session import Features, Session
+from denseav.export.runtime.session import Features, Session, normalized
+from denseav.models import DenseAV, load
+from denseav.models.audio_stream import AudioStream
+from denseav.models.streaming_mask import StreamConfig
 from denseav.stream.audio.level_normalizer import LevelNormalizer
 from denseav.stream.inference.audio_pass import loudness_dbfs
 from denseav.train.eval.world.listener import HEADS, points
@@ -87,6 +96,9 @@ def main() -> int:
     parser.add_argument("--clips", type=int, default=48, help="of each head; default: 48")
     parser.add_argument("--seed", type=int, default=1, help="of the world; default: 1")
     parser.add_argument("--lookahead", type=int, nargs="+", default=[0, 1, 2], metavar="TOKENS")
+    parser.add_argument("--weights", default="demo", help="what is streamed; default: demo")
+    parser.add_argument("--revisit", type=int, nargs="+", default=[], metavar="TOKENS")
+    parser.add_argument("--context", type=float, nargs="+", default=[10.0], metavar="SECONDS")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda", "trt"))
     parser.add_argument("--threads", type=int, default=1, help="default: 1")
     options = parser.parse_args()
@@ -101,6 +113,11 @@ def main() -> int:
             say(f"{folder}, {way}: {len(stream.turns)} clips, {stream.tokens} tokens")
             found = measure(Hearer(bundle, session, stream, way), options.lookahead)
             rows.append(_row(folder, bundle, way, found))
+        for config in _stream_configs(options.revisit, options.context):
+            say(f"{options.weights} streamed, {config}")
+            hearer = StreamHearer(bundle, session, stream, load(options.weights), config)
+            ahead = [ahead for ahead in options.lookahead if ahead <= config.revisit]
+            rows.append(_row(folder, bundle, "recent", measure(hearer, ahead), config))
     record = {
         "benchmark": "hearing",
         "seed": options.seed,
@@ -186,6 +203,47 @@ class Hearer:
         return window_S
 
 
+class StreamHearer(Hearer):
+    """The same sound, heard once: each token enters a stream, scaled as its window would be."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        session: Session,
+        stream: Stream,
+        network: DenseAV,
+        config: StreamConfig,
+    ) -> None:
+        super().__init__(bundle, session, stream, "recent")
+        network.audio_encoder.fold_weight_norm()
+        encode = AudioStream(network, config)
+        state = encode.start()
+        self._features_KCR: list[NDArray[np.float32]] = []
+        torch.set_num_threads(1)
+        with torch.inference_mode():
+            for token in range(stream.tokens):
+                features_KCR, state = encode(torch.from_numpy(self._scaled(token)), state)
+                self._features_KCR.append(features_KCR.numpy())
+
+    def heat(self, image: Features, token: int, lookahead: int) -> NDArray[np.float32]:
+        """Return the slice [K, h, w] of a token, so many tokens later."""
+        heard_KC = self._features_KCR[token + lookahead][:, :, -1 - lookahead]
+        heat_Khw = np.einsum("kc,kchw->khw", heard_KC, self.session.dense(image))
+        return np.asarray(heat_Khw, np.float32)
+
+    def _scaled(self, token: int) -> Wave:
+        return normalized(self._window(token), self._least[token])[-TOKEN_SPAN_SAMPLES:]
+
+
+def _stream_configs(revisits: Sequence[int], contexts_s: Sequence[float]) -> list[StreamConfig]:
+    token_s = TOKEN_HOP_SAMPLES / SAMPLE_RATE_HZ
+    return [
+        StreamConfig(context_tokens=round(context_s / token_s), revisit=revisit)
+        for revisit in revisits
+        for context_s in contexts_s
+    ]
+
+
 def _end(token: int) -> int:
     return TOKEN_SPAN_SAMPLES + TOKEN_HOP_SAMPLES * token
 
@@ -237,7 +295,9 @@ def _pixels(heat_xhw: NDArray[np.float32], size: tuple[int, ...]) -> NDArray[np.
     return np.asarray(to_pixels(torch.from_numpy(heat_xhw), (size[0], size[1])).numpy())
 
 
-def _row(folder: Path, bundle: Bundle, way: str, found: Means) -> dict[str, Any]:
+def _row(
+    folder: Path, bundle: Bundle, way: str, found: Means, config: StreamConfig | None = None
+) -> dict[str, Any]:
     figures = {
         " ".join(key): {
             "percent": round(100 * float(np.mean(values)), 2),
@@ -253,6 +313,7 @@ def _row(folder: Path, bundle: Bundle, way: str, found: Means) -> dict[str, Any]
         "sha256": bundle.sha256,
         "window_s": round(bundle.manifest.audio.window_samples / SAMPLE_RATE_HZ, 2),
         "normalised_by": way,
+        "streamed": None if config is None else vars(config),
         "figures": figures,
     }
 
@@ -271,7 +332,11 @@ def _table(rows: Sequence[dict[str, Any]], lookaheads: Sequence[int]) -> Table:
     for row in rows:
         figures = [row["figures"].get(key) for _, key in keys]
         cells = [f"{f['percent']:.0f} ±{f['error']:.0f}" if f else "-" for f in figures]
-        table.add_row(f"{row['window_s']:.0f} s", row["normalised_by"], *cells)
+        streamed = row["streamed"]
+        heard = f"{row['window_s']:.0f} s"
+        if streamed is not None:
+            heard = f"{streamed['context_tokens']} tokens +{streamed['revisit']}"
+        table.add_row(heard, row["normalised_by"], *cells)
     return table
 
 
