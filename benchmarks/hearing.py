@@ -51,7 +51,7 @@ from denseav.models.audio_stream import AudioStream
 from denseav.models.streaming_mask import StreamConfig
 from denseav.stream.audio.level_normalizer import LevelNormalizer
 from denseav.stream.inference.audio_pass import loudness_dbfs
-from denseav.train.eval.world.listener import HEADS, points
+from denseav.train.eval.world.evaluator import HEADS, points
 from denseav.train.eval.world.split import Case, Split
 from denseav.train.metrics.segmentation import to_pixels
 from denseav.train.world.clips import LEVEL_DB, AudioEvent, Head, room

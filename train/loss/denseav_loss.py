@@ -45,6 +45,7 @@ class Weights:
     silence_l1, silence_l2 : similarity of silence.
     image_mixup : similarity with pictures mixed in.
     wrong_head : similarity in the head of the other kind; needs kinds, is not in the paper.
+    distillation : distance from a teacher's features, where `streaming` has one.
     """
 
     contrast: float = 1.0
@@ -57,6 +58,7 @@ class Weights:
     silence_l2: float = 0.0
     image_mixup: float = 0.1
     wrong_head: float = 0.0
+    distillation: float = 1.0
 
     def ramped(self, share: float) -> "Weights":
         """Return the weights with `share` of what counts beside the contrast."""

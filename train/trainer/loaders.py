@@ -13,6 +13,7 @@ from typing import Protocol
 from denseav.train.data.batch import Batch
 from denseav.train.data.example import NO_AUGMENTATION
 from denseav.train.data.loader import make_loader
+from denseav.train.data.recordings import SoundLoader
 from denseav.train.data.toy import ToyLoader
 from denseav.train.distributed.collectives import rank, world_size
 from denseav.train.trainer.checkpointer import Resumable
@@ -29,7 +30,7 @@ class Batches(Resumable, Protocol):
 
 def clips_of_step(settings: Settings) -> int:
     """Return how many clips all processes learn from in a step."""
-    source = settings.data or settings.made or settings.world
+    source = settings.data or settings.made or settings.world or settings.sound
     assert source is not None, "settings have one or the other"
     return source.batch_size * world_size() * settings.optimization.accumulate
 
@@ -41,6 +42,8 @@ def open_loader(settings: Settings) -> Batches:
         return ToyLoader(settings.made, mixtures=settings.separation is not None, **own)
     if settings.world is not None:
         return WorldLoader(settings.world, mixtures=settings.separation is not None, **own)
+    if settings.sound is not None:
+        return SoundLoader(settings.sound, rank=rank(), seed=settings.seed)
     assert settings.data is not None, "settings have one or the other"
     loader: Batches = make_loader(settings.data, **own)
     return loader

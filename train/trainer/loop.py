@@ -21,6 +21,7 @@ from rich.console import Console
 from torch import Tensor
 from torch.optim import Optimizer
 
+from denseav.models import DenseAV, load
 from denseav.train.data.batch import Batch
 from denseav.train.distributed.collectives import rank, total, world_size
 from denseav.train.distributed.fabric import described, place, start
@@ -28,6 +29,7 @@ from denseav.train.distributed.fsdp import full_tensor
 from denseav.train.distributed.rank0_files import on_rank_zero, writing
 from denseav.train.errors import StoppedError
 from denseav.train.loss.denseav_loss import Weights, denseav_terms
+from denseav.train.loss.distillation import distillation_terms
 from denseav.train.loss.learner import Learner
 from denseav.train.loss.mix_and_separate import separation_terms
 from denseav.train.trainer.backbones import new_network
@@ -64,7 +66,8 @@ def train(settings: Settings, out: Path, console: Console) -> Progress:
     fabric = start(settings.machine)
     backbones = pretrained_backbones(settings, out, console)
     network = new_network(settings.network, backbones, settings.seed, settings.initial)
-    learner = place(fabric, Learner(network, settings.pooling))
+    learner = place(fabric, Learner(network, settings.pooling, settings.streaming))
+    teacher = open_teacher(settings, fabric)
     optimizer = torch.optim.Adam(learner.parameters(), eps=settings.optimization.epsilon)
     loader = open_loader(settings)
     held_out(settings)  # what is wrong with it is said now, not at the first validation
@@ -77,7 +80,7 @@ def train(settings: Settings, out: Path, console: Console) -> Progress:
     batches = loader.endless()
     with RunLog(out, settings.optimization.steps, progress.step, console) as log:
         log.message(described(fabric))
-        for stage in stages(settings.optimization):
+        for stage in stages(settings.optimization, sound_alone=settings.taught):
             if progress.step >= stage.end:
                 continue
             log.message(f"step {progress.step}: {stage.name} learn until step {stage.end}")
@@ -89,7 +92,7 @@ def train(settings: Settings, out: Path, console: Console) -> Progress:
                 for group in optimizer.param_groups:
                     group["lr"] = rate
                 optimizer.zero_grad(set_to_none=True)
-                terms = gradients(settings, fabric, encode, batches, stage, progress.step)
+                terms = gradients(settings, fabric, encode, batches, stage, progress.step, teacher)
                 optimizer_step(settings, fabric, encode, stepper, progress, out)
                 progress.step += 1
                 log.count_clips(clips_of_step(settings))
@@ -142,6 +145,13 @@ def pretrained_backbones(settings: Settings, out: Path, console: Console) -> Bac
     return Backbones(image=str(image), audio=str(audio))
 
 
+def open_teacher(settings: Settings, fabric: Fabric) -> DenseAV | None:
+    """Return the network whose features are learned from, on its device, where there is one."""
+    if not settings.taught:
+        return None
+    return load(settings.initial).to(fabric.device).requires_grad_(False)
+
+
 def gradients(
     settings: Settings,
     fabric: Fabric,
@@ -149,6 +159,7 @@ def gradients(
     batches: Iterator[Batch],
     stage: Stage,
     step: int,
+    teacher: DenseAV | None,
 ) -> dict[str, Tensor]:
     """Add up the gradients of one step; return this process's share of the last batch's terms."""
     parts = settings.optimization.accumulate
@@ -159,7 +170,9 @@ def gradients(
         batch = next(batches).to(fabric.device)
         generator = torch.Generator().manual_seed((settings.seed << 32) + step * parts + part)
         with fabric.no_backward_sync(encode, enabled=part + 1 < parts):
-            terms = objective(settings, encode, batch, generator, weights, mixtures=mixtures)
+            terms = objective(
+                settings, encode, batch, generator, weights, mixtures=mixtures, teacher=teacher
+            )
             loss = weights.total(terms)
             # Shares add up to the loss, and data parallelism takes the mean of their gradients.
             fabric.backward(loss * (world_size() / parts))
@@ -174,8 +187,12 @@ def objective(
     weights: Weights,
     *,
     mixtures: bool,
+    teacher: DenseAV | None = None,
 ) -> dict[str, Tensor]:
     """Return this process's share of all terms of one batch."""
+    if teacher is not None:
+        assert settings.streaming is not None
+        return distillation_terms(encode, batch, teacher, settings.streaming.teacher_tokens)
     common = (encode, batch, settings.network.heads, weights, generator)
     if settings.separation is None:
         return denseav_terms(*common)

@@ -12,12 +12,14 @@ from dataclasses import dataclass, field
 
 from denseav.models.config import ImageConfig, LoraConfig, ModelConfig
 from denseav.train.data.dataset import DataSettings
+from denseav.train.data.recordings import SoundSettings
 from denseav.train.data.toy import ToySettings
 from denseav.train.distributed.fabric import Machine
 from denseav.train.errors import SettingsError
 from denseav.train.loss.denseav_loss import Weights
 from denseav.train.loss.mix_and_separate import Separation, check_heads
 from denseav.train.loss.pooling import Pooling
+from denseav.train.loss.streaming import Streaming
 from denseav.train.world.loader import WorldSettings
 
 DENSEAV_WEIGHTS = Weights()
@@ -169,9 +171,11 @@ class Settings:
         validation.
     made : clips made in memory, in place of shards, to see that learning works.
     world : clips of the synthetic world, in place of shards.
+    sound : recordings without pictures, in place of shards; with a streaming teacher alone.
     pooling : how a pair gets its similarity: the paper's, or one of its ablations.
     loss : what each term weighs.
     separation : mix-and-separate, with what its paper leaves open; None for DenseAV.
+    streaming : audio is encoded as a stream while training; None for whole windows only.
     optimization, machine, rhythm : how, where and how often.
     seed : of weights, order and changes.
     """
@@ -184,18 +188,21 @@ class Settings:
     validation: DataSettings | None = None
     made: ToySettings | None = None
     world: WorldSettings | None = None
+    sound: SoundSettings | None = None
     pooling: Pooling = "dense"
     loss: Weights = DENSEAV_WEIGHTS
     separation: Separation | None = None
+    streaming: Streaming | None = None
     optimization: Optimization = Optimization()
     machine: Machine = field(default_factory=Machine)
     rhythm: Intervals = Intervals()
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if [self.data, self.made, self.world].count(None) != 2:
+        if [self.data, self.made, self.world, self.sound].count(None) != 3:
             raise SettingsError("name the shards to learn from with --data.shards FOLDER")
         self._check_pooling()
+        self._check_streaming()
         begun = self.initial or self.backbones.audio or self.backbones.image
         if self.pretraining is not None and (self.world is None or begun):
             raise SettingsError(
@@ -206,6 +213,24 @@ class Settings:
             check_heads(self.network)
             if self.data is not None and self.data.mixing is None:
                 raise SettingsError("mix-and-separate needs mixtures: set data.mixing")
+
+    @property
+    def taught(self) -> bool:
+        """Return whether a teacher's features are all that is learned from."""
+        return self.streaming is not None and self.streaming.teacher
+
+    def _check_streaming(self) -> None:
+        if self.streaming is not None and self.network.audio.pool_width > 1:
+            raise SettingsError("streaming needs network.audio.pool_width 1")
+        if self.taught and (not self.initial or self.separation is not None):
+            raise SettingsError(
+                "streaming.teacher learns from one trained network alone: name it with --initial, "
+                "and leave separation out"
+            )
+        if self.sound is not None and not self.taught:
+            raise SettingsError(
+                "sound without pictures needs a teacher: set --streaming.teacher true"
+            )
 
     def _check_pooling(self) -> None:
         aggregation = self.network.aggregation

@@ -15,7 +15,7 @@ from denseav.models import ModelConfig
 from denseav.train.loss.learner import Learner
 from denseav.train.trainer.settings import Optimization
 
-Group = Literal["aligners", "stem", "audio", "image", "frozen"]
+Group = Literal["aligners", "audio_aligner", "stem", "audio", "image", "frozen"]
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,19 @@ class Stage:
     end: int
 
 
-def stages(optimization: Optimization) -> list[Stage]:
-    """Return the stages in their order; the last ends with the run."""
-    learning: set[Group] = {"aligners", "audio", "image"}
+def stages(optimization: Optimization, *, sound_alone: bool = False) -> list[Stage]:
+    """Return the stages in their order; the last ends with the run.
+
+    With `sound_alone`, what encodes pictures and what compares them with sound stays as it is.
+    """
+    aligners: set[Group] = {"audio_aligner"} if sound_alone else {"aligners", "audio_aligner"}
+    encoders: set[Group] = {"audio"} if sound_alone else {"audio", "image"}
+    learning = aligners | encoders
     if optimization.learn_stem:
         learning.add("stem")
     whole = Stage("everything", frozenset(learning), optimization.steps)
     first = min(optimization.aligner_steps, optimization.steps)
-    return [Stage("aligners", frozenset({"aligners"}), first), whole]
+    return [Stage("aligners", frozenset(aligners), first), whole]
 
 
 def group_of(name: str, config: ModelConfig) -> Group:
@@ -48,7 +53,7 @@ def group_of(name: str, config: ModelConfig) -> Group:
         if config.audio.lora:
             return "audio" if "lora_" in name else "frozen"
         return "stem" if "feature_extractor" in name else "audio"
-    return "aligners"
+    return "audio_aligner" if name.startswith("audio_") else "aligners"
 
 
 def set_learning(learner: Learner, stage: Stage) -> None:

@@ -36,6 +36,8 @@ def test_stages_follow_each_other() -> None:
     assert (ALIGNERS.end, EVERYTHING.end) == (3, 8)
     assert [stage.end for stage in stages(Optimization(aligner_steps=9, steps=8))] == [8, 8]
     assert EVERYTHING.learning - WITHOUT_STEM.learning == {"stem"}
+    of_sound = stages(Optimization(), sound_alone=True)[1].learning
+    assert EVERYTHING.learning - of_sound == {"aligners", "image"}
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -44,7 +46,7 @@ def test_stages_follow_each_other() -> None:
 )
 def test_gradient_goes_exactly_where_it_should(network: str, stage: Stage) -> None:
     moved = moved_groups(NETWORKS[network], stage)
-    assert moved.keys() == {"aligners", "stem", "audio", "image", "frozen"}
+    assert moved.keys() == {"aligners", "audio_aligner", "stem", "audio", "image", "frozen"}
     for group, weights in moved.items():
         if group in stage.learning:
             # All but attention keys' biases, which no softmax sees.
@@ -62,7 +64,8 @@ def test_groups_by_name() -> None:
     }
     assert by_group["image"] == {name for name in groups if "lora_" in name}
     assert len(by_group["image"]) == 6
-    assert {"model.calibrator.log_scale", "model.audio_cls"} <= by_group["aligners"]
+    assert "model.calibrator.log_scale" in by_group["aligners"]
+    assert "model.audio_cls" in by_group["audio_aligner"]
     hubert = {name for name in groups if name.startswith("model.audio_encoder.")}
     unused = {"model.audio_encoder.hubert.masked_spec_embed"}
     assert by_group["stem"] == {name for name in hubert if ".conv_layers." in name}
@@ -84,7 +87,7 @@ def test_what_stops_learning_has_no_gradient_left() -> None:
         parameter.grad = torch.ones_like(parameter)
     set_learning(made, ALIGNERS)
     for group, parameter in grouped(made):
-        assert (parameter.grad is not None) == (group == "aligners")
+        assert (parameter.grad is not None) == (group in ALIGNERS.learning)
 
 
 @pytest.fixture(scope="module")
