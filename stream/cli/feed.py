@@ -1,6 +1,11 @@
-"""`denseav-feed`: watch, record, replay and check a feed, and keep its keys."""
+"""`denseav-feed`: options in; watches, records, replays and checks a feed, and keeps its keys.
+
+Subscribers receive on threads of their own; all else is on the main one. It ends with one line for
+people and a documented exit code.
+"""
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -225,4 +230,8 @@ def _revoke(options: argparse.Namespace) -> None:
 
 def _say(line: str) -> None:
     line = printable(without_secrets(line))
-    print(f"denseav-feed: {line}", file=sys.stderr, flush=True)  # noqa: T201
+    try:
+        print(f"denseav-feed: {line}", file=sys.stderr, flush=True)  # noqa: T201
+    except OSError:  # nobody reads it any more, which is no reason to fail
+        with open(os.devnull, "w") as nowhere:  # noqa: PTH123
+            os.dup2(nowhere.fileno(), sys.stderr.fileno())

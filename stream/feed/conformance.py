@@ -1,5 +1,6 @@
-"""A feed enters, what is wrong with it by `FEED.md` leaves: more than a reader needs to know.
+"""The check of a feed against `FEED.md`: messages in, complaints out.
 
+It finds more than a reader needs to know; what the decoder refuses does not come here.
 Axes: K heads, H W cells of the maps.
 """
 

@@ -378,6 +378,25 @@ def test_a_disk_full_from_the_start_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_recorder_whose_terminal_has_gone_records_on(tmp_path: Path, begin: Begin) -> None:
+    endpoint, file = free_endpoint(), tmp_path / "run.mcap"
+    reader, writer = os.pipe()
+    with live(endpoint):
+        command = [*FEED, "record", str(file), endpoint, "--seconds", "1"]
+        recording = begin(command, stderr=writer)
+        os.close(writer)
+        os.close(reader)
+        assert recording.wait(30) == 0
+    assert check_whole(file).finished
+
+
+def test_an_error_shows_no_escapes_and_no_password(tmp_path: Path) -> None:
+    done = feed("check", "rtsp://me:s3cret@cam\x1b[2J")
+    assert "\x1b" not in one_line(done, 2)
+    assert "s3cret" not in done.stderr
+    assert "\x1b" not in one_line(feed("replay", tmp_path / "\x1b[31mred", free_endpoint()), 3)
+
+
 def test_a_recording_of_nothing_is_an_error_and_no_file(tmp_path: Path) -> None:
     done = feed("record", tmp_path / "run.feed", free_endpoint(), "--seconds", 0.3)
     assert "nothing came" in one_line(done, 3)
