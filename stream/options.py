@@ -124,7 +124,7 @@ class LiveOptions:
 
     Attributes
     ----------
-    list_devices, calibrate_av : to be done in place of a run.
+    list_devices, check_device, calibrate_av : to be done in place of a run.
     seconds : how long it lasts; None until its source ends or a person quits.
     stats_json, prometheus : where figures go.
     """
@@ -136,6 +136,7 @@ class LiveOptions:
     feed: FeedOptions = FeedOptions()
     bench: BenchOptions = field(default_factory=BenchOptions)
     list_devices: bool = False
+    check_device: str | None = None
     calibrate_av: bool = False
     seconds: float | None = None
     stats_json: str | None = None

@@ -72,7 +72,7 @@ def run(
     """
     if options.stats_json is not None:
         check_destination(options.stats_json)
-    bundle = _open_model(options)
+    bundle = open_model(options)
     model, given = options.model, options.sources
     sync = Sync(exact=model.sync == "exact", lookahead=model.lookahead)
     sync.check(bundle.manifest.audio.tokens)
@@ -232,7 +232,8 @@ def _report(
     return report | {"sources": health.report()}
 
 
-def _open_model(options: LiveOptions) -> Bundle:
+def open_model(options: LiveOptions) -> Bundle:
+    """Open the bundle that the options name, else the exported one, else the demo's."""
     if options.model.model is not None:
         return open_bundle(options.model.model)
     if options.sources.demo:

@@ -37,8 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str] | None, stop: threading.Event, opened: threading.Event) -> None:
     options = parse(arguments)
     try:
-        from denseav.stream.app.build import calibrate, run
+        from denseav.stream.app.build import calibrate, open_model, run
         from denseav.stream.cli.bench import bench
+        from denseav.stream.cli.check_devices import check_devices
         from denseav.stream.cli.list_devices import list_devices
     except ImportError as error:
         raise StreamError(
@@ -47,6 +48,8 @@ def _run(arguments: Sequence[str] | None, stop: threading.Event, opened: threadi
         ) from None
     if options.list_devices:
         print(list_devices())  # noqa: T201
+    elif options.check_device is not None:
+        check_devices(open_model(options), options.check_device, options.model.threads)
     elif options.calibrate_av:
         print(calibrate(options, stop, opened))  # noqa: T201
     elif options.bench.bench is not None:

@@ -52,7 +52,7 @@ def parse(arguments: Sequence[str] | None = None) -> LiveOptions:
         was named to look at.
     """
     given = _parser().parse_args(arguments)
-    if not given.list_devices:
+    if not given.list_devices and given.check_device is None:
         _check(given)
     given.thresholds, given.over = dict(given.threshold), dict(given.bench_over or [])
     return LiveOptions(
@@ -63,6 +63,7 @@ def parse(arguments: Sequence[str] | None = None) -> LiveOptions:
         feed=_record(FeedOptions, given),
         bench=_record(BenchOptions, given),
         list_devices=given.list_devices,
+        check_device=given.check_device,
         calibrate_av=given.calibrate_av,
         seconds=given.seconds,
         stats_json=given.stats_json,
@@ -98,6 +99,12 @@ def _parser() -> argparse.ArgumentParser:
         type=_device,
         metavar="NAME",
         help=f"{DEVICES}; default: auto",
+    )
+    model.add_argument(
+        "--check-device",
+        type=lambda text: text if text == "all" else _device(text),
+        metavar="NAME",
+        help="have a device, or all, reproduce the model's probes, print a table, and end",
     )
     model.add_argument(
         "--on-mismatch",
