@@ -1,4 +1,4 @@
-"""`denseav-live --check-device`: every device the machine may have, tried and proven; a table leaves.
+"""`denseav-live --check-device`: devices enter by name, each tried and proven; a table leaves.
 
 Each is tried in a process of its own, so that a driver that crashes or hangs is a row of the table
 and not the end of it.
@@ -24,9 +24,11 @@ ALL = (
 )
 LIMIT_S = 120.0
 _WIDTH = 140
-_TRY = (
-    "import sys; from denseav.stream.cli.check_devices import try_device; try_device(*sys.argv[1:])"
-)
+_TRY = """
+import sys
+from denseav.stream.cli.check_devices import try_device
+try_device(*sys.argv[1:])
+"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -52,7 +52,7 @@ def test_listing_devices_needs_nothing_else() -> None:
         ("--demo --seconds -3", "'-3' is not a number above 0"),
         ("--demo --seconds inf", "'inf' is not a number above 0"),
         ("--demo --threads 1.5", "'1.5' is not a whole number above 0"),
-        ("--demo --device tpu", "invalid choice: 'tpu'"),
+        ("--demo --device tpu", "'tpu' is none of auto, cpu, cuda, trt, webgpu, openvino"),
         ("--demo --view heads", "invalid choice: 'heads'"),
         ("--demo --display foxglove", "invalid choice: 'foxglove'"),
         ("--demo --recrod a.mp4", "unrecognized arguments: --recrod"),
