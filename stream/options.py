@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:  # a command line is understood before what runs is loaded
     from denseav.export.runtime.device_name import OnMismatch
+    from denseav.export.runtime.session import AudioWay
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +49,7 @@ class ModelOptions:
     ----------
     model : the bundle's folder; None for the exported one, else the demo's.
     device, on_mismatch, threads : as `open_session` takes them.
+    audio : the same; None for what this machine can afford.
     sync, lookahead : as `inference.sync_policy.Sync` has them.
     """
 
@@ -55,6 +57,7 @@ class ModelOptions:
     device: str = "auto"
     on_mismatch: "OnMismatch" = "error"
     threads: int = 1
+    audio: "AudioWay | None" = None
     sync: Literal["latest", "exact"] = "latest"
     lookahead: int = 0
 

@@ -15,8 +15,8 @@ from denseav.export.runtime.bundle import (
     demo_folder,
     open_bundle,
 )
-from denseav.export.runtime.open_session import open_session
-from denseav.export.runtime.session import Interrupted, Session
+from denseav.export.runtime.session import AudioWay, Interrupted, Session
+from denseav.stream.app.audio_choice import open_for_audio
 from denseav.stream.app.live_loop import LiveRun
 from denseav.stream.app.offline_loop import run_offline
 from denseav.stream.app.view import View
@@ -76,11 +76,11 @@ def run(
     model, given = options.model, options.sources
     sync = Sync(exact=model.sync == "exact", lookahead=model.lookahead)
     sync.check(bundle.manifest.audio.tokens)
-    session = open_session(bundle, model.device, model.threads, model.on_mismatch)
-    bundle, room = _in_this_room(options, bundle, session, stop)
+    session, audio = open_for_audio(bundle, model, _say)
+    bundle, room = _in_this_room(options, bundle, session, audio, stop)
     manifest, stats = bundle.manifest, stats or Stats()
     health = SourceHealth(_say)
-    report = partial(_report, stats, health, session, manifest)
+    report = partial(_report, stats, health, session, manifest, audio)
     with ExitStack() as outputs:
         _open_monitors(options, stats, report, outputs)
         clip = Clip(given.source) if given.offline and given.source is not None else None
@@ -93,6 +93,7 @@ def run(
         pipeline = Pipeline(
             TimedSession(session, stats),
             manifest,
+            audio=audio,
             sync=sync,
             hop_controller=None if clip else HopController(),
             audio_good_since=partial(_audio_good_since, health, given.av_offset_s),
@@ -163,7 +164,11 @@ def calibrate(options: LiveOptions, stop: threading.Event, opened: threading.Eve
 
 
 def _in_this_room(
-    options: LiveOptions, bundle: Bundle, session: Session, stop: threading.Event
+    options: LiveOptions,
+    bundle: Bundle,
+    session: Session,
+    audio: AudioWay,
+    stop: threading.Event,
 ) -> tuple[Bundle, str | None]:
     """Say what runs, and return it with what the room or the options ask for, in words too."""
     manifest, room = bundle.manifest, None
@@ -174,7 +179,7 @@ def _in_this_room(
     if asked.calibrate is not None:
         _say(f"learning the room for {asked.calibrate:g} s: keep quiet")
         sources = open_sources(options.sources)
-        learned = learn(sources, session, manifest, seconds=asked.calibrate, stop=stop)
+        learned = learn(sources, session, manifest, audio=audio, seconds=asked.calibrate, stop=stop)
         if learned is not None:
             _say(words_of_room(manifest, learned))
             manifest = learned.settle(manifest)
@@ -220,7 +225,13 @@ def _interrupt_when(stop: threading.Event, session: Session) -> None:
 
 
 def _report(
-    stats: Stats, health: SourceHealth, session: Session, manifest: Manifest, final: bool
+    stats: Stats,
+    health: SourceHealth,
+    session: Session,
+    manifest: Manifest,
+    audio: AudioWay,
+    *,
+    final: bool,
 ) -> dict[str, Any]:
     report = stats.report(
         final=final,
@@ -229,7 +240,7 @@ def _report(
         model=manifest.model,
         trained=manifest.trained,
     )
-    return report | {"sources": health.report()}
+    return report | {"audio": audio, "sources": health.report()}
 
 
 def open_model(options: LiveOptions) -> Bundle:

@@ -142,6 +142,7 @@ class LiveRun:
             if self._pipeline.encode_audio(_POLL_S):
                 self._stats.audio_hop()
                 self._stats.gauge("hop_ms", 1000 * audio.hop_s)
+                self._stats.gauge("audio_hop_share", audio.hop_share)
                 self._stats.drop("hop_skipped", audio.hops_skipped - skipped)
 
     def _make_heatmaps(self) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from denseav.export.runtime.bundle import Manifest
-from denseav.export.runtime.session import Session
+from denseav.export.runtime.session import AudioWay, Session
 from denseav.stream.errors import SourceError, UsageError
 from denseav.stream.inference.pipeline import Pipeline
 from denseav.stream.types import AudioBlock, Frame, Source
@@ -89,6 +89,7 @@ def learn(
     session: Session,
     manifest: Manifest,
     *,
+    audio: AudioWay = "window",
     seconds: float,
     stop: threading.Event,
 ) -> Room | None:
@@ -101,7 +102,7 @@ def learn(
     SourceError
         When a source fails, or no sound came.
     """
-    sampler = _RoomSampler(Pipeline(session, manifest))
+    sampler = _RoomSampler(Pipeline(session, manifest, audio=audio))
     with ExitStack() as started:
         for source in sources:
             started.callback(source.stop)

@@ -129,11 +129,14 @@ def _measured(
     for case, end in zip(cases, ends, strict=True):
         if stop.is_set():
             return
-        opened.clear()
-        yield _measure(case, end, opened)
+        outcome = _measure(case, end, opened)
+        opened.set()  # from now on there is something to be told, whatever is being opened
+        if outcome is not None:
+            yield outcome
 
 
-def _measure(case: _Case, end: threading.Event, opened: threading.Event) -> _Outcome:
+def _measure(case: _Case, end: threading.Event, opened: threading.Event) -> _Outcome | None:
+    """Run one case; None when it was stopped before there was anything to measure."""
     stats, begun = Stats(), threading.Event()
     timer = threading.Timer(_seconds(case.options), end.set)
     timer.daemon = True
@@ -145,12 +148,17 @@ def _measure(case: _Case, end: threading.Event, opened: threading.Event) -> _Out
 
     try:
         report = run(case.options, end, opened, stats=stats, on_ready=begin)
-        if not begun.is_set() and not end.is_set():
-            raise SourceError("no heatmap came, or none that had heard anything")
+        if not begun.is_set():
+            if end.is_set():
+                return None
+            raise SourceError("no heatmap came, or none that was compared with sound")
     except (StreamError, BundleError) as error:
+        # What led to it holds the session, and the next case wants its memory.
+        error.__traceback__ = error.__cause__ = error.__context__ = None
         return _Outcome(name=case.name, error=error)
     finally:
         timer.cancel()
+        end.set()  # who waits for it holds the session too
     return _Outcome(name=case.name, report=report, latencies_ms=stats.latencies_ms())
 
 

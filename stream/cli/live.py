@@ -4,6 +4,7 @@ What needs the system's libraries is imported once the command line is understoo
 missing one is a line too, and not a traceback.
 """
 
+import io
 import logging
 import os
 import signal
@@ -11,6 +12,8 @@ import socket
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
 
 from denseav.export.runtime.bundle import BundleError
 from denseav.stream.cli.live_options import parse
@@ -61,7 +64,29 @@ def _run(arguments: Sequence[str] | None, stop: threading.Event, opened: threadi
 def _keep_standard_error() -> None:
     """Print by a copy of descriptor 2: where libraries print to it, it is silenced at times."""
     if sys.stderr is sys.__stderr__ and sys.stderr is not None:
-        sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
+        log = io.BufferedWriter(_LastingLog(os.dup(2)))
+        sys.stderr = io.TextIOWrapper(log, errors="backslashreplace", line_buffering=True)
+
+
+class _LastingLog(io.RawIOBase):
+    """A descriptor to write to; what nobody takes any more is gone, and no reason to end a run."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def writable(self) -> bool:
+        """Return that it can be written."""
+        return True
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        return self._descriptor
+
+    def write(self, data: Any) -> int:
+        """Write what can be, and call it all."""
+        with suppress(OSError):
+            os.write(self._descriptor, data)
+        return len(data)
 
 
 def _stop_on_signals(stop: threading.Event, opened: threading.Event) -> None:

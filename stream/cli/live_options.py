@@ -115,6 +115,12 @@ def _parser() -> argparse.ArgumentParser:
     model.add_argument(
         "--threads", type=_count, default=1, metavar="N", help="for each pass on a CPU; default: 1"
     )
+    model.add_argument(
+        "--audio",
+        choices=("window", "streaming"),
+        help="encode the whole window of audio at each token, or each token alone upon what is "
+        "remembered; default: window, where a pass takes a quarter of its 180 ms at most",
+    )
     _add_timing(parser.add_argument_group("picture and sound"))
     _add_room(parser.add_argument_group("the room"))
     output = parser.add_argument_group("where it goes")

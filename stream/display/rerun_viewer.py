@@ -65,6 +65,7 @@ class RerunDisplay:
         self._log = RerunLog(rerun, self._recording, heads)
         self._newest: LatestSlot[_Seen] = LatestSlot()
         self._ending = threading.Event()
+        self._fault: str | None = None
         self._worker = threading.Thread(target=self._work, name="rerun", daemon=True)
         self._worker.start()
 
@@ -75,13 +76,13 @@ class RerunDisplay:
 
     @property
     def alive(self) -> bool:
-        """Whether the viewer is still there; a person may have closed it."""
-        return self._viewer.alive
+        """Whether the viewer is still there and shown things; a person may have closed it."""
+        return self._fault is None and self._viewer.alive
 
     @property
     def failure(self) -> str | None:
         """Why the viewer is not there any more; None when it was closed as it should be."""
-        return self._viewer.failure
+        return self._fault or self._viewer.failure
 
     def show(
         self, heatmap: Heatmap, picture_HW3: Canvas, strength_KHW: NDArray[np.float32]
@@ -103,10 +104,13 @@ class RerunDisplay:
         self._viewer.close()
 
     def _work(self) -> None:
-        while not self._ending.is_set():
-            seen = self._newest.get(0.1)
-            if seen is not None:
-                self._log.show(*seen)
+        try:
+            while not self._ending.is_set():
+                seen = self._newest.get(0.1)
+                if seen is not None:
+                    self._log.show(*seen)
+        except Exception as error:  # noqa: BLE001 - Rerun's own, of many kinds
+            self._fault = f"it cannot be shown anything more: {error}"
         with suppress(Exception):  # the viewer may be gone, with whatever error Rerun has for that
             self._recording.flush(timeout_sec=_ENDING_S)
             self._recording.disconnect()

@@ -14,11 +14,12 @@ from time import monotonic
 import numpy as np
 
 from denseav.export.runtime.bundle import TOKEN_SPAN_SAMPLES, Manifest
-from denseav.export.runtime.session import Features, Session
+from denseav.export.runtime.session import AudioWay, Features, Session
 from denseav.stream.inference.audio_pass import (
     SILENT_DBFS,
     AudioPass,
     AudioTokens,
+    StreamingAudio,
     WindowedAudio,
     token_end,
 )
@@ -38,6 +39,7 @@ class Pipeline:
     ----------
     session : a loaded bundle.
     manifest : that bundle's manifest.
+    audio : how it is encoded; the session was opened for it.
     sync : how frames and tokens meet.
     hop_controller : chooses the hop on a machine that is too slow; None encodes every token.
     audio_good_since : says since when audio has been good, on the blocks' clock; None while it
@@ -54,13 +56,18 @@ class Pipeline:
         session: Session,
         manifest: Manifest,
         *,
+        audio: AudioWay = "window",
         sync: Sync = LATEST,
         hop_controller: HopController | None = None,
         audio_good_since: Callable[[], float | None] = lambda: float("-inf"),
     ) -> None:
-        # An exact frame's token must not be gone before it was the newest with its look-ahead.
-        hop_limit = manifest.audio.tokens - sync.lookahead if sync.exact else None
-        self.audio: AudioPass = WindowedAudio(session, manifest, hop_controller, hop_limit)
+        self.audio: AudioPass
+        if audio == "streaming":  # a longer hop would spare it nothing
+            self.audio = StreamingAudio(session, manifest)
+        else:
+            # An exact frame's token must not be gone before it had its look-ahead.
+            hop_limit = manifest.audio.tokens - sync.lookahead if sync.exact else None
+            self.audio = WindowedAudio(session, manifest, hop_controller, hop_limit)
         self.sync = SyncPolicy(sync, self.audio)
         self._session = session
         self._manifest = manifest

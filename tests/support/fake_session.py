@@ -14,7 +14,7 @@ from denseav.export.runtime.bundle import (
     Manifest,
     window_samples,
 )
-from denseav.export.runtime.session import Interrupted
+from denseav.export.runtime.session import Interrupted, Level
 
 TOKENS = 3
 
@@ -54,6 +54,7 @@ class FakeSession:
         self.windows: list[NDArray[np.float32]] = []
         self.deviations: list[float] = []
         self.images = 0
+        self.streams: list[FakeAudioStream] = []
         self.failure: Exception | None = None
 
     def encode_image(self, image_HW3: NDArray[np.uint8]) -> float:
@@ -73,6 +74,9 @@ class FakeSession:
         last_T = np.arange(tokens) * TOKEN_HOP_SAMPLES + TOKEN_SPAN_SAMPLES - 1
         return wave_S[last_T]
 
+    def audio_stream(self) -> "FakeAudioStream":
+        return FakeAudioStream(self)
+
     def heatmap(self, image: float, audio: NDArray[np.float32], token: int) -> NDArray[np.float32]:
         assert 0 <= token < len(audio)
         values_K = np.array([image, audio[token]], dtype=np.float32)
@@ -83,3 +87,27 @@ class FakeSession:
 
     def interrupt(self) -> None:
         self.failure = Interrupted()
+
+
+class FakeAudioStream:
+    """Features of `places` tokens, as the session's `encode_audio` gives them; 0 before any."""
+
+    places = TOKENS
+
+    def __init__(self, session: FakeSession) -> None:
+        self.resets = 0
+        self.levels: list[Level] = []
+        self._session = session
+        session.streams.append(self)
+        self._features_T = np.zeros(self.places, np.float32)
+
+    def step(self, samples_S: NDArray[np.float32], level: Level) -> NDArray[np.float32]:
+        assert samples_S.shape == (TOKEN_SPAN_SAMPLES,)
+        time.sleep(self._session.audio_s)
+        self.levels.append(level)
+        self._features_T = np.append(self._features_T[1:], samples_S[-1])
+        return self._features_T
+
+    def reset(self) -> None:
+        self.resets += 1
+        self._features_T = np.zeros(self.places, np.float32)

@@ -11,7 +11,8 @@ import pytest
 import soundfile
 
 from denseav.export.runtime.bundle import TOKEN_HOP_SAMPLES
-from denseav.stream.calibration.av_offset import click_times, flash_times, match
+from denseav.stream.calibration.av_offset import Watcher, click_times, flash_times, match
+from denseav.stream.errors import SourceError
 from denseav.stream.inference.pipeline import Pipeline
 from denseav.stream.inference.sync_policy import Sync
 from denseav.stream.sources.media_file import Clip
@@ -219,3 +220,11 @@ def test_no_offset_is_made_up() -> None:
     assert match(np.zeros(0), flash_F, 1 / 30) is None
     assert match(flash_F, np.array([1.2, 2.9, 3.0]), 1 / 30) is None
     assert match(flash_F, flash_F + 3.0, 1 / 30) is None
+
+
+def test_the_first_error_of_two_sources_is_the_one_that_is_told() -> None:
+    watcher = Watcher()
+    watcher.ended(SourceError("the camera was unplugged"))
+    watcher.ended(None)
+    watcher.ended(SourceError("the microphone was unplugged too"))
+    assert "camera" in str(watcher.error)

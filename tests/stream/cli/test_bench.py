@@ -1,21 +1,26 @@
 """`denseav-live --bench`: each setting measured by the live run itself, and held to a target."""
 
 import csv
+import gc
 import itertools
 import json
 import re
 import signal
+import subprocess
+import sys
 import threading
+import weakref
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from denseav.stream.app import build
 from denseav.stream.cli import bench
 from denseav.stream.cli.live_options import parse
-from denseav.stream.errors import UsageError
+from denseav.stream.errors import SourceError, UsageError
 from denseav.stream.stats.stats import Stats
-from tests.support.live_command import LiveProcess, live
+from tests.support.live_command import LiveProcess, environment, live
 
 pytestmark = pytest.mark.realtime
 
@@ -114,6 +119,64 @@ def test_ctrl_c_ends_the_setting_in_hand_and_begins_no_other(tmp_path: Path) -> 
     assert process.end() == 0
     records = (tmp_path / "s.jsonl").read_text().splitlines()
     assert [json.loads(record)["setting"] for record in records] == ["threads=1"]
+
+
+SLOW_SECOND_CASE = """
+import sys, time
+from denseav.stream.app import build
+opened, calls = build.open_for_audio, []
+def slow(*arguments):
+    calls.append(None)
+    if len(calls) == 2:
+        print("LOADING", file=sys.stderr, flush=True)
+        time.sleep(4)
+    return opened(*arguments)
+build.open_for_audio = slow
+from denseav.stream.cli.live import main
+sys.exit(main())
+"""
+
+
+def test_ctrl_c_while_a_later_setting_loads_leaves_the_finished_ones(tmp_path: Path) -> None:
+    arguments = [*DEMO, "--bench", "2", "--bench-over", "threads=1,2", "--stats-json", "s.jsonl"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOW_SECOND_CASE, *arguments],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    assert any("LOADING" in line for line in process.stderr)
+    process.send_signal(signal.SIGINT)
+    table, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert re.search(r"threads=1 +│ onnxruntime-cpu", table)
+    assert "threads=2" not in table
+    records = (tmp_path / "s.jsonl").read_text().splitlines()
+    assert [json.loads(record)["setting"] for record in records] == ["threads=1"]
+
+
+def test_a_case_that_failed_leaves_its_session_to_nobody(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    sessions: list[weakref.ref[Any]] = []
+    opened = build.open_for_audio
+
+    def watched(*arguments: Any) -> Any:
+        gc.collect()
+        assert [session() for session in sessions] == [None] * len(sessions)
+        session, audio = opened(*arguments)
+        sessions.append(weakref.ref(session))
+        return session, audio
+
+    monkeypatch.setattr(build, "open_for_audio", watched)
+    source = ["--source", str(tmp_path / "missing.mp4"), "--headless", "--device", "cpu"]
+    given = [*source, "--bench", "1", "--bench-over", "threads=1,2,3"]
+    with pytest.raises(SourceError, match="no such file"):
+        bench.bench(given, parse(given), threading.Event(), threading.Event())
+    assert len(sessions) == 3
 
 
 @pytest.mark.parametrize(

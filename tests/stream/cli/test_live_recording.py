@@ -1,5 +1,7 @@
 """What is left of a recording when the real command ends in another way than its own."""
 
+import json
+import resource
 import signal
 import sys
 import time
@@ -8,7 +10,8 @@ from pathlib import Path
 import av
 import pytest
 
-from tests.support.live_command import LiveProcess
+from tests.support.feeds import free_endpoint
+from tests.support.live_command import LiveProcess, live
 
 RECORDED_S = 5.0
 
@@ -38,3 +41,38 @@ def test_however_it_is_ended_its_recording_plays(
     assert process.end() == code
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert min(seconds(tmp_path / name)) > RECORDED_S - 3
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")
+def test_a_full_disk_ends_the_recording_alone(tmp_path: Path) -> None:
+    def small_disk() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_500_000, 1_500_000))
+
+    arguments = ("--demo", "--headless", "--record", "r.mp4", "--seconds", "14")
+    done = live(tmp_path, *arguments, "--stats-json", "-", limits=small_disk)
+    assert done.returncode == 7
+    assert "kept in r.part.mp4; the run goes on without it" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("denseav-live: error: cannot write")
+    assert json.loads(done.stdout.splitlines()[-1])["seconds"] > 12
+    assert min(seconds(tmp_path / "r.part.mp4")) > 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such pipes")
+def test_a_log_that_nobody_reads_any_more_ends_nothing(tmp_path: Path) -> None:
+    process = LiveProcess(
+        tmp_path,
+        "--demo",
+        "--headless",
+        "--record",
+        "r.mp4",
+        "--camera-id",
+        "x",
+        "--publish",
+        free_endpoint(),
+    )
+    assert process.process.stderr is not None
+    process.process.stderr.close()
+    time.sleep(RECORDED_S)
+    process.process.send_signal(signal.SIGTERM)
+    assert process.process.wait(30) == 0
+    assert min(seconds(tmp_path / "r.mp4")) > 0.5

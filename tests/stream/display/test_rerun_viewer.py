@@ -21,6 +21,7 @@ from denseav.stream.display.hud import Hud
 from denseav.stream.display.overlay import Overlay
 from denseav.stream.display.rerun_viewer import RerunDisplay, RerunLog
 from denseav.stream.errors import OutputError
+from denseav.stream.inference.latest_slot import LatestSlot
 from denseav.stream.stats.stats import Stats
 from denseav.stream.types import Frame, Heatmap
 from tests.support.fake_session import fake_manifest
@@ -200,6 +201,23 @@ def test_closing_the_viewer_ends_the_run_and_its_failure_does_not(failure: str |
         assert viewer.closed
         view.show(seen(0.2)[0])
         assert len(said) == 1
+
+
+class BrokenLog:
+    """Cannot be given anything."""
+
+    def show(self, *_: object) -> None:
+        raise RuntimeError("no memory left")
+
+
+def test_a_display_that_can_be_shown_nothing_more_says_why() -> None:
+    display = RerunDisplay.__new__(RerunDisplay)
+    display._newest, display._ending, display._fault = LatestSlot(), threading.Event(), None
+    display._log = BrokenLog()  # type: ignore[assignment]
+    display._newest.put(seen(0.0))
+    display._work()
+    assert not display.alive
+    assert display.failure == "it cannot be shown anything more: no memory left"
 
 
 def test_a_run_shows_itself_to_viewers_that_connect(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def test_screen_recording_and_feed_agree(
     heads = tuple(Head(name=name, threshold=0.1, ceiling=1.0) for name in ("speech", "sound"))
     heatmap = made(session, audio_age_s)
     strength_KHW = Scale(heads).strength(heatmap)
-    origin = Origin(camera="c", heads=heads, model="m", backend="b", precision="p")
+    origin = Origin(camera_id="c", heads=heads, model="m", backend="b", precision="p")
     fields, _ = heat_fields(origin, heatmap, {})
     assert strength_KHW.any() == shown
     assert [head["valid"] for head in fields["heads"]] == [shown, shown]

@@ -1,0 +1,127 @@
+"""How audio is encoded: as asked, or as this machine can afford, and it is said."""
+
+import json
+import shutil
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from denseav.export.builder.build import Plan, build
+from denseav.export.runtime.bundle import Bundle, demo_folder, open_bundle
+from denseav.models.streaming_mask import StreamConfig
+from denseav.stream.app import audio_choice
+from denseav.stream.app.audio_choice import open_for_audio
+from denseav.stream.app.offline_loop import run_offline
+from denseav.stream.inference.hop_controller import TOKEN_S
+from denseav.stream.inference.pipeline import Pipeline
+from denseav.stream.options import ModelOptions
+from denseav.stream.sources.media_file import Clip
+from denseav.stream.stats.stats import Stats
+from denseav.stream.types import Frame
+from tests.stream.app.test_offline_loop import Shown
+from tests.support.live_command import live
+from tests.support.media import grey, tone, write_clip
+from tests.support.tiny_model import tiny
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of the tiny network that can do both."""
+    folder = tmp_path_factory.mktemp("bundle")
+    stream = StreamConfig(context_tokens=3, revisit=1)
+    plan = Plan(source="tests", precision="fp32", frame_size=(32, 48), tokens=10, stream=stream)
+    build(tiny(), plan, folder, lambda step: None)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("clips") / "clip.mov"
+    return write_clip(path, (grey(index % 250) for index in range(75)), tone(48_000, 3.0))
+
+
+@pytest.fixture(scope="module")
+def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle from before streaming."""
+    old = tmp_path_factory.mktemp("old") / "bundle"
+    shutil.copytree(demo_folder(), old)
+    manifest = json.loads((old / "manifest.json").read_text())
+    manifest.pop("audio_step", None)
+    manifest.pop("step_parity", None)
+    manifest["files"].pop("audio_step.onnx", None)
+    (old / "audio_step.onnx").unlink(missing_ok=True)
+    (old / "manifest.json").write_text(json.dumps(manifest))
+    return old
+
+
+@pytest.mark.parametrize("audio", ["window", "streaming"])
+def test_what_is_asked_for_is_opened_and_in_the_figures(
+    folder: Path, clip: Path, tmp_path: Path, audio: str
+) -> None:
+    arguments = ("--source", clip, "--offline", "--headless", "--model", folder)
+    done = live(tmp_path, *arguments, "--audio", audio, "--stats-json", "s.json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "s.json").read_text().splitlines()[-1])
+    assert report["audio"] == audio
+    assert report["frames_out"] == 75
+    assert report["audio_hops"] >= 15
+
+
+@pytest.mark.parametrize(("share", "chosen"), [(0.1, "window"), (0.3, "streaming")])
+def test_else_it_is_chosen_by_what_a_window_costs_here(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, share: float, chosen: str
+) -> None:
+    monkeypatch.setattr(audio_choice, "_pass_s", lambda *_: share * TOKEN_S)
+    said: list[str] = []
+    session, audio = open_for_audio(open_bundle(folder), ModelOptions(device="cpu"), said.append)
+    assert audio == chosen
+    assert f"a whole window takes {share:.0%} of its 180 ms here" in said[0]
+    assert (chosen == "streaming") == ("streamed" in said[0])
+    if chosen == "streaming":
+        session.audio_stream()
+
+
+def test_what_a_window_costs_is_measured(folder: Path) -> None:
+    session, _ = open_for_audio(
+        open_bundle(folder), ModelOptions(device="cpu", audio="window"), print
+    )
+    window_samples = open_bundle(folder).manifest.audio.window_samples
+    assert 0 < audio_choice._pass_s(session, window_samples) < 2
+
+
+def test_a_bundle_that_cannot_stream_is_run_by_the_window_and_nothing_is_measured(
+    old: Path,
+) -> None:
+    said: list[str] = []
+    _, audio = open_for_audio(open_bundle(old), ModelOptions(device="cpu"), said.append)
+    assert (audio, said) == ("window", [])
+
+
+def test_to_stream_with_one_is_one_line_and_the_remedy(old: Path, tmp_path: Path) -> None:
+    done = live(tmp_path, "--demo", "--headless", "--model", old, "--audio", "streaming")
+    assert done.returncode == 4
+    (line,) = done.stderr.splitlines()
+    assert "export the model again, or use --audio window" in line
+
+
+def streamed(bundle: Bundle) -> Pipeline:
+    options = ModelOptions(device="cpu", audio="streaming")
+    session, audio = open_for_audio(bundle, options, print)
+    return Pipeline(session, bundle.manifest, audio=audio)
+
+
+def test_offline_gives_the_very_heat_that_live_gives(folder: Path, clip: Path) -> None:
+    bundle = open_bundle(folder)
+    pipeline, heats = streamed(bundle), []
+    for item in Clip(clip):
+        if isinstance(item, Frame):
+            heats.append(pipeline.heatmap(item).heat_KHW)
+        else:
+            pipeline.push(item)
+            pipeline.encode_audio()
+    view = Shown()
+    run_offline(Clip(clip), streamed(bundle), view, Stats(), stop=threading.Event())
+    np.testing.assert_array_equal([h.heat_KHW for h in view.heatmaps], heats)
+    assert np.abs(heats[-1]).max() > 0
