@@ -230,7 +230,6 @@ def _report(
     session: Session,
     manifest: Manifest,
     audio: AudioWay,
-    *,
     final: bool,
 ) -> dict[str, Any]:
     report = stats.report(
