@@ -46,7 +46,7 @@ def test_however_it_is_ended_its_recording_plays(
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")
 def test_a_full_disk_ends_the_recording_alone(tmp_path: Path) -> None:
     def small_disk() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1_500_000, 1_500_000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
 
     arguments = ("--demo", "--headless", "--record", "r.mp4", "--seconds", "14")
     done = live(tmp_path, *arguments, "--stats-json", "-", limits=small_disk)
@@ -75,4 +75,5 @@ def test_a_log_that_nobody_reads_any_more_ends_nothing(tmp_path: Path) -> None:
     time.sleep(RECORDED_S)
     process.process.send_signal(signal.SIGTERM)
     assert process.process.wait(30) == 0
+    LiveProcess.running.remove(process.process)
     assert min(seconds(tmp_path / "r.mp4")) > 0.5
