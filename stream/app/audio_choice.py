@@ -9,7 +9,7 @@ from time import monotonic
 
 import numpy as np
 
-from denseav.export.runtime.bundle import Bundle
+from denseav.export.runtime.bundle import Bundle, BundleError
 from denseav.export.runtime.open_session import open_session
 from denseav.export.runtime.session import AudioWay, Session
 from denseav.stream.inference.hop_controller import TOKEN_S, WORTH_SHARE
@@ -46,9 +46,13 @@ def open_for_audio(
     if share <= WORTH_SHARE:
         say(f"audio by the window: {taken}")
         return session, "window"
+    try:
+        streaming = opened("streaming")
+    except BundleError as error:  # not every device can
+        say(f"audio by the window, although {taken}: {error}")
+        return session, "window"
     say(f"audio is streamed: {taken}; to have it all the same: --audio window")
-    del session  # its weights, before the others come
-    return opened("streaming"), "streaming"
+    return streaming, "streaming"
 
 
 def _pass_s(session: Session, window_samples: int) -> float:

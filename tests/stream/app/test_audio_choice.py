@@ -4,12 +4,14 @@ import json
 import shutil
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from denseav.export.builder.build import Plan, build
-from denseav.export.runtime.bundle import Bundle, demo_folder, open_bundle
+from denseav.export.runtime.bundle import Bundle, BundleError, demo_folder, open_bundle
+from denseav.export.runtime.session import AudioWay, Session
 from denseav.models.streaming_mask import StreamConfig
 from denseav.stream.app import audio_choice
 from denseav.stream.app.audio_choice import open_for_audio
@@ -81,6 +83,24 @@ def test_else_it_is_chosen_by_what_a_window_costs_here(
     assert (chosen == "streaming") == ("streamed" in said[0])
     if chosen == "streaming":
         session.audio_stream()
+
+
+def test_where_the_device_cannot_stream_it_stays_by_the_window(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = audio_choice.open_session
+
+    def cannot(bundle: Bundle, *, audio: AudioWay, **options: Any) -> Session:
+        if audio == "streaming":
+            raise BundleError("this device keeps no state; use --audio window")
+        return real(bundle, audio=audio, **options)
+
+    monkeypatch.setattr(audio_choice, "open_session", cannot)
+    monkeypatch.setattr(audio_choice, "_pass_s", lambda *_: 1.0)
+    said: list[str] = []
+    _, audio = open_for_audio(open_bundle(folder), ModelOptions(device="cpu"), said.append)
+    assert audio == "window"
+    assert said[0].endswith("this device keeps no state; use --audio window")
 
 
 def test_what_a_window_costs_is_measured(folder: Path) -> None:
