@@ -3,6 +3,7 @@
 StreamError        1  itself: a library of the system is missing
 ├── UsageError     2  the command line asks for something impossible
 ├── SourceError    3  a camera, microphone or file cannot be read
+│   └── UnexpectedSourceError  nobody foresaw it: opening it again is no remedy
 ├── FeedAuthError  5  in `feed.errors`: the feed's keys
 ├── SloError       6  what was measured is slower than was asked for
 └── OutputError    7  a recording or report cannot be written
@@ -10,7 +11,6 @@ StreamError        1  itself: a library of the system is missing
 A bundle that cannot be used is `denseav.export.runtime.bundle.BundleError`, exit code 4.
 """
 
-import re
 from typing import ClassVar
 
 
@@ -32,6 +32,10 @@ class SourceError(StreamError):
     exit_code: ClassVar[int] = 3
 
 
+class UnexpectedSourceError(SourceError):
+    """A source's own thread failed in a way that nobody foresaw; the run ends."""
+
+
 class SloError(StreamError):
     """What was measured is slower than was asked for."""
 
@@ -42,18 +46,3 @@ class OutputError(StreamError):
     """A recording or report cannot be written."""
 
     exit_code: ClassVar[int] = 7
-
-
-def printable(text: str) -> str:
-    """Return outside text as a terminal may have it: what is no sign or space, as an escape."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def without_secrets(text: str) -> str:
-    """Return a message with nothing of its URLs but scheme, host and path.
-
-    All up to the last `@` goes, because a password may itself hold `@`, `/`, `?`, `#` or spaces;
-    what follows `?` or `#` goes too.
-    """
-    text = re.sub(r"(\w\w+:/+).*@", r"\1", text, flags=re.DOTALL)
-    return re.sub(r"(\w\w+:/+[^\s?#]*)[?#]\S*", r"\1", text)

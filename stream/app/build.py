@@ -16,6 +16,7 @@ from denseav.export.runtime.bundle import (
     open_bundle,
 )
 from denseav.export.runtime.session import AudioWay, Interrupted, Session
+from denseav.export.runtime.terminal_text import safe_text
 from denseav.stream.app.audio_choice import open_for_audio
 from denseav.stream.app.live_loop import LiveRun
 from denseav.stream.app.offline_loop import run_offline
@@ -27,7 +28,6 @@ from denseav.stream.display.overlay import Overlay
 from denseav.stream.display.rerun_viewer import RerunDisplay
 from denseav.stream.display.timeline import Strip
 from denseav.stream.display.window import Screen, display_available
-from denseav.stream.errors import without_secrets
 from denseav.stream.feed.message import Origin, default_camera_id
 from denseav.stream.feed.publisher import Publisher
 from denseav.stream.inference.hop_controller import HopController
@@ -323,4 +323,4 @@ def _announcer(
 
 
 def _say(line: str) -> None:
-    print(f"denseav-live: {without_secrets(line)}", file=sys.stderr, flush=True)  # noqa: T201
+    print(f"denseav-live: {safe_text(line)}", file=sys.stderr, flush=True)  # noqa: T201

@@ -17,12 +17,11 @@ from typing import NoReturn
 
 from rich.live import Live
 
+from denseav.export.runtime.terminal_text import safe_text
 from denseav.stream.errors import (
     OutputError,
     SourceError,
     StreamError,
-    printable,
-    without_secrets,
 )
 from denseav.stream.feed import keys as feed_keys
 from denseav.stream.feed.client import (
@@ -229,9 +228,8 @@ def _revoke(options: argparse.Namespace) -> None:
 
 
 def _say(line: str) -> None:
-    line = printable(without_secrets(line))
     try:
-        print(f"denseav-feed: {line}", file=sys.stderr, flush=True)  # noqa: T201
+        print(f"denseav-feed: {safe_text(line)}", file=sys.stderr, flush=True)  # noqa: T201
     except OSError:  # nobody reads it any more, which is no reason to fail
         with open(os.devnull, "w") as nowhere:  # noqa: PTH123
             os.dup2(nowhere.fileno(), sys.stderr.fileno())

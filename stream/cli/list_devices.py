@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 
 from denseav.stream.errors import SourceError
-from denseav.stream.sources.camera import BACKEND
+from denseav.stream.sources.device_capture import BACKEND
 from denseav.stream.sources.microphone import load_sounddevice
 
 PROBED_CAMERAS = 8

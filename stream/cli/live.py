@@ -1,10 +1,10 @@
-"""`denseav-live`: parse, run, and one line for people when something is wrong.
+"""`denseav-live`: a command line in, an exit code and one line for people out.
 
 What needs the system's libraries is imported once the command line is understood, so that a
 missing one is a line too, and not a traceback.
 """
 
-import io
+import atexit
 import logging
 import os
 import signal
@@ -12,29 +12,49 @@ import socket
 import sys
 import threading
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 from denseav.export.runtime.bundle import BundleError
+from denseav.export.runtime.terminal_text import safe_text
 from denseav.stream.cli.live_options import parse
-from denseav.stream.errors import StreamError, without_secrets
+from denseav.stream.cli.standard_error import StandardError
+from denseav.stream.errors import StreamError
 
 OPENING_S = 1.5  # for what is being opened to get ready to end in order
+ENDING_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # Ctrl-C, `kill`, a closed terminal
 _LIBRARIES = "libgl1 libglib2.0-0 libsm6 libice6 libx11-6 libxext6"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit code."""
-    _keep_standard_error()
+    """Run the command line and return the exit code.
+
+    Without arguments it is the program itself, and ends the process: at once, for a library that
+    still waits for a camera would abort an interpreter that takes itself apart meanwhile.
+    """
+    log = _keep_standard_error()
     logging.basicConfig(format="denseav-live: %(message)s", level=logging.WARNING)
     stop, opened = threading.Event(), threading.Event()
     _stop_on_signals(stop, opened)
+    code = _code(arguments, stop, opened)
+    if arguments is None:
+        _end(code, log)
+    return code
+
+
+def _code(arguments: Sequence[str] | None, stop: threading.Event, opened: threading.Event) -> int:
+    failures = _stop_on_dead_threads(stop)
     try:
         _run(arguments, stop, opened)
     except (StreamError, BundleError) as error:
-        print(f"denseav-live: error: {without_secrets(str(error))}", file=sys.stderr)  # noqa: T201
+        _say(f"error: {error}")
         return error.exit_code
-    return 0
+    except SystemExit as ended:  # --help
+        return int(ended.code or 0)
+    finally:
+        threading.excepthook = threading.__excepthook__
+    for failure in failures:
+        _say(f"error: {failure}")
+    return StreamError.exit_code if failures else 0
 
 
 def _run(arguments: Sequence[str] | None, stop: threading.Event, opened: threading.Event) -> None:
@@ -54,53 +74,68 @@ def _run(arguments: Sequence[str] | None, stop: threading.Event, opened: threadi
     elif options.check_device is not None:
         check_devices(open_model(options), options.check_device, options.model.threads)
     elif options.calibrate_av:
-        print(calibrate(options, stop, opened))  # noqa: T201
+        print(safe_text(calibrate(options, stop, opened), lines=True))  # noqa: T201
     elif options.bench.bench is not None:
         bench(arguments, options, stop, opened)
     else:
         run(options, stop, opened)
 
 
-def _keep_standard_error() -> None:
-    """Print by a copy of descriptor 2: where libraries print to it, it is silenced at times."""
-    if sys.stderr is sys.__stderr__ and sys.stderr is not None:
-        log = io.BufferedWriter(_LastingLog(os.dup(2)))
-        sys.stderr = io.TextIOWrapper(log, errors="backslashreplace", line_buffering=True)
+def _say(line: str) -> None:
+    print(f"denseav-live: {safe_text(line)}", file=sys.stderr)  # noqa: T201
 
 
-class _LastingLog(io.RawIOBase):
-    """A descriptor to write to; what nobody takes any more is gone, and no reason to end a run."""
+def _keep_standard_error() -> StandardError | None:
+    """Print by a stream that never waits, where nothing else has replaced the process's own."""
+    own = sys.__stderr__
+    if own is None or sys.stderr is not own:
+        return None
+    sys.stderr = log = StandardError(own.fileno())
+    atexit.register(log.drain)
+    return log
 
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
 
-    def writable(self) -> bool:
-        """Return that it can be written."""
-        return True
+def _stop_on_dead_threads(stop: threading.Event) -> list[str]:
+    """Set `stop` when a thread ends by an exception; return where its words will be found."""
+    failures: list[str] = []
 
-    def fileno(self) -> int:
-        """Return the descriptor."""
-        return self._descriptor
+    def note(dead: Any) -> None:
+        name = dead.thread.name if dead.thread is not None else "a thread"
+        failures.append(f"{name} failed unexpectedly ({dead.exc_type.__name__}: {dead.exc_value})")
+        stop.set()
 
-    def write(self, data: Any) -> int:
-        """Write what can be, and call it all."""
-        with suppress(OSError):
-            os.write(self._descriptor, data)
-        return len(data)
+    threading.excepthook = note
+    return failures
+
+
+def _end(code: int, log: StandardError | None) -> None:
+    """End the process with this code, whatever still waits in it."""
+    if log is not None:
+        log.drain()
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:  # its reader has gone
+        code = code or 7
+    os._exit(code)
 
 
 def _stop_on_signals(stop: threading.Event, opened: threading.Event) -> None:
     """Set `stop` at Ctrl-C, SIGTERM or SIGHUP, even while a library keeps the main thread.
 
     Python runs its own handlers only between two lines of the main thread, and an absent camera
-    or a large model keeps it for seconds.
+    or a large model keeps it for seconds. Any further signal changes nothing.
     """
     asks, asked = socket.socketpair()
     asks.setblocking(False)
     signal.set_wakeup_fd(asks.fileno(), warn_on_full_buffer=False)
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):  # Windows closes no terminal with a signal
-            signal.signal(getattr(signal, name), lambda *_: None)
+    for name in ENDING_SIGNALS:
+        number = getattr(signal, name, None)
+        # `nohup` has the terminal's end ignored, and means it.
+        if number is not None and not (
+            name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN
+        ):
+            signal.signal(number, lambda *_: None)
 
     def wait() -> None:
         with (

@@ -20,7 +20,7 @@ from denseav.stream.feed.clock import SlipDetector
 from denseav.stream.feed.message import Envelope, Origin, heat_fields, new_run, preview_jpeg
 from denseav.stream.feed.sockets import FeedSockets
 from denseav.stream.inference.latest_slot import LatestSlot
-from denseav.stream.sources.health import Kind, SourceState
+from denseav.stream.sources.health import Kind, SourceState, State
 from denseav.stream.stats.stats import Snapshot, Stats
 from denseav.stream.types import Heatmap
 
@@ -200,6 +200,8 @@ def _well(kind: Kind, sources: Sequence[SourceState]) -> bool:
 
 
 def _state(newest: Heatmap | None, sources: Sequence[SourceState], now_s: float) -> str:
+    if any(source.state is State.FROZEN for source in sources):
+        return "stalled"
     if not _well("camera", sources):
         return "camera_lost"
     if newest is None:

@@ -1,7 +1,10 @@
-"""The sources' own threads say how they do; the HUD, the log, the feed and the report read it."""
+"""How each source does: states from the sources' own threads in, words and records out.
+
+The HUD, the log, the feed and the report read it. Any thread; nothing here waits.
+"""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from threading import Lock
 from time import monotonic
@@ -19,6 +22,7 @@ class State(StrEnum):
     RUNNING : pictures or sound come.
     STALLED : it is open, and nothing comes.
     LOST : it failed, or stalled for too long; it is opened again and again until something comes.
+    FROZEN : a camera gives the very same picture again and again.
     MUTED : a microphone gives sound, and all of it is zeros.
     """
 
@@ -26,6 +30,7 @@ class State(StrEnum):
     RUNNING = "running"
     STALLED = "stalled"
     LOST = "lost"
+    FROZEN = "frozen"
     MUTED = "muted"
 
 
@@ -65,7 +70,8 @@ class SourceHealth:
 
     Parameters
     ----------
-    say : called with one line for people at each change, except that a source begins.
+    say : called with one line for people at each change, except that a source begins. It must not
+        wait: capture calls it.
     """
 
     def __init__(self, say: Callable[[str], None]) -> None:
@@ -77,6 +83,9 @@ class SourceHealth:
         """Take a source's new state."""
         with self._lock:
             old = self._states.get(new.kind)
+            if old is not None and not old.is_well:
+                # What was captured before a fault and came after it is not trusted.
+                new = replace(new, since_s=max(new.since_s, old.since_s))
             self._states[new.kind] = new
             if old is None or (old.state in (State.OPENING, new.state) and new.is_well):
                 return
@@ -96,13 +105,14 @@ class SourceHealth:
             source = self._states.get(kind)
         if source is None:
             return float("-inf")
-        return source.since_s if source.state is State.RUNNING else None
+        return source.since_s if source.state in (State.RUNNING, State.FROZEN) else None
 
     def camera_fault(self) -> str | None:
-        """Return what is wrong with the camera as a few words, or None."""
+        """Return why no picture comes from the camera as a few words, or None."""
         with self._lock:
             camera = self._states.get("camera")
-        return None if camera is None or camera.is_well else camera.words(monotonic())
+        gives = camera is None or camera.is_well or camera.state is State.FROZEN
+        return None if gives or camera is None else camera.words(monotonic())
 
     def report(self) -> list[dict[str, Any]]:
         """Return the states as JSON takes them."""

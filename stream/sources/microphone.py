@@ -12,16 +12,19 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from types import ModuleType
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from denseav.stream.errors import SourceError, without_secrets
+from denseav.export.runtime.terminal_text import safe_text
+from denseav.stream.errors import SourceError
 from denseav.stream.sources.sample_clock import SampleClock
+from denseav.stream.sources.source_thread import SourceThread
 from denseav.stream.types import AudioBlock, Receiver
 
 BLOCKS_PER_SECOND = 100
@@ -88,7 +91,7 @@ class Microphone:
         self._finished = threading.Event()
         self._stopping = threading.Event()
         self._released = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._thread: SourceThread | None = None
         try:
             with _quiet():
                 self._stream: Any = sounddevice.InputStream(
@@ -106,8 +109,8 @@ class Microphone:
 
     def start(self, receiver: Receiver) -> None:
         """Begin to record, and to call the receiver on a thread of its own."""
-        self._thread = threading.Thread(
-            target=self._run, args=(receiver,), name="microphone", daemon=True
+        self._thread = SourceThread(
+            f"microphone {self.name}", partial(self._run, receiver), receiver.ended
         )
         self._thread.start()
 
@@ -115,8 +118,7 @@ class Microphone:
         """Stop and release the device, later if it hangs. May be called twice."""
         self._stopping.set()
         if self._thread is None:
-            self._stream.close()
-            self._released.set()
+            self._release()
         elif self._thread is not threading.current_thread():
             self._thread.join(timeout_s)
 
@@ -144,11 +146,17 @@ class Microphone:
             error = self._listen(receiver)
         except self._failure as failure:
             error = self._cannot_open(failure)
-        self._stream.abort()
-        self._stream.close()
-        self._released.set()
+        finally:
+            self._release()
         if error is not None and not self._stopping.is_set():
             receiver.ended(error)
+
+    def _release(self) -> None:
+        with suppress(self._failure):  # a device that is gone is closed all the same
+            self._stream.abort()
+        with suppress(self._failure):
+            self._stream.close()
+        self._released.set()
 
     def _listen(self, receiver: Receiver) -> SourceError | None:
         """Hand sound on until told to stop; return why it ceased, if it did."""
@@ -250,7 +258,7 @@ def _find(sounddevice: ModuleType, spec: str) -> dict[str, Any]:
             raise SourceError(
                 "this machine has no microphone; plug one in, or use --mic none"
             ) from None
-        shown = without_secrets(spec)
+        shown = safe_text(spec)
         fault = f"no microphone {shown}"
         if str(error).startswith("Multiple"):
             fault = f"the name {shown} fits several microphones"

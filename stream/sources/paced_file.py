@@ -4,9 +4,11 @@ import dataclasses
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 
 from denseav.stream.errors import SourceError
 from denseav.stream.sources.media_file import Clip, ready_s
+from denseav.stream.sources.source_thread import SourceThread
 from denseav.stream.types import AudioBlock, Frame, Receiver
 
 TOLERATED_LAG_S = 1.0
@@ -28,13 +30,11 @@ class PacedClip:
         self._clip = clip
         self._loop = loop
         self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._thread: SourceThread | None = None
 
     def start(self, receiver: Receiver) -> None:
         """Begin to play, on a thread of its own."""
-        self._thread = threading.Thread(
-            target=self._play, args=(receiver,), name="clip", daemon=True
-        )
+        self._thread = SourceThread(self.name, partial(self._play, receiver), receiver.ended)
         self._thread.start()
 
     def stop(self) -> None:

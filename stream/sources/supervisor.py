@@ -1,24 +1,33 @@
-"""A source that may fail enters, one that does not leaves: it is opened again until it is back.
+"""A device that may fail in, a source that goes on out: it is opened again until it is back.
 
-What the connections give is joined: frames are counted on, and the sound that was missed is as many
-missing samples. Nothing is made up meanwhile: without a camera there are no frames.
+On a thread of its own, with back-off. What the connections give is joined: frames are counted on,
+and the sound that was missed is as many missing samples. Nothing is made up meanwhile: without a
+camera there are no frames.
 """
 
 import dataclasses
 import math
 import random
 from collections.abc import Callable
-from threading import Event, Lock, Thread, current_thread
+from functools import partial
+from threading import Event, Lock, current_thread
 from time import monotonic
 from typing import Protocol, Self
 
-from denseav.stream.errors import SourceError
+import numpy as np
+from numpy.typing import NDArray
+
+from denseav.stream.errors import SourceError, UnexpectedSourceError
 from denseav.stream.sources.health import Kind, SourceHealth, SourceState, State
+from denseav.stream.sources.source_thread import SourceThread
 from denseav.stream.types import AudioBlock, Frame, Receiver, Source
 
 STALLED_S = {"camera": 1.0, "microphone": 0.5}
 GIVEN_UP_S = 1.5  # what stalled for so long is opened anew
-SLOW = 3.0  # a source is given this many times its last pause
+SLOW = 3.0  # a source is given this many times its last pause, or its usual one
+LEARNED_S = 6.0  # until then, a camera's pace is not known …
+UNKNOWN_S = 6.0  # … and it is given so long, for some send a picture every two seconds
+REPEATED_S = 10.0  # the very same picture for so long is no live camera's
 ZEROS_S = 3.0
 FIRST_DELAY_S, LAST_DELAY_S, JITTER = 0.25, 1.0, 0.25  # from attempt to attempt
 LEAST_DELAY_S = 0.1  # after an attempt that took long
@@ -76,7 +85,7 @@ class SupervisedSource:
         self._closed = closed
         self._back_off = BackOff()
         self._stopping = Event()
-        self._thread: Thread | None = None
+        self._thread: SourceThread | None = None
         self._lock = Lock()  # of the state
         self._state = State.OPENING
         self._losses = 0
@@ -86,8 +95,8 @@ class SupervisedSource:
     def start(self, receiver: Receiver) -> None:
         """Begin to give what the device gives."""
         self._enter(State.OPENING, monotonic())
-        self._thread = Thread(
-            target=self._keep, args=(receiver,), name=f"{self._kind} keeper", daemon=True
+        self._thread = SourceThread(
+            f"{self._kind} {self.name}", partial(self._keep, receiver), receiver.ended
         )
         self._thread.start()
 
@@ -115,8 +124,11 @@ class SupervisedSource:
         try:
             while not self._stopping.is_set():
                 self._run_once(receiver)
-        except Exception as error:  # noqa: BLE001
-            receiver.ended(SourceError(f"{self._kind} {self.name} cannot be kept going ({error})"))
+        except Exception:
+            with self._lock:
+                self._connection = None  # what still comes is nobody's
+            self.device.stop(LEAVE_S)
+            raise
 
     def _run_once(self, receiver: Receiver) -> None:
         """Give what one connection gives, and open the device again when it gives nothing more."""
@@ -133,20 +145,29 @@ class SupervisedSource:
             self._reopen()
 
     def _watch(self, connection: "Connection") -> str | None:
-        """Return why the device has ceased to give anything, or None when told to stop."""
+        """Return why the device has ceased to give anything, or None when told to stop.
+
+        Raises
+        ------
+        UnexpectedSourceError
+            When the device's thread failed in a way that opening it again does not mend.
+        """
         while not self._stopping.is_set():
             if connection.over.wait(POLL_S):
+                if isinstance(connection.error, UnexpectedSourceError):
+                    raise connection.error
                 return str(connection.error or self._reason(State.LOST))
             with self._lock:
-                silent_s = connection.silent_s
-                if silent_s > max(GIVEN_UP_S, connection.patience_s):
+                silent_s, stalled_s = connection.silent_s, STALLED_S[self._kind]
+                patience_s = connection.patience_s(self._kind)
+                if silent_s > max(GIVEN_UP_S, patience_s + GIVEN_UP_S - stalled_s):
                     return self._reason(State.LOST)
-                if silent_s > max(STALLED_S[self._kind], connection.patience_s):
+                if silent_s > max(stalled_s, patience_s):
                     self._stall(silent_s)
         return None
 
     def _stall(self, silent_s: float) -> None:
-        if self._state in (State.RUNNING, State.MUTED):
+        if self._state in (State.RUNNING, State.MUTED, State.FROZEN):
             self._enter(State.STALLED, monotonic() - silent_s, self._reason(State.STALLED))
 
     def _lose(self, reason: str) -> None:
@@ -193,6 +214,11 @@ class SupervisedSource:
                     f"{self._kind} {self.name} gives only zeros; unmute it, or allow it for this "
                     "program in the system's privacy settings"
                 )
+            case State.FROZEN:
+                return (
+                    f"{self._kind} {self.name} has given the very same picture for "
+                    f"{REPEATED_S:.0f} s; check that it has not frozen"
+                )
             case State.STALLED:
                 return f"{self._kind} {self.name} has stalled; nothing comes from it"
             case State.LOST:
@@ -213,7 +239,13 @@ class Connection:
         self._missed: int | None = None
         self._zeros_from_s: float | None = None
         self._first_s: float | None = None
-        self._last_s = self.patience_s = 0.0
+        self._last_s = self._gap_s = 0.0
+        self._longest_s = self._longest_before_s = (
+            0.0  # gaps of the last seconds, and of those before
+        )
+        self._counted_s = 0.0
+        self._image_HW3: NDArray[np.uint8] | None = None
+        self._same_since_s = 0.0
 
     @property
     def silent_s(self) -> float:
@@ -225,17 +257,33 @@ class Connection:
         """How long something came."""
         return 0.0 if self._first_s is None else self._last_s - self._first_s
 
+    def patience_s(self, kind: Kind) -> float:
+        """Return how long it may give nothing, by the pace that it lately had."""
+        if kind == "microphone":
+            return SLOW * self._gap_s
+        known_s = 0.0 if self.lasted_s > LEARNED_S else UNKNOWN_S
+        return max(known_s, SLOW * max(self._longest_s, self._longest_before_s))
+
     def note(self) -> None:
         """Note that something has come now."""
         now_s = monotonic()
         if self._first_s is None:
-            self._first_s = self._last_s = now_s
-        self.patience_s = SLOW * (now_s - self._last_s)
+            self._first_s = self._last_s = self._counted_s = now_s
+        if now_s - self._counted_s > LEARNED_S:
+            self._longest_before_s, self._longest_s = self._longest_s, 0.0
+            self._counted_s = now_s
+        self._gap_s = now_s - self._last_s
+        self._longest_s = max(self._longest_s, self._gap_s)
         self._last_s = now_s
 
     def frame(self, frame: Frame) -> None:
         """Take one picture."""
-        if self._owner.accept(self, State.RUNNING, frame.capture_s):
+        if self._image_HW3 is None or not same_image(frame.image_HW3, self._image_HW3):
+            self._same_since_s = frame.capture_s
+        self._image_HW3 = frame.image_HW3
+        repeated = frame.capture_s - self._same_since_s > REPEATED_S
+        state = State.FROZEN if repeated else State.RUNNING
+        if self._owner.accept(self, state, self._same_since_s if repeated else frame.capture_s):
             self._receiver.frame(self._splicer.frame(frame))
 
     def audio(self, block: AudioBlock) -> None:
@@ -255,6 +303,14 @@ class Connection:
         """Hear that the device gives no more."""
         self.error = error
         self.over.set()
+
+
+def same_image(one_HW3: NDArray[np.uint8], other_HW3: NDArray[np.uint8]) -> bool:
+    """Return whether two pictures are the very same; of a live camera, a few pixels tell."""
+    few = slice(None, None, 32)
+    return np.array_equal(one_HW3[few, few], other_HW3[few, few]) and np.array_equal(
+        one_HW3, other_HW3
+    )
 
 
 class Splicer:

@@ -13,7 +13,8 @@ import pytest
 from denseav.stream.cli import list_devices
 from denseav.stream.errors import SourceError
 from denseav.stream.sources import camera as camera_module
-from denseav.stream.sources.camera import Backlog, Camera, lasting, public_name
+from denseav.stream.sources.camera import Camera, public_name
+from denseav.stream.sources.device_capture import lasting
 from tests.support.fakes import Collector
 from tests.support.media import Image, grey
 from tests.support.servers import PICTURE_S, MjpegServer, RtspServer, greys
@@ -145,6 +146,8 @@ def test_an_unknown_device_names_the_list(spec: str, monkeypatch: pytest.MonkeyP
         ("http://cam/v?user=admin&password=pw", "http://cam/v"),
         ("http://a:pw@cam/v?password=pw#pw", "http://cam/v"),
         ("a:pw@cam/v", "cam/v"),
+        ("rtsp://cam/user=admin&password=pw&channel=1", "rtsp://cam/***"),
+        ("rtsp://cam/live;password=pw", "rtsp://cam/***"),
     ],
 )
 def test_a_cameras_name_shows_no_password(spec: str, shown: str) -> None:
@@ -168,25 +171,6 @@ def test_a_camera_whose_first_picture_takes_seconds_opens(mjpeg_server: MjpegSer
     camera = Camera(mjpeg_server.url)
     camera.stop()
     assert camera.width == 160
-
-
-def test_pictures_wait_until_one_comes_after_its_usual_time() -> None:
-    backlog = Backlog(fps=25, now_s=10.0)
-    opening = [backlog.waited(10 + 0.002 * index) for index in range(1, 11)]
-    assert opening == [True] * 10
-    live = [backlog.waited(10.06 + 0.04 * index) for index in range(20)]
-    assert live == [False] * 20
-    assert backlog.waited(12.0)  # after a stall
-    assert backlog.waited(12.005)
-    assert not backlog.waited(12.04)
-
-
-@pytest.mark.parametrize("fps", [0.0, -1.0, float("nan"), 1e9])
-def test_pictures_are_not_held_back_for_long_whatever_rate_is_said(fps: float) -> None:
-    backlog = Backlog(fps, now_s=10.0)
-    waited = [backlog.waited(10 + 0.001 * index) for index in range(1, 700)]
-    assert waited == sorted(waited, reverse=True)
-    assert not waited[-1]
 
 
 def test_a_linux_camera_is_found_again_under_another_number(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from denseav.stream.audio.rolling_window import RollingWindow
-from denseav.stream.errors import SourceError
+from denseav.stream.errors import SourceError, UnexpectedSourceError
 from denseav.stream.sources import supervisor
 from denseav.stream.sources.camera import Camera
 from denseav.stream.sources.health import Kind, SourceHealth, State
@@ -26,7 +26,7 @@ from denseav.stream.sources.supervisor import (
 from denseav.stream.types import AudioBlock, Frame, Receiver, Source
 from tests.support.fakes import Collector
 from tests.support.media import grey, speak
-from tests.support.servers import MjpegServer, PulseServer, RtspServer
+from tests.support.servers import MjpegServer, PulseServer, RtspServer, greys
 from tests.support.stalls import thrice, until, until_threads
 
 BACK_S = 15.0  # from the server's return to the first picture or sound
@@ -123,6 +123,7 @@ def test_a_short_stall_is_told_and_needs_no_new_opening(
     mjpeg_server: MjpegServer, keep: Keep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(supervisor, "GIVEN_UP_S", 30.0)
+    monkeypatch.setattr(supervisor, "UNKNOWN_S", 0.0)
     kept = keep("camera", Camera(mjpeg_server.url))
     kept.collector.wait_frames(5)
     mjpeg_server.frozen.set()
@@ -157,9 +158,9 @@ def test_a_camera_may_come_back_with_another_resolution(
     kept.collector.wait_frames(5)
     mjpeg_server.picture = lambda _: grey(250, 320, 240)
     kept.collector.wait_frames(len(kept.collector.frames) + 20)
-    squeezed_HW3 = kept.collector.frames[-1].image_HW3  # in the middle of a stream by OpenCV
-    assert squeezed_HW3.shape == (120, 160, 3)
-    assert squeezed_HW3.min() > 240
+    larger_HW3 = kept.collector.frames[-1].image_HW3
+    assert larger_HW3.shape == (240, 320, 3)
+    assert larger_HW3.min() > 240
     mjpeg_server.kill()
     mjpeg_server.picture = lambda _: grey(50, 96, 64)
     kept.until(State.LOST)
@@ -369,7 +370,57 @@ def test_a_failure_that_nobody_foresaw_ends_the_run(keep: Keep) -> None:
     device = Broken()
     kept = keep("camera", device)
     started(device).ended(SourceError("gone"))
-    assert "cannot be kept going (the driver has lost its mind)" in str(kept.collector.wait_end())
+    assert str(kept.collector.wait_end()) == (
+        "camera shy failed unexpectedly (RuntimeError: the driver has lost its mind); start again"
+    )
+    assert device.stops
+
+
+def test_a_device_whose_thread_fails_is_not_opened_again(mjpeg_server: MjpegServer) -> None:
+    class Failing(Collector):
+        def frame(self, frame: Frame) -> None:
+            super().frame(frame)
+            raise ValueError("nobody thought of this")
+
+    before, collector, closed = threading.enumerate(), Failing(), []
+    health = SourceHealth(lambda _: None)
+    source = SupervisedSource("camera", Camera(mjpeg_server.url), health, closed.append)
+    source.start(collector)
+    error = collector.wait_end()
+    assert isinstance(error, UnexpectedSourceError)
+    assert "failed unexpectedly (ValueError: nobody thought of this)" in str(error)
+    assert len(collector.frames) == len(collector.errors) == 1
+    source.stop()
+    mjpeg_server.kill()
+    until_threads(before)
+
+
+def test_the_very_same_picture_again_and_again_is_a_frozen_camera(
+    mjpeg_server: MjpegServer, keep: Keep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "REPEATED_S", 1.0)
+    kept = keep("camera", Camera(mjpeg_server.url))
+    kept.until(State.RUNNING)
+    mjpeg_server.picture = lambda _: grey(77, 160, 120)
+    kept.until(State.FROZEN)
+    count = len(kept.collector.frames)
+    kept.collector.wait_frames(count + 5)  # it may be a slide: pictures go on, and it is said
+    assert kept.health.camera_fault() is None
+    assert "the very same picture" in kept.lines[-1]
+    mjpeg_server.picture = greys
+    kept.until(State.RUNNING)
+    assert "is back after" in kept.lines[-1]
+
+
+def test_a_slow_cameras_pauses_are_no_stalls_once_its_pace_is_known(keep: Keep) -> None:
+    device = Shy()
+    kept = keep("camera", device)
+    receiver = started(device)
+    for index in range(5):
+        receiver.frame(Frame(grey(index), index, time.monotonic()))
+        time.sleep(1.7)
+    assert kept.state is State.RUNNING
+    assert kept.lines == []
 
 
 def test_stop_ends_everything_and_closes_once(mjpeg_server: MjpegServer) -> None:

@@ -1,0 +1,58 @@
+"""The thread on which a source runs: an exception that nobody foresaw is told, never lost.
+
+A function in; its end, or one `UnexpectedSourceError`, out. Nothing here knows devices or files.
+"""
+
+import threading
+from collections.abc import Callable
+
+from denseav.stream.errors import SourceError, UnexpectedSourceError
+
+
+class SourceThread(threading.Thread):
+    """Runs a source until it ends.
+
+    Parameters
+    ----------
+    source : what people read: `camera http://…`.
+    run : is called on the thread.
+    failed : is called there with what `run` did not expect; the run ends by it.
+    """
+
+    def __init__(
+        self, source: str, run: Callable[[], None], failed: Callable[[UnexpectedSourceError], None]
+    ) -> None:
+        super().__init__(name=source, daemon=True)
+        self._source = source
+        self._run = run
+        self._failed = failed
+
+    def start(self) -> None:
+        """Begin to run.
+
+        Raises
+        ------
+        SourceError
+            When the system gives no thread.
+        """
+        try:
+            super().start()
+        except RuntimeError as error:
+            raise SourceError(f"{self._source} gets no thread ({error}); free memory") from None
+
+    def run(self) -> None:
+        """Call the function, and tell what it did not expect."""
+        try:
+            self._run()
+        except UnexpectedSourceError as error:  # a device's thread has told its supervisor's
+            self._failed(error)
+        except Exception as error:  # noqa: BLE001
+            self._failed(unexpected(self._source, error))
+
+
+def unexpected(source: str, error: Exception) -> UnexpectedSourceError:
+    """Return an exception that nobody foresaw as one line for people."""
+    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    told = UnexpectedSourceError(f"{source} failed unexpectedly ({what}); start again")
+    told.__cause__ = error
+    return told
