@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:  # a command line is understood before what runs is loaded
-    from denseav.export.runtime.device_name import OnMismatch
+    from denseav.export.runtime.devices import OnMismatch
     from denseav.export.runtime.session import AudioWay
 
 

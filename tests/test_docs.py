@@ -62,6 +62,12 @@ def test_no_folder_of_code_has_more_files_than_one_can_see() -> None:
     assert {folder: n for folder, n in counts.items() if n > FILES_OF_A_FOLDER} == {}
 
 
+def test_tests_lie_in_the_folders_of_what_they_test() -> None:
+    folders = {path.parent.relative_to(ROOT / "tests") for path in ROOT.glob("tests/**/test_*.py")}
+    assert len(folders) > 20
+    assert [folder for folder in folders if not (ROOT / folder).is_dir()] == []
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_what_a_document_links_to_is_there(document: Path) -> None:
     for link in LINK.findall(document.read_text()):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from denseav.export.runtime.bundle import Bundle, BundleError, Manifest, file_sha256
+from denseav.export.runtime.devices import cuda_is_here
 from denseav.export.runtime.engine_facts import (
     MismatchError,
     Sidecar,
@@ -21,7 +22,6 @@ from denseav.export.runtime.engine_facts import (
     sidecar_path,
     write_sidecar,
 )
-from denseav.export.runtime.nvidia_driver import cuda_is_here
 from denseav.export.runtime.open_session import open_session
 from denseav.export.runtime.proof import ProofError
 from denseav.export.runtime.session import Session

@@ -12,8 +12,8 @@ import onnxruntime as ort
 
 from denseav.export.runtime.bundle import Bundle, BundleError
 from denseav.export.runtime.cuda import Stream
+from denseav.export.runtime.devices import cuda_is_here
 from denseav.export.runtime.gpu_session import GpuSession, Layout, cuda_graphs_asked
-from denseav.export.runtime.nvidia_driver import cuda_is_here
 from denseav.export.runtime.onnx_session import OnnxSession, open_graph
 
 PROVIDER = "CUDAExecutionProvider"

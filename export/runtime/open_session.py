@@ -10,9 +10,8 @@ import subprocess
 import sys
 
 from denseav.export.runtime.bundle import Bundle, BundleError, open_bundle, require_audio_step
-from denseav.export.runtime.device_name import OnMismatch, check_device_name
+from denseav.export.runtime.devices import OnMismatch, check_device_name, cuda_is_here
 from denseav.export.runtime.engine_facts import MismatchError, rebuild_arguments, require_engines
-from denseav.export.runtime.nvidia_driver import cuda_is_here
 from denseav.export.runtime.onnx_session import OnnxSession
 from denseav.export.runtime.proof import Proof, prove
 from denseav.export.runtime.session import AudioWay, Session

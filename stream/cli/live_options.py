@@ -10,7 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
-from denseav.export.runtime.device_name import DEVICES, check_device_name
+from denseav.export.runtime.devices import DEVICES, check_device_name
 from denseav.stream.errors import UsageError
 from denseav.stream.options import (
     BenchOptions,

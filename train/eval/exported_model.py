@@ -28,7 +28,7 @@ from denseav.export.runtime.bundle import (
     open_bundle,
     window_samples,
 )
-from denseav.export.runtime.device_name import DEVICES, check_device_name
+from denseav.export.runtime.devices import DEVICES, check_device_name
 from denseav.export.runtime.open_session import open_session
 from denseav.export.runtime.session import Features, Session
 from denseav.models import CheckpointError, load

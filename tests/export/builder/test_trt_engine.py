@@ -10,6 +10,7 @@ import pytest
 from denseav.export import cli
 from denseav.export.builder.atomic_folder import rewritten
 from denseav.export.runtime.bundle import GRAPHS, BundleError, demo_folder, open_bundle
+from denseav.export.runtime.devices import cuda_is_here
 from denseav.export.runtime.engine_facts import (
     Machine,
     MismatchError,
@@ -17,7 +18,6 @@ from denseav.export.runtime.engine_facts import (
     engine_path,
     sidecar_path,
 )
-from denseav.export.runtime.nvidia_driver import cuda_is_here
 from denseav.export.runtime.open_session import open_session
 from denseav.export.runtime.trt_library import RTX, load_library
 from denseav.models import save
