@@ -113,11 +113,13 @@ def main() -> int:
             say(f"{folder}, {way}: {len(stream.turns)} clips, {stream.tokens} tokens")
             found = measure(Hearer(bundle, session, stream, way), options.lookahead)
             rows.append(_row(folder, bundle, way, found))
+            _say_pointing(rows[-1])
         for config in _stream_configs(options.revisit, options.context):
             say(f"{options.weights} streamed, {config}")
             hearer = StreamHearer(bundle, session, stream, load(options.weights), config)
             ahead = [ahead for ahead in options.lookahead if ahead <= config.revisit]
             rows.append(_row(folder, bundle, "recent", measure(hearer, ahead), config))
+            _say_pointing(rows[-1])
     record = {
         "benchmark": "hearing",
         "seed": options.seed,
@@ -316,6 +318,11 @@ def _row(
         "streamed": None if config is None else vars(config),
         "figures": figures,
     }
+
+
+def _say_pointing(row: dict[str, Any]) -> None:
+    figures = {key: each["percent"] for key, each in row["figures"].items()}
+    say("  ".join(f"{key} {percent}" for key, percent in figures.items()))
 
 
 def _table(rows: Sequence[dict[str, Any]], lookaheads: Sequence[int]) -> Table:
