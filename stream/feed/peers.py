@@ -5,6 +5,7 @@ limit is ended by its descriptor, and it alone; a good client that was hit by it
 thread uses this; it knows nothing of what is sent.
 """
 
+import errno
 import socket as net
 from collections.abc import Set
 from contextlib import suppress
@@ -81,7 +82,7 @@ class Peers:
         return frames
 
     def _note_connections(self) -> bool:
-        """Return whether one could not be taken, as when descriptors have run out."""
+        """Return whether one could not be taken because descriptors have run out."""
         refused = False
         while self._monitor.poll(0):
             event = recv_monitor_message(self._monitor)
@@ -89,7 +90,7 @@ class Peers:
                 self._open[int(event["value"])] = _Peer()
             elif event["event"] == zmq.EVENT_DISCONNECTED:
                 self._open.pop(int(event["value"]), None)
-            else:
+            elif int(event["value"]) in (errno.EMFILE, errno.ENFILE):
                 refused = True
         return refused
 

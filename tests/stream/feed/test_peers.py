@@ -97,7 +97,7 @@ def test_more_connections_than_descriptors_do_not_end_it(
     assert process.stdout.readline()
     with HeatmapSubscriber(endpoint) as feed, ExitStack() as held:
         next(feed)
-        for _ in range(3):
+        for _ in range(2):
             idle(endpoint, 250, held)
             assert feed.read_latest(max_age_ms=10_000, timeout_ms=0).sequence > 0
             last = next(feed).sequence
@@ -134,7 +134,7 @@ def test_subscribers_beyond_the_limit_are_ended_and_the_first_stay(
 def test_a_subscriber_of_anything_and_everything_takes_no_memory(
     publisher: Publisher, endpoint: str
 ) -> None:
-    """20,000 prefixes of 1,000 bytes took half a gigabyte; the reader beside goes on."""
+    """10,000 prefixes of 1,000 bytes took a quarter of a gigabyte; the reader beside goes on."""
 
     def rss_mib() -> float:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -145,10 +145,10 @@ import zmq
 with zmq.Context() as context, context.socket(zmq.SUB) as socket:
     socket.linger = 0
     socket.connect({endpoint!r})
-    for index in range(20_000):
+    for index in range(10_000):
         socket.subscribe(b"%08d" % index + bytes(990))
     print("subscribed", flush=True)
-    socket.poll(2000)
+    socket.poll(500)
 """
     with HeatmapSubscriber(endpoint) as feed:
         publish_until(publisher, lambda: feed._newest)

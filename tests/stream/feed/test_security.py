@@ -143,8 +143,11 @@ def test_a_client_authorised_after_its_refusal_comes_in_by_itself(
         publish_until(guarded.publisher, lambda: feed._newest)
 
 
-def test_when_keys_can_no_longer_be_checked_publishing_stops(guarded: Guarded) -> None:
+def test_when_keys_can_no_longer_be_checked_publishing_stops(
+    guarded: Guarded, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It never goes on in the open: connections are dropped, and the run hears of it."""
+    monkeypatch.setattr("denseav.stream.feed.auth.LASTING_S", 1.0)
     with HeatmapSubscriber(guarded.endpoint, guarded.files["arm"]) as feed:
         publish_until(guarded.publisher, lambda: feed._newest)
         (guarded.folder / "clients").chmod(0o755)
@@ -184,7 +187,7 @@ def test_administration_does_not_disturb_a_publisher(guarded: Guarded, tmp_path:
         for thread in threads:
             thread.start()
         begin_s = time.monotonic()
-        publish_until(guarded.publisher, lambda: time.monotonic() > begin_s + 4)
+        publish_until(guarded.publisher, lambda: time.monotonic() > begin_s + 3)
         stop.set()
         for thread in threads:
             thread.join()
