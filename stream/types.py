@@ -45,10 +45,11 @@ class AudioBlock:
 class Heatmap:
     """One frame's answer: for each head, the raw similarity over the feature grid.
 
-    `heat_KHW` is float32; `valid_K` says which heads have heard enough to mean something (none
-    without sound, or in silence); `audio_start_s` and `audio_end_s` bound the token used, None
-    before any sound was heard. `rms_dbfs` is the loudness of that token, and `ready_s` when the
-    heatmap was done. `features_KCHW` are the picture's dense features, where a view wants them.
+    `heat_KHW` is float32; `valid_K` says which heads mean something, as `inference.validity`
+    decides (none without audio, or in silence); `audio_start_s` and `audio_end_s` bound the token
+    used, None before any audio was encoded. `rms_dbfs` is the loudness of that token, and
+    `ready_s` when the heatmap was done. `features_KCHW` are the picture's dense features, where a
+    view wants them.
     """
 
     frame: Frame
@@ -76,7 +77,7 @@ class Receiver(Protocol):
         """Take some sound."""
 
     def ended(self, error: SourceError | None) -> None:
-        """Hear that the source gives no more: at its end (None) or because it failed."""
+        """Take note that the source gives no more: at its end (None) or because it failed."""
 
 
 class Source(Protocol):

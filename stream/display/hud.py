@@ -6,6 +6,7 @@ from time import monotonic
 
 from denseav.export.runtime.bundle import SAMPLE_RATE_HZ, TOKEN_HOP_SAMPLES
 from denseav.stream.display.drawing import GREY, WHITE, Canvas, panel, text, text_width, type_size
+from denseav.stream.inference.validity import AUDIO_AGE_MAX_S
 from denseav.stream.sources.health import SourceState
 from denseav.stream.stats.stats import Snapshot
 
@@ -92,6 +93,8 @@ def _sound(snapshot: Snapshot) -> str:
     words = f"{age_ms:.0f} ms old"
     if skew_ms is not None:
         words += f", {skew_ms:+.0f} ms to its picture"
+    if skew_ms is not None and skew_ms < -1000 * AUDIO_AGE_MAX_S:
+        words += ": too old to show heat"
     hop_ms = snapshot.gauges.get("hop_ms") or HOP_MS
     return words if hop_ms <= HOP_MS else f"{words}, every {hop_ms:.0f} ms: too slow for more"
 

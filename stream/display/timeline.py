@@ -41,7 +41,7 @@ _FINE = 15  # steps of a pixel that edges are drawn in
 
 
 class Strip:
-    """What was heard, and what came of it.
+    """The audio of the last seconds, and the levels of the heads.
 
     Parameters
     ----------

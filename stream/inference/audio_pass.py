@@ -19,7 +19,7 @@ from denseav.export.runtime.bundle import TOKEN_HOP_SAMPLES, TOKEN_SPAN_SAMPLES,
 from denseav.export.runtime.session import Features, Level, Session
 from denseav.stream.audio.level_normalizer import LevelNormalizer
 from denseav.stream.audio.rolling_window import MARGIN_SAMPLES, RollingWindow
-from denseav.stream.inference.hop_controller import TOKEN_S, HopController
+from denseav.stream.inference.hop_controller import HOP_TOKENS_MAX, TOKEN_S, HopController
 from denseav.stream.types import AudioBlock
 
 BEHIND_TOKENS_MAX = MARGIN_SAMPLES // TOKEN_HOP_SAMPLES // 2  # read back while more comes in
@@ -152,7 +152,7 @@ class WindowedAudio(RollingAudio):
         super().__init__(manifest)
         self._session = session
         self._controller = hop_controller
-        self._hop_limit = self._slots if hop_limit is None else max(1, hop_limit)
+        self._hop_limit = HOP_TOKENS_MAX if hop_limit is None else max(1, hop_limit)
 
     def run(self, timeout_s: float = 0.0) -> bool:
         """As `AudioPass.run`."""

@@ -221,6 +221,12 @@ def test_hud_rows_say_rates_latency_age_and_drops():
     }
 
 
+@pytest.mark.parametrize(("skew_ms", "said"), [(-900.0, False), (-1100.0, True)])
+def test_hud_says_when_sound_is_too_old_to_show_heat(skew_ms: float, said: bool):
+    rows = dict(hud_rows(dataclasses.replace(SNAPSHOT, av_skew_ms=skew_ms)))
+    assert ("too old to show heat" in rows["sound"]) == said
+
+
 def test_hud_rows_before_anything_was_measured():
     empty = Snapshot(
         fps_in=0.0,
