@@ -1,0 +1,299 @@
+"""Everything this project claims about GPUs, in one run of under ten minutes, offline.
+
+    python benchmarks/gpu.py [--work DIR] [--seconds 8]
+    python benchmarks/gpu.py --device cpu --small        the same run where there is no GPU
+
+Each device's proof; full-size frames a second and milliseconds from a picture to its heatmap, with
+audio passes beside them, in windows and as a stream, in both precisions, CUDA graphs on and off;
+the released way (one picture and the whole window for every heatmap, PyTorch in half precision);
+training steps, plain and chunked, float32 and bfloat16; FSDP with one process; the tests marked
+`gpu`. What cannot run here is in the record with its reason.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from bundles import workplace
+from common import Check, at_least, at_most, finish, say
+from rich.table import Table
+from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
+
+from denseav.export.builder import probe_inputs
+from denseav.export.runtime.bundle import (
+    TOKEN_HOP_SAMPLES,
+    TOKEN_SPAN_SAMPLES,
+    Bundle,
+    open_bundle,
+)
+from denseav.export.runtime.open_session import open_proven
+from denseav.export.runtime.proof import prove
+from denseav.export.runtime.session import Level, Session
+from denseav.models import DenseAV, load
+from denseav.models.similarity import aggregate, all_volumes, similarity_slice
+from denseav.train.distributed.fsdp import shard
+from denseav.train.loss.chunked_similarity import dense_similarity
+from denseav.train.loss.info_nce import info_nce
+
+ROOT = Path(__file__).parents[1]
+HOP_S = TOKEN_HOP_SAMPLES / 16_000
+LEAST_FPS, MOST_P99_MS, LEAST_TIMES = 200.0, 8.0, 30.0
+GPU_DEVICES = ("trt", "cuda", "webgpu")
+
+
+def main() -> int:
+    """Parse, measure part by part, report."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--small", action="store_true", help="the demo's network in place of all")
+    parser.add_argument("--work", type=Path, help="keep the exported bundles here, and use them")
+    parser.add_argument("--seconds", type=float, default=8.0, help="each live measurement")
+    options = parser.parse_args()
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("PyTorch finds no NVIDIA GPU; use --device cpu --small")
+    rows: list[dict[str, Any]] = []
+    source = str(ROOT / "configs" / "models" / ("demo.json" if options.small else "denseav.json"))
+    with workplace(options.work) as work:
+        for precision in ("fp32", "fp16"):
+            with _row(rows, "bundle", precision):
+                bundle = _bundle(source, work, precision, options.small)
+                _devices(rows, bundle, precision, options)
+    with _row(rows, "released way", options.device) as row:
+        row |= _released(load(source), options)
+    _training(rows, source, options)
+    with _row(rows, "tests", "marked gpu") as row:
+        command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-m", "gpu", "-rs", "tests"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        row["result"] = done.stdout.strip().splitlines()[-1]
+    return finish([_table(rows)], {"benchmark": "gpu", "rows": rows}, _checks(rows, options))
+
+
+@contextmanager
+def _row(rows: list[dict[str, Any]], part: str, case: str) -> Iterator[dict[str, Any]]:
+    """Give a row of the record; what fails has its reason there, and the others go on."""
+    say(f"{part}: {case}")
+    row: dict[str, Any] = {"part": part, "case": case}
+    begin_s = time.perf_counter()
+    try:
+        yield row
+    except Exception as error:  # noqa: BLE001 - whatever fails on a GPU, the table is to be whole
+        row["skipped"] = (str(error).splitlines() or [type(error).__name__])[0]
+    row["took_s"] = round(time.perf_counter() - begin_s, 1)
+    rows.append(row)
+
+
+def _bundle(source: str, work: Path, precision: str, small: bool) -> Bundle:
+    folder = work / f"gpu-{'small' if small else 'full'}-{precision}"
+    if not folder.exists():
+        command = [sys.executable, "-c", "from denseav.export.cli import main; exit(main())"]
+        command += [source, "--out", str(folder), "--trt", precision]
+        command += ["--window", "2"] if small else []
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(done.stderr.strip().splitlines()[-1])
+    return open_bundle(folder)
+
+
+def _devices(
+    rows: list[dict[str, Any]], bundle: Bundle, precision: str, options: argparse.Namespace
+) -> None:
+    devices = GPU_DEVICES if options.device == "cuda" else ("cpu", "openvino:CPU")
+    for device in devices:
+        graphs = ("1", "0") if device in ("trt", "cuda") else ("",)
+        for recorded in graphs:
+            os.environ["DENSEAV_CUDA_GRAPHS"] = recorded or "1"
+            case = f"{device} {precision}{'' if recorded != '0' else ', no CUDA graphs'}"
+            with _row(rows, "live, windows", case) as row:
+                session, proof = open_proven(bundle, device)
+                row["cosine"] = (proof or prove(session, bundle)).least_cosine
+                row |= _live(session, bundle, options, streams=False)
+        with _row(rows, "live, streaming", f"{device} {precision}") as row:
+            session, _ = open_proven(bundle, device, audio="streaming")
+            row |= _live(session, bundle, options, streams=True)
+
+
+def _live(
+    session: Session, bundle: Bundle, options: argparse.Namespace, *, streams: bool
+) -> dict[str, Any]:
+    """Encode pictures one after another, with an audio pass in each hop on a thread of its own."""
+    image, audio = bundle.manifest.image, bundle.manifest.audio
+    pictures = probe_inputs.frames(4, image.height, image.width)
+    wave_S = probe_inputs.sounds(1, audio.window_samples)[0]
+    hear = _listener(session, wave_S, streams)
+    latest, stop, audio_ms = [hear()], threading.Event(), []
+
+    def listen() -> None:
+        while not stop.is_set():
+            begin_s = time.perf_counter()
+            latest[0] = hear()
+            took_s = time.perf_counter() - begin_s
+            audio_ms.append(1000 * took_s)
+            stop.wait(max(0.0, HOP_S - took_s))
+
+    thread = threading.Thread(target=listen)
+    thread.start()
+    times_ms: list[float] = []
+    begin_s = time.perf_counter()
+    try:
+        while time.perf_counter() - begin_s < options.seconds:
+            start_s = time.perf_counter()
+            features = session.encode_image(pictures[len(times_ms) % 4])
+            session.heatmap(features, latest[0], audio.tokens - 1)
+            times_ms.append(1000 * (time.perf_counter() - start_s))
+    finally:
+        stop.set()
+        thread.join()
+    figures = _percentiles(times_ms) | {"audio_ms": float(np.median(audio_ms))}
+    figures["fps"] = len(times_ms) / (time.perf_counter() - begin_s)
+    return figures | _gpu_memory(options.device)
+
+
+def _listener(session: Session, wave_S: np.ndarray, streams: bool) -> Callable[[], Any]:
+    if not streams:
+        return lambda: session.encode_audio(wave_S)
+    stream, level = session.audio_stream(), Level.of(wave_S)
+    return lambda: stream.step(wave_S[:TOKEN_SPAN_SAMPLES], level)
+
+
+def _percentiles(times_ms: list[float]) -> dict[str, float]:
+    return {f"p{p}_ms": float(np.percentile(times_ms, p)) for p in (50, 95, 99)}
+
+
+def _gpu_memory(device: str) -> dict[str, float]:
+    if device == "cpu":
+        return {}
+    free, total = torch.cuda.mem_get_info()
+    return {"gpu_mb": (total - free) / 1e6}
+
+
+@torch.no_grad()
+def _released(model: DenseAV, options: argparse.Namespace) -> dict[str, Any]:
+    """Encode one picture and the whole window for every heatmap."""
+    device = torch.device(options.device)
+    half = options.device == "cuda"  # PyTorch computes halves on a CPU ten times slower
+    dtype = torch.float16 if half else torch.float32
+    model = model.to(device, dtype).eval()
+    height, width = model.config.frame_size
+    window_s = 2 if options.small else 10
+    pixels_13HW = torch.rand(1, 3, height, width, device=device, dtype=dtype)
+    wave_1S = torch.randn(1, window_s * 16_000, device=device, dtype=dtype)
+    times_ms: list[float] = []
+    begin_s = time.perf_counter()
+    while len(times_ms) < 3 or time.perf_counter() - begin_s < options.seconds:
+        start_s = time.perf_counter()
+        image, audio = model.encode_image(pixels_13HW), model.encode_audio(wave_1S)
+        similarity_slice(image[0], audio[0, :, :, -1]).cpu()
+        times_ms.append(1000 * (time.perf_counter() - start_s))
+    figures = _percentiles(times_ms[1:]) | _gpu_memory(options.device)
+    return figures | {"fps": 1000 / float(np.mean(times_ms[1:])), "precision": str(dtype)}
+
+
+def _training(rows: list[dict[str, Any]], source: str, options: argparse.Namespace) -> None:
+    for dtype in (torch.float32, torch.bfloat16):
+        for way in ("plain", "chunked"):
+            name = f"{way}, {str(dtype).removeprefix('torch.')}"
+            batch = 2 if options.small else 10
+            with _row(rows, "training step", f"{name}, batch {batch}") as row:
+                row |= _step(load(source), batch, way, dtype, options)
+            largest = None
+            while options.device == "cuda" and (batch := batch * 2) <= 320:
+                try:
+                    largest = _step(load(source), batch, way, dtype, options) | {"batch": batch}
+                except torch.OutOfMemoryError:
+                    break
+            if largest is not None:
+                with _row(rows, "training step", f"{name}, the largest that fits") as row:
+                    row |= largest
+    with _row(rows, "FSDP, one process", "chunked, float32") as row, _process_group(options):
+        model = load(source).to(options.device)
+        mesh = init_device_mesh(options.device, (1,), mesh_dim_names=("data_parallel",))
+        batch = 2 if options.small else 10
+        row |= _step(shard(model, mesh), batch, "chunked", torch.float32, options)
+
+
+@contextmanager
+def _process_group(options: argparse.Namespace) -> Iterator[None]:
+    backend = "nccl" if options.device == "cuda" else "gloo"
+    with tempfile.TemporaryDirectory() as folder:
+        torch.distributed.init_process_group(
+            backend, init_method=f"file://{folder}/store", rank=0, world_size=1
+        )
+        try:
+            yield
+        finally:
+            torch.distributed.destroy_process_group()
+
+
+def _step(
+    model: DenseAV, batch: int, way: str, dtype: torch.dtype, options: argparse.Namespace
+) -> dict[str, Any]:
+    """Time the second of two training steps: the first one fills caches."""
+    device = options.device
+    model = model.to(device).train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-5)
+    height, width = model.config.frame_size
+    image_B3HW = torch.rand(batch, 3, height, width, device=device)
+    wave_BS = torch.randn(batch, (2 if options.small else 10) * 16_000, device=device)
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    step_s = 0.0
+    for _ in range(2):
+        begin_s = time.perf_counter()
+        with torch.autocast(device, dtype, enabled=dtype != torch.float32):
+            image, audio = model.encode_image(image_B3HW), model.encode_audio(wave_BS)
+        loss = info_nce(_similarities(model, image.float(), audio.float(), way), slice(0, batch))
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        loss.item()
+        step_s = time.perf_counter() - begin_s
+    figures = {"step_ms": 1000 * step_s}
+    if device == "cuda":
+        figures["gpu_mb"] = torch.cuda.max_memory_allocated() / 1e6
+    return figures
+
+
+def _similarities(model: DenseAV, image: Tensor, audio: Tensor, way: str) -> Tensor:
+    mask_AT = torch.ones(len(audio), audio.shape[-1], dtype=torch.bool, device=audio.device)
+    if way == "chunked":
+        return dense_similarity(image, audio, mask_AT)
+    return aggregate(all_volumes(image, audio), mask_AT, model.config.aggregation, join_heads=True)
+
+
+def _checks(rows: list[dict[str, Any]], options: argparse.Namespace) -> list[Check]:
+    if options.device == "cpu":
+        return []
+    live = [row for row in rows if row["part"].startswith("live") and "fps" in row]
+    best = max(live, key=lambda row: row["fps"], default={})
+    released = next((row for row in rows if row["part"] == "released way"), {})
+    times = best["fps"] / released["fps"] if best and "fps" in released else None
+    return [
+        at_least("frames a second, best", best.get("fps"), LEAST_FPS),
+        at_most("p99 of it, ms", best.get("p99_ms"), MOST_P99_MS),
+        at_least("times the released way", times, LEAST_TIMES),
+    ]
+
+
+def _table(rows: list[dict[str, Any]]) -> Table:
+    names = ("cosine", "fps", "p50_ms", "p95_ms", "p99_ms", "audio_ms", "step_ms", "gpu_mb")
+    table = Table("part", "case", *names, "note", title="GPU")
+    for row in rows:
+        cells = (f"{row[name]:.4g}" if name in row else "" for name in names)
+        note = row.get("skipped") or row.get("result") or row.get("precision") or ""
+        table.add_row(row["part"], row["case"], *cells, str(note))
+    return table
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
