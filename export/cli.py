@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from denseav.export.builder.atomic_folder import rewritten, written_beside
 from denseav.export.builder.trt_engine import (
@@ -39,6 +40,7 @@ from denseav.export.runtime.bundle import (
     write_manifest,
 )
 from denseav.export.runtime.engine_facts import engine_path, sidecar_path
+from denseav.export.terminal_text import safe_console, safe_text
 
 if TYPE_CHECKING:
     from denseav.export.builder.build import Plan
@@ -63,7 +65,7 @@ Exit codes: 0 done, 2 usage, 4 the model, the bundle or the calibration folder i
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     options = _parse(arguments)
-    console = Console(stderr=True)
+    console = safe_console(stderr=True)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     logging.getLogger("onnxscript").setLevel(logging.ERROR)
     logging.getLogger("torch_tensorrt").setLevel(logging.CRITICAL)
@@ -263,7 +265,7 @@ def _load(
     from denseav.models import load
 
     pairs = find_pairs(options.calibration) if options.calibration else ()
-    with console.status(f"loading {options.source}"):
+    with console.status(Text(safe_text(f"loading {options.source}"))):
         model = load(options.source)
     plan = make_plan(
         model.config,

@@ -16,7 +16,7 @@ from denseav.export.runtime.bundle import (
     open_bundle,
 )
 from denseav.export.runtime.session import AudioWay, Interrupted, Session
-from denseav.export.runtime.terminal_text import safe_text
+from denseav.export.terminal_text import safe_text
 from denseav.stream.app.audio_choice import open_for_audio
 from denseav.stream.app.live_loop import LiveRun
 from denseav.stream.app.offline_loop import run_offline

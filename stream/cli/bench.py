@@ -16,14 +16,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from denseav.export.runtime.bundle import BundleError
+from denseav.export.terminal_text import safe_console, safe_text
 from denseav.stream.app.build import run
 from denseav.stream.cli.live_options import parse
 from denseav.stream.errors import OutputError, SloError, SourceError, StreamError
 from denseav.stream.options import LiveOptions
+from denseav.stream.sources.camera import public_name
 from denseav.stream.stats.json_lines import check_destination
 from denseav.stream.stats.stats import Stats
 
@@ -80,7 +81,7 @@ def bench(
         if path is not None:
             check_destination(path)
     outcomes = list(_measured(cases, stop, opened))
-    console = Console(stderr=options.stats_json == "-", width=_WIDTH)
+    console = safe_console(stderr=options.stats_json == "-", width=_WIDTH)
     console.print(_table(outcomes))
     for outcome in outcomes:
         if outcome.error is not None:
@@ -107,12 +108,17 @@ def _cases(arguments: Sequence[str], options: LiveOptions) -> Iterator[_Case]:
         case = parse([*arguments, *(f"--{each}" for each in chosen)])
         seconds = START_S + _seconds(case)
         case = replace(case, seconds=seconds, stats_json=None)
-        yield _Case(name=" ".join(chosen) or "as given", options=case)
+        shown = " ".join(itertools.starmap(_shown, zip(over, values, strict=True)))
+        yield _Case(name=shown or "as given", options=case)
 
 
 def _seconds(options: LiveOptions) -> float:
     assert options.bench.bench is not None
     return options.bench.bench
+
+
+def _shown(option: str, value: str) -> str:
+    return f"{option}={public_name(value) if option == 'camera' else safe_text(value)}"
 
 
 def _measured(

@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from rich.live import Live
 
-from denseav.export.runtime.terminal_text import safe_text
+from denseav.export.terminal_text import safe_text
 from denseav.stream.errors import (
     OutputError,
     SourceError,

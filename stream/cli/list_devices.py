@@ -1,13 +1,16 @@
 """What cameras and microphones this machine has, as `denseav-live --list-devices` shows them."""
 
 import contextlib
+import os
 import struct
 import sys
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 
+from denseav.export.terminal_text import safe_text
 from denseav.stream.errors import SourceError
 from denseav.stream.sources.device_capture import BACKEND
 from denseav.stream.sources.microphone import load_sounddevice
@@ -28,6 +31,7 @@ class CameraDevice:
     number: int
     path: str
     name: str
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -43,25 +47,50 @@ class MicrophoneDevice:
 
 def list_devices() -> str:
     """Return all cameras and microphones as a text for people; never raises."""
-    lines = ["cameras (--camera NUMBER or PATH)"]
-    cameras = list_cameras()
-    lines += [f"  {c.number:>3}  {c.name}{'  ' + c.path if c.path else ''}" for c in cameras]
-    lines += [] if cameras else ["  none found"]
-    lines += ["microphones (--mic NUMBER or NAME)"]
+    return "\n".join(
+        [
+            "cameras (--camera NUMBER or PATH; addresses: rtsp://…, http://…)",
+            *_found(lambda: map(_camera_line, list_cameras())),
+            "microphones (--mic NUMBER or NAME)",
+            *_found(lambda: map(_microphone_line, list_microphones())),
+        ]
+    )
+
+
+def _found(devices: Callable[[], Iterable[str]]) -> list[str]:
+    """Return a line for each device, or why there is none: a list helps whatever is broken."""
     try:
-        microphones = list_microphones()
+        lines = list(devices()) or ["none found"]
     except SourceError as error:
-        return "\n".join([*lines, f"  {error}"])
-    lines += [
-        f"  {m.number:>3}  {m.name}  {m.host_api}, {m.channels} channels, {m.rate_hz} Hz"
-        for m in microphones
-    ]
-    return "\n".join(lines if microphones else [*lines, "  none found"])
+        lines = [str(error)]
+    except Exception as error:  # noqa: BLE001
+        lines = [f"cannot be listed ({type(error).__name__}: {error})"]
+    return [f"  {safe_text(line)}" for line in lines]
+
+
+def _camera_line(camera: CameraDevice) -> str:
+    return "  ".join(filter(None, [f"{camera.number:>3}", camera.name, camera.path, camera.note]))
+
+
+def _microphone_line(mic: MicrophoneDevice) -> str:
+    about = f"{mic.host_api}, {mic.channels} channels, {mic.rate_hz} Hz"
+    return f"{mic.number:>3}  {mic.name}  {about}"
 
 
 def list_cameras() -> list[CameraDevice]:
-    """Return the cameras: on Linux as the kernel names them, elsewhere by trying numbers."""
-    return _linux_cameras() if sys.platform == "linux" else _probed_cameras()
+    """Return the cameras: on Linux as the kernel names them, elsewhere as the system does.
+
+    `cv2_enumerate_cameras` knows the names on macOS and Windows. On Linux it has neither the paths
+    that stay when a camera is plugged in again, nor a word on those that may not be opened.
+    """
+    if sys.platform == "linux":
+        return _linux_cameras()
+    try:
+        from cv2_enumerate_cameras import enumerate_cameras
+    except ImportError:
+        return _probed_cameras()
+    found = enumerate_cameras(BACKEND)
+    return [CameraDevice(int(each.index), "", str(each.name)) for each in found]
 
 
 def list_microphones() -> list[MicrophoneDevice]:
@@ -93,10 +122,23 @@ def _linux_cameras(sysfs: Path = SYSFS, dev: Path = DEV) -> list[CameraDevice]:
     for entry in sysfs.glob("video*"):
         path = dev / entry.name
         if _captures_video(path):
-            name = (entry / "name").read_text(errors="replace").strip()
+            number = entry.name.removeprefix("video")
             shown = str(stable.get(path.resolve(), path))
-            cameras.append(CameraDevice(int(entry.name.removeprefix("video")), shown, name))
+            cameras.append(CameraDevice(int(number), shown, _name(entry), _note(path)))
     return sorted(cameras, key=lambda camera: camera.number)
+
+
+def _name(entry: Path) -> str:
+    try:
+        return (entry / "name").read_text(errors="replace").strip()
+    except OSError:  # it has just been unplugged
+        return "no name"
+
+
+def _note(path: Path) -> str:
+    if path.exists() and not os.access(path, os.R_OK | os.W_OK):
+        return "(not permitted: add yourself to the group video)"
+    return ""
 
 
 def _captures_video(path: Path) -> bool:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from denseav.export.runtime.bundle import BundleError
-from denseav.export.runtime.terminal_text import safe_text
+from denseav.export.terminal_text import safe_text
 from denseav.stream.cli.live_options import parse
 from denseav.stream.cli.standard_error import StandardError
 from denseav.stream.errors import StreamError

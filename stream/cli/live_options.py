@@ -157,7 +157,11 @@ def _add_display(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_sources(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--camera", metavar="SPEC", help="0, /dev/video2, rtsp://…, http://…")
+    group.add_argument(
+        "--camera",
+        metavar="SPEC",
+        help="0, /dev/video2, rtsp://…, http://…; @FILE or env:NAME where it holds a password",
+    )
     group.add_argument("--camera-size", type=_size, metavar="WxH", help="ask the camera for it")
     group.add_argument("--camera-fps", type=_positive, metavar="N", help="ask the camera for it")
     group.add_argument("--mic", metavar="SPEC", help="default, a number, a name, or none")

@@ -9,7 +9,7 @@ import os
 import queue
 import threading
 
-from denseav.export.runtime.terminal_text import without_controls
+from denseav.export.terminal_text import without_controls
 
 WAITING_LINES = 1000  # more are counted, and left out
 CLOSING_S = 1.0  # for a reader that does not read

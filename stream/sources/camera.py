@@ -13,7 +13,7 @@ from typing import Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from denseav.export.runtime.terminal_text import safe_text
+from denseav.export.terminal_text import safe_text
 from denseav.stream.errors import SourceError
 from denseav.stream.sources.arrival_pace import ArrivalPace
 from denseav.stream.sources.device_capture import DeviceCapture, device_advice, lasting

@@ -21,7 +21,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from denseav.export.runtime.terminal_text import safe_text
+from denseav.export.terminal_text import safe_text
 from denseav.stream.errors import SourceError
 from denseav.stream.sources.sample_clock import SampleClock
 from denseav.stream.sources.source_thread import SourceThread

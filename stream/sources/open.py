@@ -1,10 +1,11 @@
 """`SourceOptions` in; the cameras, microphones and files that they name out, opened."""
 
+import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from denseav.stream.errors import StreamError
+from denseav.stream.errors import SourceError, StreamError
 from denseav.stream.options import SourceOptions
 from denseav.stream.sources.camera import Camera
 from denseav.stream.sources.health import SourceHealth
@@ -15,6 +16,7 @@ from denseav.stream.sources.supervisor import SupervisedSource
 from denseav.stream.stats.stats import Stats
 from denseav.stream.types import Source
 
+ADDRESS_MAX = 4096
 DEMO_CLIP = Path(__file__).parents[1] / "demo" / "clip.mp4"
 
 
@@ -31,7 +33,9 @@ def open_sources(options: SourceOptions) -> list[Source]:
     if options.source is not None:
         return [PacedClip(Clip(options.source))]
     assert options.camera is not None
-    camera = Camera(options.camera, size=options.camera_size, fps=options.camera_fps)
+    camera = Camera(
+        camera_address(options.camera), size=options.camera_size, fps=options.camera_fps
+    )
     if options.mic == "none":
         return [camera]
     try:
@@ -39,6 +43,34 @@ def open_sources(options: SourceOptions) -> list[Source]:
     except StreamError:
         camera.stop()
         raise
+
+
+def camera_address(spec: str) -> str:
+    """Return what a camera's spec stands for: the first line of `@FILE`, or `env:NAME`.
+
+    An address with a password need not stand in a command line, which all users of a machine see.
+
+    Raises
+    ------
+    SourceError
+        When there is no such file or variable, or nothing in it.
+    """
+    if spec.startswith("@"):
+        try:
+            with Path(spec[1:]).open(encoding="utf-8") as file:
+                address = file.readline(ADDRESS_MAX).strip()
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or "it is no text"
+            raise SourceError(
+                f"the camera's address cannot be read from {spec[1:]} ({reason})"
+            ) from None
+    elif spec.startswith("env:"):
+        address = os.environ.get(spec[4:], "").strip()
+    else:
+        return spec
+    if not address:
+        raise SourceError(f"there is no camera's address in {spec.lstrip('@')}; write one there")
+    return address
 
 
 def supervised(sources: Sequence[Source], health: SourceHealth, stats: Stats) -> list[Source]:

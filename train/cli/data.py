@@ -15,6 +15,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from denseav.export.terminal_text import safe_console
 from denseav.train.cli.world import add_commands
 from denseav.train.data.decode import Channels
 from denseav.train.data.prepare import prepare
@@ -34,7 +35,7 @@ Exit codes: 0 done, 2 usage, 3 the source or DIR is not usable, 130 interrupted.
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     options = _parser().parse_args(arguments)
-    console = Console(stderr=True)
+    console = safe_console(stderr=True)
     try:
         options.run(options, console)
     except DataError as error:

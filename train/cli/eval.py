@@ -10,7 +10,9 @@ from typing import Any, get_args
 import torch
 from rich.console import Console
 from rich.progress import track as rich_track
+from rich.text import Text
 
+from denseav.export.terminal_text import safe_console, safe_text
 from denseav.models import CheckpointError, DenseAV, load
 from denseav.train.data.decode import Channels
 from denseav.train.errors import DataError
@@ -70,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.world and not _folders(options) and not options.shards:
         names = ", --".join((*LAYOUTS, "shards", "world"))
         parser.error(f"nothing to evaluate; name data with --{names}")
-    console = Console(stderr=True)
+    console = safe_console(stderr=True)
     warnings.simplefilter("ignore")
     try:
         _run(options, console)
@@ -231,7 +233,7 @@ def _evaluate(options: argparse.Namespace, sets: Sequence[EvalSet], console: Con
             console.print(f"{data.name}: {len(data.silent)} silent sounds were left out")
     about = _about(options, model, sets)
     rows: list[Row] = []
-    out = Console()
+    out = safe_console()
     try:
         for found in evaluate(source, sets, variants, track):
             rows += found
@@ -257,7 +259,7 @@ def _load(options: argparse.Namespace, console: Console) -> DenseAV:
     device = options.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    with console.status(f"loading {options.source}"):
+    with console.status(Text(safe_text(f"loading {options.source}"))):
         model = load(options.source)
     try:
         return model.to(device)

@@ -11,6 +11,7 @@ from typing import Any
 import jsonargparse
 from rich.console import Console
 
+from denseav.export.terminal_text import safe_console
 from denseav.models import CheckpointError
 from denseav.train.errors import DataError, SettingsError
 from denseav.train.trainer.settings import Settings
@@ -27,7 +28,7 @@ _IN_GROUP = re.compile(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
-    console = Console(stderr=True)
+    console = safe_console(stderr=True)
     logging.basicConfig(format="%(message)s")
     # Of the gradients of 1x1 convolutions, in every process: their last strides mean nothing.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")

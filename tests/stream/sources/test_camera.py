@@ -15,6 +15,7 @@ from denseav.stream.errors import SourceError
 from denseav.stream.sources import camera as camera_module
 from denseav.stream.sources.camera import Camera, public_name
 from denseav.stream.sources.device_capture import lasting
+from denseav.stream.sources.open import camera_address
 from tests.support.fakes import Collector
 from tests.support.media import Image, grey
 from tests.support.servers import PICTURE_S, MjpegServer, RtspServer, greys
@@ -330,7 +331,33 @@ def test_a_linux_camera_that_may_not_be_opened_is_listed(tmp_path: Path) -> None
     assert [c.name for c in list_devices._linux_cameras(tmp_path, tmp_path / "dev")] == ["Webcam"]
 
 
+def test_a_list_is_made_whatever_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> list[Any]:
+        raise RuntimeError("PortAudio not initialized\x1b[2J")
+
+    monkeypatch.setattr(list_devices, "list_cameras", broken)
+    monkeypatch.setattr(list_devices, "list_microphones", broken)
+    told = list_devices.list_devices()
+    assert told.count("cannot be listed (RuntimeError: PortAudio not initialized") == 2
+    assert "\x1b" not in told
+
+
+def test_a_password_need_not_stand_in_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "address").write_text("rtsp://me:s3cret@cam/1\nmore\n")
+    monkeypatch.setenv("DOOR", " rtsp://me:s3cret@cam/2 ")
+    assert camera_address(f"@{tmp_path}/address") == "rtsp://me:s3cret@cam/1"
+    assert camera_address("env:DOOR") == "rtsp://me:s3cret@cam/2"
+    assert camera_address("0") == "0"
+    for absent in (f"@{tmp_path}/absent", f"@{tmp_path}", "env:ABSENT", "@/dev/null"):
+        with pytest.raises(SourceError) as failure:
+            camera_address(absent)
+        assert "\n" not in str(failure.value)
+
+
 def test_other_systems_are_asked_number_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cv2_enumerate_cameras", None)
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setattr(
         cv2, "VideoCapture", lambda number, _: FakeCapture([True] if number == 1 else [])

@@ -1,10 +1,10 @@
 """Text from outside (file names, addresses, heads' names, libraries' messages) as text to print.
 
-Strings in, strings out; no torch, no thread. Every command prints by this module. It lies here
-because `stream`, `export` and `train` may all import it; the network prints nothing.
+Strings in, strings out; no torch, no thread, no import of ours. Every command prints by this
+module. It lies where `stream`, `export` and `train` may all import it; the network prints nothing.
 
 - `safe_text` for `print`, error lines, drawn text and reports;
-- `console` for Rich: its tables and lines then take any string as plain text.
+- `safe_console` for Rich: its tables and lines then take any string as plain text.
 """
 
 import re
@@ -63,7 +63,7 @@ def without_secrets(text: str) -> str:
     return _NAMED.sub(rf"\1{HIDDEN}", text)
 
 
-def console(**options: Any) -> "Console":
+def safe_console(**options: Any) -> "Console":
     """Return a Rich console that takes no string for markup, emoji or a secret.
 
     Parameters

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.table import Table
 
-from denseav.export.runtime.terminal_text import console, safe_text, without_secrets
+from denseav.export.terminal_text import safe_console, safe_text, without_secrets
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_tables_and_lines_take_markup_for_text() -> None:
     out = io.StringIO()
     table = Table("[/b]", title="\x1b[2J")
     table.add_row("[red]:smile: http://me:s3cret@cam/x", end_section=True)
-    printer = console(file=out, width=80, force_terminal=False)
+    printer = safe_console(file=out, width=80, force_terminal=False)
     printer.print(table)
     printer.print("denseav: [/nothing] [bold]x[/bold]\nnext", style="red")
     shown = out.getvalue()
