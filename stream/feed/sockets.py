@@ -50,8 +50,8 @@ def resolve(text: str) -> Endpoint:
     port = int(match[2]) if match else 0
     if match is None or not 0 < port < 65535:
         raise UsageError(
-            f"{text!r} is no endpoint: write tcp://ADDRESS:PORT with a port from 1 to 65534, "
-            "as in tcp://127.0.0.1:5557 (the next port is for the status)"
+            f"{text!r} is no endpoint: write an address and a port from 1 to 65534, as in "
+            "tcp://127.0.0.1:5557 (the next port is for the status)"
         )
     host = "0.0.0.0" if match[1] == "*" else match[1].strip("[]")
     try:
