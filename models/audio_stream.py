@@ -141,21 +141,22 @@ class AudioStream(nn.Module):
         """Return the active frames [L, D], and each layer's next keys and values."""
         encoder = self.model.audio_encoder.hubert.encoder
         hidden_LD = frames_LD[self.positions_before :] + self._positions(frames_LD)
+        hidden_1LD = hidden_LD[None]  # products of three axes are exported so that int8 fits them
         mask_N = self._mask(filled, self.frames_per_token)
         keys, values = [], []
         for module, keys_HND, values_HND in zip(
             encoder.layers, state.keys_HND, state.values_HND, strict=True
         ):
             layer = cast(HubertEncoderLayerStableLayerNorm, module)
-            normed_LD = layer.layer_norm(hidden_LD)
-            attended_LD, keys_HND, values_HND = self._attend(
-                layer.attention, normed_LD, keys_HND, values_HND, mask_N
+            normed_1LD = layer.layer_norm(hidden_1LD)
+            attended_1LD, keys_HND, values_HND = self._attend(
+                layer.attention, normed_1LD, keys_HND, values_HND, mask_N
             )
-            hidden_LD = hidden_LD + attended_LD
-            hidden_LD = hidden_LD + layer.feed_forward(layer.final_layer_norm(hidden_LD))
+            hidden_1LD = hidden_1LD + attended_1LD
+            hidden_1LD = hidden_1LD + layer.feed_forward(layer.final_layer_norm(hidden_1LD))
             keys.append(keys_HND)
             values.append(values_HND)
-        return encoder.layer_norm(hidden_LD), tuple(keys), tuple(values)
+        return encoder.layer_norm(hidden_1LD)[0], tuple(keys), tuple(values)
 
     def _positions(self, frames_LD: Tensor) -> Tensor:
         """Return the active frames' position terms [L, D]: no frame after the newest is there."""
@@ -174,7 +175,7 @@ class AudioStream(nn.Module):
     def _attend(
         self,
         attention: HubertAttention,
-        normed_LD: Tensor,
+        normed_1LD: Tensor,
         keys_HND: Tensor,
         values_HND: Tensor,
         mask_N: Tensor,
@@ -182,18 +183,18 @@ class AudioStream(nn.Module):
         """Let the active frames see the remembered ones and themselves; remember the oldest."""
         heads = attention.num_heads
 
-        def split(projected_LD: Tensor) -> Tensor:
-            return projected_LD.reshape(len(projected_LD), heads, -1).transpose(0, 1)
+        def split(projected_1LD: Tensor) -> Tensor:
+            return projected_1LD[0].reshape(projected_1LD.shape[1], heads, -1).transpose(0, 1)
 
-        keys_HND = torch.cat((keys_HND, split(attention.k_proj(normed_LD))), dim=1)
-        values_HND = torch.cat((values_HND, split(attention.v_proj(normed_LD))), dim=1)
-        queries_HLD = split(attention.q_proj(normed_LD) * attention.scaling)
+        keys_HND = torch.cat((keys_HND, split(attention.k_proj(normed_1LD))), dim=1)
+        values_HND = torch.cat((values_HND, split(attention.v_proj(normed_1LD))), dim=1)
+        queries_HLD = split(attention.q_proj(normed_1LD) * attention.scaling)
         scores_HLN = torch.matmul(queries_HLD, keys_HND.transpose(1, 2)).float() + mask_N
         weights_HLN = functional.softmax(scores_HLN, dim=-1).to(values_HND.dtype)
         seen_LHD = torch.matmul(weights_HLN, values_HND).transpose(0, 1)
-        attended_LD: Tensor = attention.out_proj(seen_LHD.flatten(1))
+        attended_1LD: Tensor = attention.out_proj(seen_LHD.flatten(1)[None])
         kept = slice(self.frames_per_token, -self.active_frames + self.frames_per_token or None)
-        return attended_LD, keys_HND[:, kept], values_HND[:, kept]
+        return attended_1LD, keys_HND[:, kept], values_HND[:, kept]
 
     def _align(
         self, hidden_LD: Tensor, state: StreamState, filled: Tensor

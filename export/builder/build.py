@@ -20,6 +20,7 @@ from denseav.export.builder.graphs import Graph, Graphs, make_graphs
 from denseav.export.builder.half_precision import half, spell_out_attention
 from denseav.export.builder.head_scale import calibrate
 from denseav.export.builder.int8 import quantize_products
+from denseav.export.builder.shared_weights import borrow_weights
 from denseav.export.builder.threshold_calibration import Pair, calibrate_on, provenance
 from denseav.export.builder.torch_trt_engine import convert
 from denseav.export.builder.trt_engine import (
@@ -29,6 +30,7 @@ from denseav.export.builder.trt_engine import (
     write_engines,
 )
 from denseav.export.runtime.bundle import (
+    AUDIO_STEP,
     SAMPLE_RATE_HZ,
     TOKEN_HOP_SAMPLES,
     TOKEN_SPAN_SAMPLES,
@@ -165,6 +167,7 @@ def build(model: DenseAV, plan: Plan, folder: Path, step: Step) -> Manifest:
     for name, graph in graphs.named().items():
         step(f"the {name} graph")
         _export(graph, examples[name], folder / f"{name}.onnx")
+    borrow_weights(folder / f"{AUDIO_STEP}.onnx", folder / "audio.onnx")
     if plan.precision == "int8":
         # The image graph alone: it sets the frame rate, and the audio graph's loss is too large.
         quantize_products(folder / "image.onnx")

@@ -1,0 +1,264 @@
+"""The audio encoder a token at a time against whole windows: agreement, cost and drift.
+
+PyTorch in float32 on one thread, so that every setting is the same code: full size with random
+weights, and the demo network, on the demo clip's audio. A stream is compared with a window as long
+as what it remembers, on heatmaps of four pictures with its newest token, and with its newest but
+one (look-ahead 1). Cost is processor time, which other work on the machine changes little. Drift
+is a stream of ten minutes against one that began a minute before its end.
+"""
+
+import argparse
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import av
+import numpy as np
+import torch
+from common import FULL_SIZE, ROOT, Check, at_least, finish, say
+from rich.table import Table
+
+from denseav.export.builder import probe_inputs
+from denseav.export.builder.graphs import Graphs, make_graphs
+from denseav.export.runtime.bundle import (
+    SAMPLE_RATE_HZ,
+    TOKEN_HOP_SAMPLES,
+    TOKEN_SPAN_SAMPLES,
+    window_samples,
+)
+from denseav.export.runtime.proof import Heats, measure
+from denseav.export.runtime.session import Level
+from denseav.models import DenseAV, load
+from denseav.models.streaming_mask import StreamConfig
+
+CONTEXTS = {2: 11, 4: 22, 10: 56}  # seconds, tokens
+REVISITS = (0, 1, 3, 7)
+POINTS = {"full": 6, "demo": 40}  # at which heatmaps are compared
+APART = {"full": 3, "demo": 2}  # tokens
+AUDIBLE_TOKENS = 154  # of the demo clip; after them nothing sounds
+TEN_MINUTES, MINUTE = 3333, 333  # tokens
+NETWORKS = {"full": (FULL_SIZE, (224, 296)), "demo": ("demo", (128, 168))}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One setting: agreement of heatmaps with the window's, and the time of a hop."""
+
+    network: str
+    context_s: int
+    revisit: int
+    cosine: float
+    cosine_ahead: float | None
+    argmax_agreement: float
+    step_cpu_ms: float
+    window_cpu_ms: float
+
+    @property
+    def times_less(self) -> float:
+        """How many times less one step costs than one window."""
+        return self.window_cpu_ms / self.step_cpu_ms
+
+
+class Probe:
+    """A network, its pictures, and a wave for all settings alike."""
+
+    def __init__(self, name: str) -> None:
+        source, self.frame_size = NETWORKS[name]
+        self.name = name
+        self.model = load(source)
+        self.model.prepare_export(*self.frame_size)
+        self.wave_S = _clip_audio()[: window_samples(AUDIBLE_TOKENS)]
+        self.level = Level.of(self.wave_S)
+        points = reversed(range(POINTS[name]))
+        self.ends = [AUDIBLE_TOKENS - APART[name] * point for point in points]
+        graphs = make_graphs(self.model)
+        pictures = probe_inputs.frames(4, *self.frame_size, seed=4)
+        self.images = [graphs.encode_image(picture) for picture in pictures]
+
+    def heats(self, graphs: Graphs, audio: Any, token: int) -> list[np.ndarray]:
+        """Return each picture's heatmap with one token."""
+        return [graphs.heatmap(image, audio, token) for image in self.images]
+
+    def token(self, index: int) -> np.ndarray:
+        """Return the samples of one token of the wave."""
+        return self.wave_S[index * TOKEN_HOP_SAMPLES :][:TOKEN_SPAN_SAMPLES]
+
+
+def _clip_audio() -> np.ndarray:
+    resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE_HZ)
+    with av.open(str(ROOT / "stream" / "demo" / "clip.mp4")) as container:
+        blocks = [b for frame in container.decode(audio=0) for b in resampler.resample(frame)]
+    return np.concatenate([block.to_ndarray()[0] for block in blocks]).astype(np.float32)
+
+
+def main() -> int:
+    """Parse, measure network by network, report."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--plot", type=Path, help="write accuracy against cost to this PNG")
+    parser.add_argument("--drift", action="store_true", help="ten minutes of audio as well")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = [row for name in options.networks for row in _settings(Probe(name))]
+    drifts = [_drift(name) for name in options.networks] if options.drift else []
+    if options.plot:
+        _plot(rows, options.plot)
+    record = {"benchmark": "streaming_audio", "rows": [asdict(row) for row in rows]}
+    checks = [check for drift in drifts for check in drift]
+    return finish([_table(rows)], record, checks)
+
+
+def _settings(probe: Probe) -> list[Row]:
+    rows = []
+    for context_s, context_tokens in CONTEXTS.items():
+        window_heats, window_ms = _windows(probe, context_tokens + 1)
+        for revisit in REVISITS:
+            config = StreamConfig(context_tokens=context_tokens, revisit=revisit)
+            heats, step_ms = _stream(probe, config)
+            agreed = _agreement(window_heats[0], heats[0])
+            ahead = None if revisit == 0 else _agreement(window_heats[1], heats[1])["cosine"]
+            rows.append(
+                Row(
+                    network=probe.name,
+                    context_s=context_s,
+                    revisit=revisit,
+                    cosine=agreed["cosine"],
+                    cosine_ahead=ahead,
+                    argmax_agreement=agreed["argmax_agreement"],
+                    step_cpu_ms=step_ms,
+                    window_cpu_ms=window_ms,
+                )
+            )
+            say(f"{rows[-1]}")
+    return rows
+
+
+def _windows(probe: Probe, tokens: int) -> tuple[tuple[Heats, Heats], float]:
+    """Return heatmaps of the newest and the newest but one token of windows, and their time."""
+    graphs, newest, ahead, times_ms = make_graphs(probe.model), [], [], []
+    for end in probe.ends:
+        stop = window_samples(end)
+        wave_S = probe.wave_S[stop - window_samples(tokens) : stop]
+        normed_S = torch.from_numpy(probe.level.normalized(wave_S))
+        audio, cpu_ms = _timed(lambda normed_S=normed_S: _encode(graphs, normed_S))
+        newest += probe.heats(graphs, audio, tokens - 1)
+        ahead += probe.heats(graphs, audio, tokens - 2)
+        times_ms.append(cpu_ms)
+    return (np.stack(newest), np.stack(ahead)), median(times_ms)
+
+
+@torch.no_grad()
+def _encode(graphs: Graphs, normed_S: torch.Tensor) -> torch.Tensor:
+    features: torch.Tensor = graphs.audio_graph(normed_S)
+    return features
+
+
+def _stream(probe: Probe, config: StreamConfig) -> tuple[tuple[Heats, Heats], float]:
+    """Return the same of a stream that has filled its memory before, and a step's time."""
+    graphs = make_graphs(probe.model, config, tokens=max(2, config.active_tokens))
+    last = max(2, config.active_tokens) - 1
+    stream, newest, ahead, times_ms = graphs.audio_stream(), [], [], []
+    for index in range(probe.ends[0] - config.tokens, probe.ends[-1]):
+        samples_S = probe.token(index)
+        audio, cpu_ms = _timed(lambda samples_S=samples_S: stream.step(samples_S, probe.level))
+        if index + 1 in probe.ends:
+            newest += probe.heats(graphs, audio, last)
+            ahead += probe.heats(graphs, audio, last - 1)
+            times_ms.append(cpu_ms)
+    return (np.stack(newest), np.stack(ahead)), median(times_ms)
+
+
+def _timed(call: Callable[[], Any]) -> tuple[Any, float]:
+    started_s = time.process_time()
+    result = call()
+    return result, 1000 * (time.process_time() - started_s)
+
+
+def _agreement(reference: Heats, measured: Heats) -> dict[str, float]:
+    """Return each figure of agreement, the mean over heads."""
+    heads = [str(head) for head in range(reference.shape[1])]
+    figures = [asdict(parity) for parity in measure(reference, measured, heads).values()]
+    return {name: float(np.mean([f[name] for f in figures])) for name in figures[0]}
+
+
+def _drift(name: str) -> list[Check]:
+    """Compare a stream of ten minutes with one of its last minute.
+
+    At full size with two layers: drift is rounding that adds up, and a layer's depth.
+    """
+    probe = Probe(name)
+    model = probe.model if name == "demo" else _two_layers(probe.model)
+    config = StreamConfig(context_tokens=CONTEXTS[2], revisit=1)
+    graphs = make_graphs(model, config, tokens=2)
+    long, fresh = graphs.audio_stream(), graphs.audio_stream()
+    wave_S = probe_inputs.sounds(1, window_samples(TEN_MINUTES), seed=5)[0]
+    level = Level.of(wave_S)
+    for index in range(TEN_MINUTES):
+        samples_S = wave_S[index * TOKEN_HOP_SAMPLES :][:TOKEN_SPAN_SAMPLES]
+        audio = long.step(samples_S, level)
+        if index >= TEN_MINUTES - MINUTE:
+            fresh_audio = fresh.step(samples_S, level)
+    a = np.stack(probe.heats(graphs, fresh_audio, 1))
+    b = np.stack(probe.heats(graphs, audio, 1))
+    cosine = _agreement(a, b)["cosine"]
+    return [at_least(f"{name}: heatmap cosine after ten minutes", cosine, 0.9999)]
+
+
+def _two_layers(model: DenseAV) -> DenseAV:
+    audio = dataclasses.replace(model.config.audio, layers=2)
+    model.config = dataclasses.replace(model.config, audio=audio)
+    del model.audio_encoder.hubert.encoder.layers[2:]
+    return model
+
+
+def _table(rows: list[Row]) -> Table:
+    table = Table("network", "context, s", "revisit", "cosine", "one ahead", "same peak, %")
+    for column in ("step, CPU ms", "window, CPU ms", "times less"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        table.add_row(
+            row.network,
+            f"{row.context_s}",
+            f"{row.revisit}",
+            f"{row.cosine:.4f}",
+            "" if row.cosine_ahead is None else f"{row.cosine_ahead:.4f}",
+            f"{100 * row.argmax_agreement:.0f}",
+            f"{row.step_cpu_ms:.1f}",
+            f"{row.window_cpu_ms:.0f}",
+            f"{row.times_less:.1f}",
+        )
+    return table
+
+
+def _plot(rows: list[Row], path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    networks = list(dict.fromkeys(row.network for row in rows))
+    figure = Figure(figsize=(4.2 * len(networks), 3.4), layout="constrained")
+    for axes, network in zip(
+        np.atleast_1d(figure.subplots(1, len(networks))), networks, strict=True
+    ):
+        for context_s in CONTEXTS:
+            line = [r for r in rows if (r.network, r.context_s) == (network, context_s)]
+            share = [100 / row.times_less for row in line]
+            axes.plot(share, [row.cosine for row in line], "o-", label=f"{context_s} s")
+            for row, x in zip(line, share, strict=True):
+                axes.annotate(
+                    f"{row.revisit}",
+                    (x, row.cosine),
+                    xytext=(3, 4),
+                    textcoords="offset points",
+                    fontsize=7,
+                )
+        axes.set(title=network, xlabel="a step's share of a window's CPU time, %")
+        axes.set(ylabel="heatmap cosine with the window")
+        axes.legend(title="remembered", fontsize=7, title_fontsize=7)
+    figure.savefig(path, dpi=90)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
