@@ -89,8 +89,11 @@ def test_the_demo_runs_where_there_is_nothing_and_says_so(tmp_path: Path) -> Non
         "precision",
         "model",
         "trained",
+        "audio",
         "sources",
     }
+    assert found["audio"] in ("window", "streaming")
+    assert found["gauges"]["audio_hop_share"] > 0
     for latency_ms in (
         found["latency_ms"][key] for key in ("capture_to_heatmap", "capture_to_sink")
     ):
