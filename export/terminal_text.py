@@ -20,7 +20,7 @@ _CONTROLS = re.compile(
     r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
 )
 _USER = re.compile(r"(\w\w+:/+).*@", re.DOTALL)
-_NO_PORT = re.compile(r"(\w\w+:/+[^\s/:\[\]]+):(?![\d*][\d*]{0,4}(?!\w))[^\s/]+")
+_NO_PORT = re.compile(r"(\w\w+:/+[^\s/:\[\]]+):(?!PORT\b|[\d*][\d*]{0,4}(?!\w))[^\s/]+")
 _QUERY = re.compile(r"(\w\w+:/+[^\s?#]*)[?#]\S*")
 _PARAMETERS = re.compile(r"(\w\w+:/+[^\s/]*(?:/[^\s/;&=]*(?=/))*/?)[^\s/;&=]*[;&=]\S+")
 _NAMED = re.compile(

@@ -55,7 +55,7 @@ class NetworkCapture:
 
     def __init__(self, url: str, name: str, stopping: threading.Event) -> None:
         av.logging.set_level(None)  # FFmpeg's own words hold the address
-        self._broken, self._failure = 0, ""
+        self._broken = 0
         self._stopping = stopping
         self._anchor_s: float | None = None
         self._last_pts_s = 0.0
@@ -93,8 +93,7 @@ class NetworkCapture:
                 self._decode(packet)
                 if not (self._frames or packet.size):  # the mark of the stream's end
                     return False
-        except (StopIteration, av.FFmpegError, OSError) as error:
-            self._failure = "" if isinstance(error, StopIteration) else _reason(error)
+        except (StopIteration, av.FFmpegError, OSError):
             return False
         if self._frames:
             self._frame = self._frames.popleft()
@@ -104,14 +103,13 @@ class NetworkCapture:
 
     @property
     def known(self) -> str:
-        """The stream's format, what could not be decoded, and why it ended."""
-        words = [self._format, self._failure]
-        if self._broken:
-            words[1:1] = [
-                f"{self._broken} pictures could not be decoded, or were larger than "
-                f"{LARGEST_PIXELS // 1_000_000} million pixels"
-            ]
-        return ", ".join(filter(None, words))
+        """What could not be decoded; empty while all was well."""
+        if not self._broken:
+            return ""
+        return (
+            f"{self._format}, {self._broken} pictures could not be decoded, or were larger than "
+            f"{LARGEST_PIXELS // 1_000_000} million pixels"
+        )
 
     def captured_s(self) -> float:
         """Return the time: networks do not say when a picture was captured."""

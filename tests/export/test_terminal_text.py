@@ -47,6 +47,7 @@ def test_no_message_keeps_a_secret(text: str) -> None:
         "camera http://cam/axis-cgi/mjpg/video.cgi, lost",
         "rerun+http://127.0.0.1:9876/proxy",
         "threads=1 device=cpu",
+        "write tcp://ADDRESS:PORT with a port",
     ],
 )
 def test_a_message_without_secrets_stays(text: str) -> None:
