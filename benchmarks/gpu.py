@@ -29,6 +29,7 @@ from common import Check, at_least, at_most, finish, say
 from rich.table import Table
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import register_fsdp_forward_method
 
 from denseav.export.builder import probe_inputs
 from denseav.export.runtime.bundle import (
@@ -38,7 +39,7 @@ from denseav.export.runtime.bundle import (
     demo_folder,
     open_bundle,
 )
-from denseav.export.runtime.open_session import open_proven
+from denseav.export.runtime.open_session import open_proven, open_session
 from denseav.export.runtime.proof import prove
 from denseav.export.runtime.session import Level, Session
 from denseav.models import DenseAV, load
@@ -123,7 +124,7 @@ def _devices(
                 row["cosine"] = (proof or prove(session, bundle)).least_cosine
                 row |= _live(session, bundle, options, streams=False)
         with _row(rows, "live, streaming", f"{device} {precision}") as row:
-            session, _ = open_proven(bundle, device, audio="streaming")
+            session = open_session(bundle, device, audio="streaming")
             row |= _live(session, bundle, options, streams=True)
 
 
@@ -223,7 +224,10 @@ def _training(rows: list[dict[str, Any]], source: str, options: argparse.Namespa
         model = load(source).to(options.device)
         mesh = init_device_mesh(options.device, (1,), mesh_dim_names=("data_parallel",))
         batch = 2 if options.small else 10
-        row |= _step(shard(model, mesh), batch, "chunked", torch.float32, options)
+        model = shard(model, mesh)
+        for method in ("encode_image", "encode_audio"):  # weights are gathered as these are called
+            register_fsdp_forward_method(model, method)
+        row |= _step(model, batch, "chunked", torch.float32, options)
 
 
 @contextmanager
@@ -290,12 +294,13 @@ def _checks(rows: list[dict[str, Any]], options: argparse.Namespace) -> list[Che
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:
-    names = ("cosine", "fps", "p50_ms", "p95_ms", "p99_ms", "audio_ms", "step_ms", "gpu_mb")
-    table = Table("part", "case", *names, "note", title="GPU")
+    names = ("cosine", "fps", "audio_ms", "step_ms", "gpu_mb")
+    table = Table("part, case", "p50, p95, p99 ms", *names, "note", title="GPU")
     for row in rows:
-        cells = (f"{row[name]:.4g}" if name in row else "" for name in names)
+        times = " ".join(f"{row[f'p{p}_ms']:.1f}" for p in (50, 95, 99) if f"p{p}_ms" in row)
+        cells = (times, *(f"{row[name]:.4g}" if name in row else "" for name in names))
         note = row.get("skipped") or row.get("result") or row.get("precision") or ""
-        table.add_row(row["part"], row["case"], *cells, str(note))
+        table.add_row(f"{row['part']}: {row['case']}", *cells, str(note))
     return table
 
 

@@ -65,6 +65,34 @@ def test_real_engines_are_for_the_cards_they_were_built_for(
             check_engines(open_bundle(engines), machine)
 
 
+@pytest.mark.parametrize(
+    ("found", "reason"),
+    [
+        (1, "another version of TensorRT-RTX built it"),
+        (2 + 16, "it was not built for this GPU, the GPU has too little memory"),
+        (4, "the NVIDIA driver is older than the library; update the driver"),
+    ],
+)
+def test_what_the_library_finds_before_opening_is_said_in_words(
+    engines: Path, found: int, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from denseav.export.runtime.trt_session import TrtEngine
+
+    trt = load_library(RTX)
+
+    class Runtime:
+        def __init__(self, _log: object) -> None:
+            """Open nothing: what is asked comes before."""
+
+        def get_engine_validity(self, data: bytes) -> tuple[object, int]:
+            assert data == engine_path(engines, "image").read_bytes()
+            return trt.EngineValidity.INVALID, found
+
+    monkeypatch.setattr(trt, "Runtime", Runtime)
+    with pytest.raises(MismatchError, match=rf"image\.engine does not fit: {reason}.*; rebuild"):
+        TrtEngine(trt, open_bundle(engines), "image", object())
+
+
 def test_a_checkpoint_becomes_half_precision_engines_on_a_machine_without_a_gpu(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
