@@ -3,7 +3,8 @@
 DataError          3  files or shards cannot be used as they are
 ├── SettingsError  2  the settings ask for something impossible
 ├── StoppedError   6  training went nowhere and was stopped
-└── DiskError      7  a checkpoint or a figure cannot be written
+├── DiskError      7  a checkpoint or a figure cannot be written
+└── PreemptedError 75 a signal ended training, which goes on when started again
 
 A checkpoint that cannot be used is `denseav.models.CheckpointError`, exit code 4.
 """
@@ -33,3 +34,9 @@ class DiskError(DataError):
     """A checkpoint or a figure cannot be written."""
 
     exit_code: ClassVar[int] = 7
+
+
+class PreemptedError(DataError):
+    """A signal ended training; the same command goes on. The code is sysexits' EX_TEMPFAIL."""
+
+    exit_code: ClassVar[int] = 75

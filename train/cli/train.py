@@ -13,11 +13,12 @@ from rich.console import Console
 
 from denseav.export.terminal_text import safe_console
 from denseav.models import CheckpointError
-from denseav.train.errors import DataError, SettingsError
+from denseav.train.errors import DataError, PreemptedError, SettingsError
 from denseav.train.trainer.settings import Settings
 
 _CODES = """every setting is a --key value, nested with dots, and overrides the configuration;
-exit codes: 0 done, 2 usage, 3 data, 4 checkpoint, 6 training went nowhere, 7 disk"""
+exit codes: 0 done, 2 usage, 3 data, 4 checkpoint, 6 training went nowhere, 7 disk, 75 told to stop
+by SIGTERM or SIGUSR1 and saved: the same command goes on"""
 
 _IN_GROUP = re.compile(
     r'(?:Parser key "(.+?)": )?Does not validate .*? Errors: - '
@@ -92,9 +93,10 @@ def _run(settings: Settings, out: Path, console: Console) -> int:
         leave_after_rank_zero()
         return error.exit_code
     if rank() == 0:
+        recall = f"best mean recall {progress.best:.1f} %" if progress.measured else "no recall"
         console.print(
-            f"{progress.step} steps, {progress.skipped} skipped; best mean recall "
-            f"{progress.best:.1f} %; the network is in {out / 'model'}",
+            f"{progress.step} steps, {progress.skipped} skipped; {recall}; the network is in "
+            f"{out / 'model'}",
             soft_wrap=True,
             highlight=False,
         )
@@ -103,6 +105,9 @@ def _run(settings: Settings, out: Path, console: Console) -> int:
 
 
 def _tell(console: Console, error: Exception) -> None:
+    if isinstance(error, PreemptedError):
+        console.print(f"denseav-train: {error}", soft_wrap=True, markup=False)
+        return
     console.print(f"denseav-train: error: {error}", style="red", soft_wrap=True, markup=False)
 
 

@@ -22,7 +22,7 @@ from denseav.train.data.batch import Batch
 from denseav.train.data.dataset import ClipDataset, DataSettings, Sample
 from denseav.train.data.example import Example
 from denseav.train.data.sampler import ClipSampler
-from denseav.train.data.workers import usable_cores, worker_context
+from denseav.train.data.workers import ignore_stop_signals, usable_cores, worker_context
 from denseav.train.errors import DataError
 
 
@@ -118,7 +118,11 @@ def make_loader(settings: DataSettings, *, rank: int, world_size: int, seed: int
 
 
 def _end_with_run(_: int) -> None:
-    """End this worker with its run, even a killed one: it and its server keep each other alive."""
+    """End this worker with its run, even a killed one: it and its server keep each other alive.
+
+    Signals that ask the run to end, and come to all of its processes, are for the run alone.
+    """
+    ignore_stop_signals()
     run = multiprocessing.parent_process()
     assert run is not None
 

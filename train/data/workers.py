@@ -5,8 +5,14 @@ It knows nothing of what they do.
 
 import multiprocessing
 import os
+import signal
 import sys
 from multiprocessing.context import BaseContext
+
+STOP_SIGNALS = [signal.SIGTERM]
+"""What schedulers send before they take a machine away: SLURM's --signal, torchrun, Kubernetes."""
+if sys.platform != "win32":
+    STOP_SIGNALS.append(signal.SIGUSR1)
 
 
 def usable_cores() -> int:
@@ -26,3 +32,9 @@ def worker_context(preload: str) -> BaseContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([preload])
     return context
+
+
+def ignore_stop_signals() -> None:
+    """Leave stopping to the parent: schedulers signal a whole group of processes at once."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

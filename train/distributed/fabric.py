@@ -9,8 +9,8 @@ SettingsError        the machine lacks the devices that the settings ask for, or
 
 import logging
 import os
-from dataclasses import dataclass
-from typing import Literal, TypeVar
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple, TypeVar
 
 import torch
 from lightning_fabric import Fabric
@@ -40,28 +40,30 @@ class Machine:
     ----------
     accelerator : what kind of device; auto takes a GPU where there is one, and the CPU for one
         process alone.
-    devices : processes on each node, one device each.
-    nodes : how many machines.
+    devices : processes on each node, one device each; 0 takes what torchrun or srun started, and
+        one where nothing did.
+    nodes : how many machines; 0 likewise.
     strategy : of many processes: ddp keeps the whole network on each, fsdp a part of it.
     precision : of the encoders; the losses are always in float32.
     threads : of one process on a CPU; 0 leaves PyTorch's choice.
     """
 
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
-    devices: int = 1
-    nodes: int = 1
+    devices: int = 0
+    nodes: int = 0
     strategy: Literal["ddp", "fsdp"] = "ddp"
     precision: Precision = "bf16-mixed"
     threads: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.devices, self.nodes) < 1 or self.threads < 0:
-            raise SettingsError("machine: devices and nodes must be at least 1, threads 0")
+        if min(self.devices, self.nodes, self.threads) < 0:
+            raise SettingsError("machine: devices, nodes and threads cannot be below 0")
 
 
 def start(machine: Machine) -> Fabric:
     """Start this process's part of the run; more processes are launched where they are wanted."""
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    machine = _counted(machine)
     kind = _kind(machine)
     if machine.threads and kind == "cpu":
         torch.set_num_threads(machine.threads)
@@ -119,22 +121,49 @@ def _kind(machine: Machine) -> str:
     return "cuda"
 
 
+def _counted(machine: Machine) -> Machine:
+    """Return the settings with the processes there are; what they leave open the launcher says."""
+    launched = _launcher()
+    if launched is None:
+        return replace(machine, devices=machine.devices or 1, nodes=machine.nodes or 1)
+    started, nodes = launched.started(), launched.nodes()
+    devices = machine.devices or (started // nodes if started % nodes == 0 else 1)
+    return replace(machine, devices=devices, nodes=machine.nodes or nodes)
+
+
 def _check_launch(machine: Machine) -> None:
     """Refuse processes that something else started in another number than the settings have."""
-    if TorchElasticEnvironment.detect():
-        launcher, started = "torchrun", os.environ["WORLD_SIZE"]
-        fits = _fits(TorchElasticEnvironment, machine)
-    elif SLURMEnvironment.detect():
-        launcher, started = "srun", os.environ["SLURM_NTASKS"]
-        fits = _fits(SLURMEnvironment, machine)
-    else:
-        return
-    if not fits:
+    launched = _launcher()
+    if launched is not None and not _fits(launched.cluster, machine):
         raise SettingsError(
-            f"{launcher} started {started} processes, the settings have {machine.nodes} nodes of "
-            f"{machine.devices}; set --machine.nodes and --machine.devices as {launcher} has "
-            "them (srun: --nodes and --ntasks-per-node)"
+            f"{launched.name} started {launched.started()} processes, the settings have "
+            f"{machine.nodes} nodes of {machine.devices}; set --machine.nodes and "
+            f"--machine.devices as {launched.name} has them (srun: --nodes and --ntasks-per-node)"
         )
+
+
+class _Launcher(NamedTuple):
+    """What started the processes, and the variables in which it says how many on how many nodes."""
+
+    name: str
+    cluster: type[ClusterEnvironment]
+    started_variable: str
+
+    def started(self) -> int:
+        return int(os.environ[self.started_variable])
+
+    def nodes(self) -> int:
+        if self.name == "srun":
+            return int(os.environ.get("SLURM_NNODES", 1))
+        return max(1, self.started() // int(os.environ.get("LOCAL_WORLD_SIZE", self.started())))
+
+
+def _launcher() -> _Launcher | None:
+    if TorchElasticEnvironment.detect():
+        return _Launcher("torchrun", TorchElasticEnvironment, "WORLD_SIZE")
+    if SLURMEnvironment.detect():
+        return _Launcher("srun", SLURMEnvironment, "SLURM_NTASKS")
+    return None
 
 
 def _fits(cluster: type[ClusterEnvironment], machine: Machine) -> bool:

@@ -1,9 +1,9 @@
 """Checkpoints of a run: all that is needed to go on as if nothing had happened.
 
-`last.ckpt` and `best.ckpt` hold weights, optimizer, gradient scaler, progress, and of each
-process its random states and where its loader is; any number of processes reads them. `model/`
-is the best network alone, as `denseav.models.load` reads it; `settings.yaml` is what the run was
-told. Every file appears whole or not at all: a full disk or a kill leaves the old one.
+`last.ckpt`, `best.ckpt` and those that are kept hold weights, optimizer, gradient scaler, progress,
+and of each process its random states and where its loader is; any number of processes reads them.
+`model/` is the best network alone, as `denseav.models.load` reads it; `settings.yaml` is what the
+run was told. Every file appears whole or not at all: a full disk or a kill leaves the old one.
 
 Errors
 ------
@@ -58,7 +58,7 @@ class Progress:
     step : steps done, skipped ones too.
     skipped : steps without effect, because the gradient was not finite.
     skipped_in_row : of these, the latest without a good one since.
-    best : the best mean recall so far.
+    best : the best mean recall so far, in percent; below 0 before any.
     """
 
     step: int = 0
@@ -67,10 +67,17 @@ class Progress:
     best: float = -1.0
 
     def improves(self, recall: float | None) -> bool:
-        """Note a recall, and tell whether it is the best so far; without any, the latest is."""
-        better = recall is None or recall > self.best
-        self.best = max(self.best, -1.0 if recall is None else recall)
+        """Note a recall, and tell whether it is the best; while none is measured, the latest is."""
+        if recall is None:
+            return not self.measured
+        better = recall > self.best
+        self.best = max(self.best, recall)
         return better
+
+    @property
+    def measured(self) -> bool:
+        """Tell whether any recall was measured."""
+        return self.best >= 0
 
 
 @dataclass(frozen=True)
@@ -139,13 +146,12 @@ class Checkpointer:
             # Before it counts as done: a run that ends in between does the step again.
             if best:
                 self._write_best(partial, state["learner"])
+            step, keep = state["progress"]["step"], self.settings.rhythm.keep
+            if keep and step % keep == 0:
+                self._link(partial, self.folder / f"step-{step:08d}.ckpt")
 
     def _write_best(self, checkpoint: Path, learner: dict[str, Any]) -> None:
-        with replacing(self.folder / BEST) as partial:
-            try:
-                partial.hardlink_to(checkpoint)
-            except OSError:  # not every file system has links
-                shutil.copyfile(checkpoint, partial)
+        self._link(checkpoint, self.folder / BEST)
         of_model = [name for name in learner if name.startswith("model.")]
         weights = {name.removeprefix("model."): learner[name] for name in of_model}
         trained = dataclasses.replace(self.settings.network, trained=True)
@@ -156,6 +162,14 @@ class Checkpointer:
             finally:
                 for partial in folder.glob(".*.partial"):
                     partial.unlink()
+
+    @staticmethod
+    def _link(checkpoint: Path, path: Path) -> None:
+        with replacing(path) as partial:
+            try:
+                partial.hardlink_to(checkpoint)
+            except OSError:  # not every file system has links
+                shutil.copyfile(checkpoint, partial)
 
     def _restore_missing(self) -> None:
         """Keep the best, or the last where that is gone too, if somebody removed it."""

@@ -7,6 +7,7 @@ Errors
 ------
 SettingsError        the machine lacks what the settings ask for
 StoppedError         ten steps in a row had no finite gradient
+PreemptedError       SIGTERM or SIGUSR1 came: the step is done and saved
 """
 
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ from denseav.train.distributed.collectives import rank, total, world_size
 from denseav.train.distributed.fabric import described, place, start
 from denseav.train.distributed.fsdp import full_tensor
 from denseav.train.distributed.rank0_files import on_rank_zero, writing
-from denseav.train.errors import StoppedError
+from denseav.train.errors import PreemptedError, StoppedError
 from denseav.train.loss.denseav_loss import Weights, denseav_terms
 from denseav.train.loss.distillation import distillation_terms
 from denseav.train.loss.learner import Learner
@@ -35,10 +36,11 @@ from denseav.train.loss.mix_and_separate import separation_terms
 from denseav.train.trainer.backbones import new_network
 from denseav.train.trainer.checkpointer import LAST, Checkpointer, Progress
 from denseav.train.trainer.loaders import clips_of_step, held_out, open_loader
+from denseav.train.trainer.preemption import Preemption, preemptible
 from denseav.train.trainer.pretrain_audio import pretrain_audio
 from denseav.train.trainer.pretrain_image import pretrain_image
 from denseav.train.trainer.run_log import RunLog
-from denseav.train.trainer.settings import Backbones, Optimization, Settings
+from denseav.train.trainer.settings import Backbones, Intervals, Optimization, Settings
 from denseav.train.trainer.stages import Stage, set_learning, stages
 from denseav.train.trainer.validation import recalls
 
@@ -63,8 +65,13 @@ def train(settings: Settings, out: Path, console: Console) -> Progress:
     Progress
         How far it came.
     """
+    with preemptible() as preemption:
+        return _train(settings, out, console, preemption)
+
+
+def _train(settings: Settings, out: Path, console: Console, preemption: Preemption) -> Progress:
     fabric = start(settings.machine)
-    backbones = pretrained_backbones(settings, out, console)
+    backbones = pretrained_backbones(settings, out, console, preemption)
     network = new_network(settings.network, backbones, settings.seed, settings.initial)
     learner = place(fabric, Learner(network, settings.pooling, settings.streaming))
     teacher = open_teacher(settings, fabric)
@@ -85,6 +92,8 @@ def train(settings: Settings, out: Path, console: Console) -> Progress:
                 continue
             log.message(f"step {progress.step}: {stage.name} learn until step {stage.end}")
             set_learning(learner, stage)
+            if settings.optimization.restart and progress.step == stage.begin:
+                optimizer.state.clear()
             encode, stepper = fabric.setup(learner, optimizer)
             encode.train()
             while progress.step < stage.end:
@@ -104,19 +113,34 @@ def train(settings: Settings, out: Path, console: Console) -> Progress:
                 recall = validate(settings, learner, log, progress.step) if due else None
                 # Amid steps without effect the checkpoint before them stays, to go back to.
                 kept = last or not progress.skipped_in_row
-                if kept and (due or progress.step % settings.rhythm.save == 0):
+                preempted = not last and preemption.wanted(fabric.device)
+                if kept and (due or preempted or is_due(settings.rhythm, progress.step)):
                     best = due and progress.improves(recall)
                     checkpointer.save(learner, optimizer, loader, progress, best=best)
+                if preempted:
+                    raise PreemptedError(
+                        f"told to stop after step {progress.step}; the same command goes on from "
+                        f"{out / LAST}"
+                    )
     return progress
 
 
-def pretrained_backbones(settings: Settings, out: Path, console: Console) -> Backbones:
+def is_due(rhythm: Intervals, step: int) -> bool:
+    """Tell whether a step ends with a checkpoint, whatever else it does."""
+    return step % rhythm.save == 0 or (rhythm.keep > 0 and step % rhythm.keep == 0)
+
+
+def pretrained_backbones(
+    settings: Settings, out: Path, console: Console, preemption: Preemption
+) -> Backbones:
     """Return where the encoders begin; they are pretrained where that is wanted."""
     wanted, audio, image = settings.pretraining, out / "pretrained_audio", out / "pretrained_image"
     if wanted is None:
         return settings.backbones
 
     def tell(step: int, loss: float) -> None:
+        if preemption.noted:
+            raise PreemptedError("told to stop while an encoder is pretrained; start it again")
         if step % settings.rhythm.log == 0:
             console.print(f"pretraining step {step}  loss {loss:.4f}", highlight=False)
 
@@ -232,8 +256,10 @@ def optimizer_step(
 
 
 def learning_rate(optimization: Optimization, step: int) -> float:
-    """Return the rate of a step: linear warm-up, constant, linear cool-down."""
-    warm = (step + 1) / max(optimization.warmup_steps, 1)
+    """Return the rate of a step: linear warm-up (of each stage), constant, linear cool-down."""
+    again = optimization.restart and step >= optimization.aligner_steps
+    begin = optimization.aligner_steps if again else 0
+    warm = (step - begin + 1) / max(optimization.warmup_steps, 1)
     cold = (optimization.steps - step) / max(optimization.cooldown_steps, 1)
     return optimization.learning_rate * min(warm, cold, 1)
 

@@ -105,6 +105,8 @@ class Optimization:
     cooldown_steps : so many steps, at the end, in which the rate falls to zero.
     contrast_steps, ramp_steps : so many steps, at first, learn from the contrast alone; in so many
         more the other terms come to their weight.
+    restart : whether the second stage begins with a warm-up and averages of Adam's of its own, as
+        in the released training, whose stages are runs of their own.
     learn_stem : whether the convolutions before HuBERT's transformer learn too; on a CPU they are
         most of the work of a small network.
     """
@@ -119,6 +121,7 @@ class Optimization:
     cooldown_steps: int = 0
     contrast_steps: int = 0
     ramp_steps: int = 0
+    restart: bool = True
     learn_stem: bool = True
 
     def __post_init__(self) -> None:
@@ -141,18 +144,22 @@ class Intervals:
     ----------
     log : a line on the console and in the logs.
     save : a checkpoint.
+    keep : a checkpoint that stays, `step-00001000.ckpt`, beside the last and the best; 0 for none.
     validate : retrieval on the validation clips, and a checkpoint.
     validation_clips : at most so many clips are compared.
     """
 
     log: int = 50
     save: int = 1_000
+    keep: int = 0
     validate: int = 10_000
     validation_clips: int = 1_000
 
     def __post_init__(self) -> None:
-        if min(vars(self).values()) < 1:
-            raise SettingsError("rhythm: every number must be at least 1")
+        if min(number for name, number in vars(self).items() if name != "keep") < 1:
+            raise SettingsError("rhythm: every number but keep must be at least 1")
+        if self.keep < 0:
+            raise SettingsError("rhythm: keep cannot be below 0")
 
 
 @dataclass(frozen=True, kw_only=True)

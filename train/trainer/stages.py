@@ -24,6 +24,7 @@ class Stage:
 
     name: str
     learning: frozenset[Group]
+    begin: int
     end: int
 
 
@@ -37,9 +38,9 @@ def stages(optimization: Optimization, *, sound_alone: bool = False) -> list[Sta
     learning = aligners | encoders
     if optimization.learn_stem:
         learning.add("stem")
-    whole = Stage("everything", frozenset(learning), optimization.steps)
     first = min(optimization.aligner_steps, optimization.steps)
-    return [Stage("aligners", frozenset(aligners), first), whole]
+    whole = Stage("everything", frozenset(learning), first, optimization.steps)
+    return [Stage("aligners", frozenset(aligners), 0, first), whole]
 
 
 def group_of(name: str, config: ModelConfig) -> Group:

@@ -2,10 +2,12 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -14,7 +16,8 @@ from denseav.train.cli.train import main
 from denseav.train.trainer.checkpointer import LAST, MODEL
 from tests.support.ports import free_port
 
-DEBUG = Path(__file__).parents[3] / "configs" / "train" / "debug.yaml"
+DOCS = Path(__file__).parents[3] / "docs"
+DEBUG = DOCS.parent / "configs" / "train" / "debug.yaml"
 ARGUMENTS = (
     "-m", "denseav.train.cli.train", "--config", str(DEBUG), "--optimization.steps", "3",
     "--rhythm.log", "1", "--rhythm.validate", "3", "--made.batch_size", "4",
@@ -49,7 +52,7 @@ def end(running: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:
 
 
 def test_tasks_of_slurm_are_one_run(tmp_path: Path) -> None:
-    own = ("--out", str(tmp_path), "--machine.devices", "2")
+    own = ("--out", str(tmp_path))  # how many there are is srun's to say
     ended = end([begin((*COMMAND, *own), **task) for task in slurm(2)])
     assert [code for code, _ in ended] == [0, 0], ended
     first, other = (said for _, said in ended)
@@ -63,17 +66,49 @@ def test_tasks_of_slurm_are_one_run(tmp_path: Path) -> None:
 def test_one_task_of_slurm_is_a_run_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in slurm(1)[0].items():
         monkeypatch.setenv(name, value)
-    assert main([*ARGUMENTS[2:], "--out", str(tmp_path), "--machine.devices", "1"]) == 0
+    assert main([*ARGUMENTS[2:], "--out", str(tmp_path)]) == 0
     state = torch.load(tmp_path / LAST, weights_only=True)
     assert [own["loader"]["given"] for own in state["processes"]] == [3]
 
 
-def test_torchrun_starts_the_same_run(tmp_path: Path) -> None:
+def documented(start: str) -> list[str]:
+    """Return the arguments of the one line of the documents that begins so."""
+    text = (DOCS / "training.md").read_text().replace("\\\n", " ")
+    (line,) = (line for line in text.splitlines() if line.startswith(start))
+    return shlex.split(line)
+
+
+def test_torchruns_line_of_the_documents_is_one_run(tmp_path: Path) -> None:
+    """The line itself, with two processes, the debug configuration and three steps."""
+    command = documented("torchrun --nproc-per-node")
+    command[command.index("8")] = "2"
+    command[command.index("configs/train/denseav_2head.yaml")] = str(DEBUG)
+    command[command.index("runs/2head")] = str(tmp_path)
     ports = ("--master-port", str(free_port()))
-    command = (*TORCHRUN[:3], *ports, *TORCHRUN[3:], "--machine.devices", "2")
-    ((code, said),) = end([begin((*command, "--out", str(tmp_path)))])
+    command[1:1] = ports
+    ((code, said),) = end([begin((*command, *ARGUMENTS[4:]))])
     assert code == 0, said
     assert len(torch.load(tmp_path / LAST, weights_only=True)["processes"]) == 2
+
+
+def test_torchrun_starts_a_killed_process_again(tmp_path: Path) -> None:
+    """All processes begin anew at the last checkpoint, and the run ends as it would have."""
+    ports = ("--master-port", str(free_port()), "--max-restarts", "1")
+    steps = ("--optimization.steps", "40", "--rhythm.save", "2")
+    run = begin((*TORCHRUN[:3], *ports, *TORCHRUN[3:], *steps, "--out", str(tmp_path)))
+    assert run.stderr is not None
+    said = []
+    for line in run.stderr:
+        said.append(line)
+        if line.startswith("step 5/"):
+            psutil.Process(run.pid).children()[-1].kill()
+            break
+    said += run.stderr.readlines()
+    run.stderr.close()
+    assert run.wait(timeout=240) == 0, said
+    assert any(line.startswith("step 40/40") for line in said), said
+    begins = [line for line in said if "learn until" in line]
+    assert int(begins[-1].split()[1][:-1]) >= 4, begins
 
 
 WRONG = {

@@ -1,5 +1,6 @@
 """What a run survives: kills and other settings; and then goes on as if nothing was."""
 
+import os
 import re
 import signal
 from dataclasses import replace
@@ -12,8 +13,9 @@ import torch
 from denseav.models import CheckpointError
 from denseav.train.cli.train import main, parse
 from denseav.train.data.shards import save_clips
-from denseav.train.trainer.checkpointer import LAST
-from denseav.train.trainer.loop import train
+from denseav.train.trainer import loop
+from denseav.train.trainer.checkpointer import BEST, LAST
+from denseav.train.trainer.loop import learning_rate, train
 from denseav.train.trainer.run_log import METRICS
 from tests.support.made_clips import made_clip
 from tests.support.train_parts import NETWORK
@@ -60,6 +62,86 @@ def test_kill_and_the_same_command_again_give_the_same_run(
     assert states[0]["learner"].keys() == states[1]["learner"].keys()
     for name, value in states[0]["learner"].items():
         assert torch.equal(value, states[1]["learner"][name]), name
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_run_that_is_told_to_stop_saves_and_goes_on_as_if_nothing_was(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    """The signal comes to the whole group, loading workers and a second process included."""
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    two = ("--machine.devices", "2", "--made.batch_size", "4", "--rhythm.save", "1000")
+    running = start(whole, *two)
+    run = start(stopped, *two, start_new_session=True)
+    assert run.stderr is not None
+    for line in run.stderr:
+        if line.startswith("step 9/"):
+            os.killpg(run.pid, number)
+            break
+    said = run.stderr.read()
+    run.stderr.close()
+    assert run.wait(timeout=60) == 75, said
+    assert said.count("told to stop after step") == 1, said
+    assert "Traceback" not in said
+    step = torch.load(stopped / LAST, weights_only=True)["progress"]["step"]
+    assert 9 <= step < 26
+    again = start(stopped, *two)
+    _, said = again.communicate(timeout=240)
+    assert again.returncode == 0, said
+    _, said = running.communicate(timeout=240)
+    assert running.returncode == 0, said
+    assert losses(stopped) == losses(whole)
+
+
+def test_workers_that_load_outlive_a_signal_to_all(tmp_path: Path, shards: Path) -> None:
+    own = (
+        "--made", "null", "--data.shards", str(shards), "--data.image_size", "32",
+        "--data.batch_size", "2", "--data.workers", "1",
+    )  # fmt: skip
+    run = start(tmp_path, *own, start_new_session=True)
+    assert run.stderr is not None
+    for line in run.stderr:
+        if line.startswith("step 6/"):
+            os.killpg(run.pid, signal.SIGTERM)
+            break
+    said = run.stderr.read()
+    run.stderr.close()
+    assert run.wait(timeout=60) == 75, said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(("restart", "steps"), [(True, 5.0), (False, 8.0)])
+def test_the_second_stage_begins_anew_as_released(
+    tmp_path: Path, restart: bool, steps: float
+) -> None:
+    optimization = replace(SMALL.optimization, restart=restart)
+    train(replace(SMALL, optimization=optimization), make(tmp_path), quiet())
+    averages = torch.load(tmp_path / LAST, weights_only=True)["optimizer"]["state"]
+    assert max(float(state["step"]) for state in averages.values()) == steps
+    rates = [learning_rate(optimization, step) for step in range(8)]
+    assert rates[2:5] == ([1e-3, 5e-4, 1e-3] if restart else [1e-3] * 3)
+
+
+def test_a_checkpoint_every_so_often_is_kept(tmp_path: Path) -> None:
+    train(replace(SMALL, rhythm=replace(SMALL.rhythm, keep=3)), make(tmp_path), quiet())
+    kept = sorted(path.name for path in tmp_path.glob("step-*"))
+    assert kept == ["step-00000003.ckpt", "step-00000006.ckpt"]
+    for step, name in zip((3, 6), kept, strict=True):
+        assert torch.load(tmp_path / name, weights_only=True)["progress"]["step"] == step
+
+
+def test_the_best_stays_where_no_recall_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = replace(SMALL, optimization=replace(SMALL.optimization, steps=4))
+    assert train(short, make(tmp_path), quiet()).measured
+    before = (tmp_path / BEST).read_bytes()
+    monkeypatch.setattr(loop, "held_out", lambda _: {})
+    train(SMALL, tmp_path, quiet())
+    assert (tmp_path / BEST).read_bytes() == before
+    assert not train(SMALL, make(tmp_path / "blind"), quiet()).measured
+    best = torch.load(tmp_path / "blind" / BEST, weights_only=True)
+    assert best["progress"]["step"] == 8
 
 
 def test_a_kill_in_the_first_stage_or_at_its_end_changes_nothing(tmp_path: Path) -> None:
