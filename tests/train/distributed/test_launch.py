@@ -93,7 +93,8 @@ def test_torchruns_line_of_the_documents_is_one_run(tmp_path: Path) -> None:
 
 def test_torchrun_starts_a_killed_process_again(tmp_path: Path) -> None:
     """All processes begin anew at the last checkpoint, and the run ends as it would have."""
-    ports = ("--master-port", str(free_port()), "--max-restarts", "1")
+    meeting = ("--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{free_port()}")
+    ports = (*meeting, "--max-restarts", "1")
     steps = ("--optimization.steps", "40", "--rhythm.save", "2")
     run = begin((*TORCHRUN[:3], *ports, *TORCHRUN[3:], *steps, "--out", str(tmp_path)))
     assert run.stderr is not None

@@ -81,5 +81,6 @@ def test_mix_and_separate_has_its_papers_loss() -> None:
     # Correspondence alone in the warm-up of the aligners, then with mixtures; equation 11.
     assert optimization.contrast_steps == optimization.aligner_steps == 3_000
     assert set(vars(loss.ramped(ramp(optimization, 2_999))).values()) == {0.0, loss.contrast}
-    assert loss.ramped(ramp(optimization, 3_000)) == loss
+    assert [ramp(optimization, step) for step in (3_000, 3_499, 3_999)] == [0.001, 0.5, 1.0]
+    assert loss.ramped(ramp(optimization, 3_999)) == loss
     assert loss.disentanglement == loss.wrong_head == 0
