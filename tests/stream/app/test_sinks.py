@@ -238,3 +238,29 @@ def test_headless_nothing_is_kept_for_the_strip_and_no_features_are_asked_for() 
     assert not rig.view.wants_features
     rig.frames(3)
     assert not rig.strip.draw(320, 9, ())[:, 100:, 1].max() > 70
+
+
+def test_the_sound_of_a_picture_that_is_held_for_minutes_is_recorded_whole(tmp_path: Path) -> None:
+    rig = Rig(None, tmp_path / "run.mp4")
+    rig.frames(1)
+    for index in range(1, 2400):
+        sound_SC = np.full((800, 1), 0.1, np.float32)
+        rig.view.audio(AudioBlock(sound_SC, 16_000, 640 + 800 * (index - 1), 0.04 + index / 20))
+        rig.view.poll()
+    rig.view.show(heatmap(Frame(PICTURE, 1, 120.0)))
+    rig.view.close()
+    with av.open(str(tmp_path / "run.mp4")) as container:
+        loud = [np.abs(frame.to_ndarray()).max() > 0.05 for frame in container.decode(audio=0)]
+    assert np.mean(loud) > 0.98
+    assert len(loud) * 1024 / 48_000 == pytest.approx(120, abs=0.5)
+
+
+def test_every_sink_is_closed_whatever_another_one_did(tmp_path: Path) -> None:
+    rig = Rig(FakeScreen(), tmp_path / "run.mp4")
+    rig.frames(2)
+    (tmp_path / "run.mp4").write_text("another's")
+    with pytest.raises(OutputError, match=r"kept in .*run\.part\.mp4"):
+        rig.view.close()
+    assert rig.screen is not None
+    assert rig.screen.closed
+    assert pictures(tmp_path / "run.part.mp4") == 2
