@@ -15,7 +15,7 @@ import pytest
 from denseav.export import cli
 from denseav.export.builder import probe_inputs
 from denseav.export.runtime.bundle import Bundle, BundleError, demo_folder, open_bundle
-from denseav.export.runtime.nvidia_driver import cuda_is_here
+from denseav.export.runtime.devices import cuda_is_here
 from denseav.export.runtime.onnx_session import OnnxSession, open_graph
 from denseav.export.runtime.open_session import open_proven
 from denseav.export.runtime.session import Session
