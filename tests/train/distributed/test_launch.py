@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import psutil
 import pytest
 import torch
 
@@ -89,27 +88,6 @@ def test_torchruns_line_of_the_documents_is_one_run(tmp_path: Path) -> None:
     ((code, said),) = end([begin((*command, *ARGUMENTS[4:]))])
     assert code == 0, said
     assert len(torch.load(tmp_path / LAST, weights_only=True)["processes"]) == 2
-
-
-def test_torchrun_starts_a_killed_process_again(tmp_path: Path) -> None:
-    """All processes begin anew at the last checkpoint, and the run ends as it would have."""
-    meeting = ("--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{free_port()}")
-    ports = (*meeting, "--max-restarts", "1")
-    steps = ("--optimization.steps", "40", "--rhythm.save", "2")
-    run = begin((*TORCHRUN[:3], *ports, *TORCHRUN[3:], *steps, "--out", str(tmp_path)))
-    assert run.stderr is not None
-    said = []
-    for line in run.stderr:
-        said.append(line)
-        if line.startswith("step 5/"):
-            psutil.Process(run.pid).children()[-1].kill()
-            break
-    said += run.stderr.readlines()
-    run.stderr.close()
-    assert run.wait(timeout=240) == 0, said
-    assert any(line.startswith("step 40/40") for line in said), said
-    begins = [line for line in said if "learn until" in line]
-    assert int(begins[-1].split()[1][:-1]) >= 4, begins
 
 
 WRONG = {
