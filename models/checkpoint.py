@@ -21,6 +21,7 @@ from denseav.models import released_checkpoint
 from denseav.models.checkpoint_keys import check_keys, expected_shapes
 from denseav.models.config import FORMAT, CheckpointError, ModelConfig
 from denseav.models.denseav import DenseAV
+from denseav.models.files import replacing
 from denseav.models.lora import merge
 
 CONFIG = "config.json"
@@ -79,12 +80,10 @@ def write(config: ModelConfig, weights: Mapping[str, Tensor], folder: Path) -> N
     """
     folder.mkdir(parents=True, exist_ok=True)
     plain = {key: tensor.detach().contiguous() for key, tensor in weights.items()}
-    partial = folder / f".{WEIGHTS}.partial"
-    save_file(plain, partial, metadata={"format": "pt"})
-    partial.replace(folder / WEIGHTS)
-    partial = folder / f".{CONFIG}.partial"
-    partial.write_text(config.to_json())
-    partial.replace(folder / CONFIG)
+    with replacing(folder / WEIGHTS) as partial:
+        save_file(plain, partial, metadata={"format": "pt"})
+    with replacing(folder / CONFIG) as partial:
+        partial.write_text(config.to_json())
 
 
 def fill(config: ModelConfig, weights: Weights) -> DenseAV:

@@ -19,6 +19,12 @@ IMAGE_STD = (0.229, 0.224, 0.225)
 LAYER_NORM_EPS = 1e-4
 
 
+def normalize_image(image_B3HW: Tensor) -> Tensor:
+    """Normalise pictures [B, 3, H, W] in [0, 1] by ImageNet's mean and deviation."""
+    mean_311, std_311 = (image_B3HW.new_tensor(x)[:, None, None] for x in (IMAGE_MEAN, IMAGE_STD))
+    return (image_B3HW - mean_311) / std_311
+
+
 class ImageEncoder(nn.Module):
     """A DINO ViT whose position table follows the size of the frame."""
 

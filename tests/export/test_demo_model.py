@@ -25,12 +25,13 @@ from denseav.export.runtime.bundle import (
 from denseav.export.runtime.open_session import open_session
 from denseav.export.runtime.session import Level, normalized
 from denseav.models import load
+from denseav.models.audio_encoder import SAMPLE_RATE_HZ
 from denseav.models.audio_stream import AudioStream
 from denseav.models.streaming_mask import StreamConfig
 from denseav.train.eval.exported_model import open_model
 from denseav.train.eval.world.evaluator import WorldEvaluator, make_evaluator, points
 from denseav.train.eval.world.split import Split
-from denseav.train.world.clips import RATE_HZ, Head
+from denseav.train.world.clips import Head
 
 MAX_BYTES = 24 * 10**6
 CLIPS = 24
@@ -120,7 +121,7 @@ def module_layers(module: Graph, example: NDArray[Any]) -> list[NDArray[np.float
 @pytest.fixture(scope="module")
 def evaluator() -> WorldEvaluator:
     model = open_model("demo", "cpu").model
-    assert model.window_samples <= 2 * RATE_HZ
+    assert model.window_samples <= 2 * SAMPLE_RATE_HZ
     return make_evaluator(
         model, Split(seed=11, size=model.frame_size, samples=model.window_samples)
     )

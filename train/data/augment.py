@@ -14,12 +14,10 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
-from denseav.models.audio_encoder import normalize_wave
+from denseav.models.audio_encoder import SAMPLE_RATE_HZ, normalize_wave
+from denseav.models.image_encoder import IMAGE_MEAN, IMAGE_STD
+from denseav.train.data.decode import fit
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
-
-RATE_HZ = 16_000
 SPLICE_S = (1.0, 4.0)
 MIN_WINDOW_S = 0.5
 SHORTEST_FADE_SAMPLES = 8_000
@@ -46,14 +44,14 @@ class Pictures:
                 v2.RandomGrayscale(0.1),
             ]
             if augment
-            else [v2.Resize(size), v2.CenterCrop(size)]
+            else [v2.Lambda(lambda picture: fit(picture, (size, size)))]
         )
         self._change = v2.Compose(changes)
         self._finish = v2.Compose(
             [
                 v2.PILToTensor(),
                 v2.ToDtype(torch.float32, scale=True),
-                v2.Normalize(IMAGENET_MEAN, IMAGENET_DEVIATION),
+                v2.Normalize(IMAGE_MEAN, IMAGE_STD),
             ]
         )
 
@@ -129,7 +127,7 @@ def draw_splice(sound_samples: int, other_samples: int, random: Generator) -> tu
         Start in the other sound, length, and start in the sound, all in samples; length 0 when
         the sound is shorter than the splice.
     """
-    wanted = round(random.uniform(*SPLICE_S) * RATE_HZ)
+    wanted = round(random.uniform(*SPLICE_S) * SAMPLE_RATE_HZ)
     span = min(wanted, other_samples)
     if span > sound_samples:
         return 0, 0, 0
@@ -145,7 +143,7 @@ def draw_window(sound_samples: int, random: Generator) -> tuple[int, int]:
     tuple of int
         First sample and the one after the last.
     """
-    shortest = min(round(MIN_WINDOW_S * RATE_HZ), sound_samples)
+    shortest = min(round(MIN_WINDOW_S * SAMPLE_RATE_HZ), sound_samples)
     span = int(random.integers(shortest, sound_samples + 1))
     start = int(random.integers(sound_samples - span + 1))
     return start, start + span

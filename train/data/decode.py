@@ -59,6 +59,23 @@ def jpeg(picture: Image.Image) -> bytes:
     return file.getvalue()
 
 
+def fit(
+    picture: Image.Image,
+    size: tuple[int, int],
+    how: Image.Resampling = Image.Resampling.BILINEAR,
+    *,
+    stretch: bool = False,
+) -> Image.Image:
+    """Return a picture of a height and width: short side scaled, middle cut out; or stretched."""
+    height, width = size
+    if stretch:
+        return picture.resize((width, height), how)
+    scale_to, short = min(size), min(picture.size)
+    wide, high = (scale_to * side // short for side in picture.size)
+    left, top = round((wide - width) / 2), round((high - height) / 2)
+    return picture.resize((wide, high), how).crop((left, top, left + width, top + height))
+
+
 def flac(wave_S: Samples) -> bytes:
     """Return a wave at 16 kHz as a FLAC file of 16 bit; what is louder than full is clipped."""
     file = io.BytesIO()

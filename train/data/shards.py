@@ -40,6 +40,7 @@ from litdata import StreamingDataset
 from litdata.exceptions import ChunkWaitTimeoutError
 from litdata.streaming.writer import BinaryWriter
 
+from denseav.models.files import replacing
 from denseav.train.errors import DataError
 
 FORMAT = "denseav-shards"
@@ -175,9 +176,8 @@ def count_closed(folder: Path) -> int:
 
 def write_json(path: Path, record: dict[str, Any]) -> None:
     """Write a file that is there as a whole or not at all."""
-    whole = path.with_suffix(".tmp")
-    whole.write_text(json.dumps(record))
-    whole.replace(path)
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(record))
 
 
 class Shards:

@@ -17,11 +17,11 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from denseav.models.audio_encoder import SAMPLE_RATE_HZ
 from denseav.train.data.augment import mix
 from denseav.train.data.batch import SOUND, SPEECH, Batch
 from denseav.train.errors import SettingsError
 
-RATE_HZ = 16_000
 LOWEST_HZ, HIGHEST_HZ = 200.0, 3_200.0
 PATCH_SHARE = 3
 """The thing's side is this part of the picture's."""
@@ -132,7 +132,7 @@ class ToyLoader:
         return image_B3HW
 
     def _sounds(self, thing_B: Tensor, random: Generator) -> Tensor:
-        time_S = torch.arange(self.settings.samples) / RATE_HZ
+        time_S = torch.arange(self.settings.samples) / SAMPLE_RATE_HZ
         phase_B221 = 2 * math.pi * torch.rand(len(thing_B), 2, 2, 1, generator=random)
         tone_B22S = (2 * math.pi * self._chord_N22[thing_B][..., None] * time_S + phase_B221).sin()
         chord_B2S = tone_B22S.mean(dim=2)

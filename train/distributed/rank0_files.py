@@ -5,7 +5,6 @@ Errors
 DiskError            a file cannot be written
 """
 
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from denseav.models import CheckpointError
+from denseav.models.files import replacing as whole
 from denseav.train.distributed.collectives import gather_objects, rank, wait_for_rank_zero
 from denseav.train.errors import DataError, DiskError
 
@@ -68,18 +68,5 @@ def replacing(path: Path) -> Iterator[Path]:
     DiskError
         When the disk is full or cannot be written.
     """
-    partial = path.with_name(f".{path.name}.partial")
-    with writing(path):
-        _remove(partial)  # a kill may have left one, linked to a checkpoint that is whole
-        try:
-            yield partial
-            partial.replace(path)
-        finally:
-            _remove(partial)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    with writing(path), whole(path) as partial:
+        yield partial

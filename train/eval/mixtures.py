@@ -10,13 +10,13 @@ S samples at 16 kHz.
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from denseav.models.files import replacing
 from denseav.train.errors import DataError
 from denseav.train.eval.items import Item, read_rows
 from denseav.train.eval.read import read_wave
@@ -99,17 +99,16 @@ def write_pairs(path: Path, pairs: Iterable[Pair]) -> None:
     DataError
         When it cannot be written.
     """
-    partial = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("w", newline="", encoding="utf-8") as file:
+        with (
+            replacing(path) as partial,
+            partial.open("w", newline="", encoding="utf-8") as file,
+        ):
             writer = csv.writer(file)
             writer.writerow(field.name for field in fields(Pair))
             writer.writerows(map(astuple, pairs))
-        partial.replace(path)
     except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
         raise DataError(f"{path} cannot be written ({error}); name another folder") from None
 
 

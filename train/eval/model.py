@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from denseav.models import DenseAV
+from denseav.models.audio_encoder import normalize_wave
+from denseav.models.image_encoder import normalize_image
 from denseav.models.similarity import all_volumes
 
 Features = Any  # opaque: only the source that made them looks inside
@@ -23,8 +25,6 @@ Features = Any  # opaque: only the source that made them looks inside
 WINDOW_SAMPLES = 164_200
 """The padded clip of the released evaluation: 10.2625 s, 56 tokens."""
 
-MEAN_3 = (0.485, 0.456, 0.406)
-DEVIATION_3 = (0.229, 0.224, 0.225)
 AUDIBLE = 0.01
 
 
@@ -72,22 +72,18 @@ class TorchModel:
         self.window_samples = window_samples
         self._model = model.eval()
         self._device = next(model.parameters()).device
-        shape_311 = (3, 1, 1)
-        self._mean_311 = torch.tensor(MEAN_3, device=self._device).reshape(shape_311)
-        self._deviation_311 = torch.tensor(DEVIATION_3, device=self._device).reshape(shape_311)
 
     @torch.inference_mode()
     def encode_image(self, image_HW3: NDArray[np.uint8]) -> Tensor:
         """Encode a picture into features [K, C, H, W]."""
         image_3HW = torch.from_numpy(image_HW3).to(self._device).movedim(-1, 0) / 255
-        image_3HW = (image_3HW - self._mean_311) / self._deviation_311
-        return self._model.encode_image(image_3HW[None])[0]
+        return self._model.encode_image(normalize_image(image_3HW[None]))[0]
 
     @torch.inference_mode()
     def encode_audio(self, wave_S: NDArray[np.float32]) -> Tensor:
         """Encode a sound into features [K, C, T]; its mean and variance are those of the window."""
         wave_1S = torch.from_numpy(wave_S).to(self._device)[None]
-        return self._model.encode_audio(functional.layer_norm(wave_1S, wave_S.shape, eps=1e-7))[0]
+        return self._model.encode_audio(normalize_wave(wave_1S))[0]
 
     @torch.inference_mode()
     def volumes(self, sounds: Sequence[Tensor], pictures: Sequence[Tensor]) -> Tensor:

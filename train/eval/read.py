@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from denseav.models.audio_encoder import SAMPLE_RATE_HZ
-from denseav.train.data.decode import UnreadableError, read_recorded
+from denseav.train.data.decode import UnreadableError, fit, read_recorded
 from denseav.train.errors import DataError
 from denseav.train.eval.items import Item
 from denseav.train.metrics.localization import Mask, boxes_mask
@@ -29,7 +29,7 @@ def read_picture(path: Path, size: Size, *, stretch: bool) -> NDArray[np.uint8]:
     DataError
         When the file is no picture.
     """
-    return np.array(_fit(_open(path).convert("RGB"), size, stretch, Image.Resampling.BILINEAR))
+    return np.array(fit(_open(path).convert("RGB"), size, stretch=stretch))
 
 
 def read_truth(item: Item, size: Size, *, stretch: bool) -> tuple[Mask, bool]:
@@ -49,7 +49,7 @@ def read_truth(item: Item, size: Size, *, stretch: bool) -> tuple[Mask, bool]:
     else:
         return boxes_mask(item.boxes, size), True
     picture = Image.fromarray(full_hw.astype(np.uint8))
-    fitted = _fit(picture, size, stretch, Image.Resampling.NEAREST)
+    fitted = fit(picture, size, Image.Resampling.NEAREST, stretch=stretch)
     return np.asarray(fitted).astype(np.bool_), bool(full_hw.any())
 
 
@@ -86,13 +86,3 @@ def _open(path: Path) -> Image.Image:
             return picture
     except OSError as error:
         raise DataError(f"{path} is no picture ({error}); replace or remove it") from None
-
-
-def _fit(picture: Image.Image, size: Size, stretch: bool, how: Image.Resampling) -> Image.Image:
-    height, width = size
-    if stretch:
-        return picture.resize((width, height), how)
-    scale_to, short = min(size), min(picture.size)
-    wide, high = (scale_to * side // short for side in picture.size)
-    left, top = round((wide - width) / 2), round((high - height) / 2)
-    return picture.resize((wide, high), how).crop((left, top, left + width, top + height))

@@ -9,6 +9,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from denseav.models.files import replacing
 from denseav.train.errors import DataError
 
 
@@ -60,12 +61,10 @@ def write_json(path: Path, about: dict[str, Any], rows: Iterable[Row]) -> None:
         When it cannot be written.
     """
     text = json.dumps({**about, "results": [asdict(row) for row in rows]}, indent=2, default=str)
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        partial.write_text(text + "\n", encoding="utf-8")
-        partial.replace(path)
+        with replacing(path) as partial:
+            partial.write_text(text + "\n", encoding="utf-8")
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise DataError(f"{path} cannot be written ({error}); name another with --json") from None
 
 

@@ -157,11 +157,7 @@ class Checkpointer:
         trained = dataclasses.replace(self.settings.network, trained=True)
         folder = self.folder / MODEL
         with writing(folder):
-            try:
-                write(trained, weights, folder)
-            finally:
-                for partial in folder.glob(".*.partial"):
-                    partial.unlink()
+            write(trained, weights, folder)
 
     @staticmethod
     def _link(checkpoint: Path, path: Path) -> None:

@@ -20,13 +20,13 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from denseav.models import DenseAV, ModelConfig
-from denseav.models.audio_encoder import normalize_wave
+from denseav.models.audio_encoder import SAMPLE_RATE_HZ, normalize_wave
 from denseav.models.config import STEM_HOP_SAMPLES, STEM_SPAN_SAMPLES
 from denseav.train.distributed.fabric import use_eager_attention
 from denseav.train.distributed.rank0_files import replacing
 from denseav.train.trainer.settings import Pretraining
 from denseav.train.world.classes import CLASSES
-from denseav.train.world.clips import RATE_HZ, Head, place_event, room
+from denseav.train.world.clips import Head, place_event, room
 from denseav.train.world.library import library
 
 BANDS = 64
@@ -119,7 +119,7 @@ class Spectrogram:
 
     def __init__(self) -> None:
         self._mel = torchaudio.transforms.MelSpectrogram(
-            RATE_HZ,
+            SAMPLE_RATE_HZ,
             n_fft=STEM_SPAN_SAMPLES,
             hop_length=STEM_HOP_SAMPLES,
             n_mels=BANDS,

@@ -27,13 +27,13 @@ from transformers import HubertModel
 from denseav.models import DenseAV, ModelConfig
 from denseav.models.audio_encoder import normalize_wave
 from denseav.models.config import STEM_HOP_SAMPLES
+from denseav.models.image_encoder import normalize_image
 from denseav.train.distributed.fabric import use_eager_attention
 from denseav.train.trainer.pretrain_audio import keep, learn
 from denseav.train.trainer.settings import Pretraining
 from denseav.train.world.classes import CLASSES
 from denseav.train.world.clips import Head, place_event, room
 from denseav.train.world.library import library
-from denseav.train.world.loader import normalize_picture
 from denseav.train.world.scenes import choose_names, compose, draw
 
 LOUD = 0.1
@@ -160,4 +160,4 @@ def _batch(
         scene = compose(random, parts, side, side, names, plain=done < 0.5)
         pictures.append(draw(scene, parts)[0])
     image_B3HW = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
-    return normalize_picture(image_B3HW), torch.tensor([pair.cluster for pair in chosen])
+    return normalize_image(image_B3HW), torch.tensor([pair.cluster for pair in chosen])

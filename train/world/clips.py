@@ -14,6 +14,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from denseav.models.audio_encoder import SAMPLE_RATE_HZ
 from denseav.train.world.classes import CLASSES
 from denseav.train.world.library import LOOKS, Library
 from denseav.train.world.scenes import Scene, choose_names, compose
@@ -24,7 +25,6 @@ Head = Literal["sound", "speech"]
 Kind = Literal["sound", "speech", "both", "silence", "noise", "offscreen_sound", "offscreen_speech"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
-RATE_HZ = 16_000
 LEVEL_DB = (-12.0, 6.0)
 NOISE_DB = (-45.0, -24.0)
 """Room noise under a sound of common level."""
@@ -62,7 +62,7 @@ def make_clip(
     *,
     size: tuple[int, int],
     things: tuple[int, int] = (1, 4),
-    samples: int = 2 * RATE_HZ,
+    samples: int = 2 * SAMPLE_RATE_HZ,
     plain: bool = False,
     during: AudioEvent | None = None,
 ) -> Clip:
@@ -126,12 +126,12 @@ def place_event(
     wave_S = np.zeros(samples, np.float32)
     wave_S[first : first + len(sounding_S)] = sounding_S
     wave_S *= np.float32(10 ** (random.uniform(*MIX_GAIN_DB) / 20))
-    start_s = first / RATE_HZ
+    start_s = first / SAMPLE_RATE_HZ
     return AudioEvent(
         name=name,
         head=head,
         start_s=start_s,
-        stop_s=start_s + len(sounding_S) / RATE_HZ,
+        stop_s=start_s + len(sounding_S) / SAMPLE_RATE_HZ,
         words=tuple(
             replace(word, start_s=word.start_s + start_s, stop_s=word.stop_s + start_s)
             for word in words
@@ -142,7 +142,7 @@ def place_event(
 def _begin(random: Generator, length: int, samples: int, during: AudioEvent | None) -> int:
     least, most = 0, samples - length
     if during is not None:
-        start, stop = round(during.start_s * RATE_HZ), round(during.stop_s * RATE_HZ)
+        start, stop = round(during.start_s * SAMPLE_RATE_HZ), round(during.stop_s * SAMPLE_RATE_HZ)
         least, most = max(least, min(start, stop - length)), min(most, max(start, stop - length))
     return int(random.integers(least, most + 1))
 

@@ -16,10 +16,11 @@ import torch
 from numpy.random import Generator
 from torch import Tensor
 
-from denseav.models.image_encoder import IMAGE_MEAN, IMAGE_STD
+from denseav.models.audio_encoder import SAMPLE_RATE_HZ
+from denseav.models.image_encoder import normalize_image
 from denseav.train.data.batch import SOUND, SPEECH, UNKNOWN, Batch
 from denseav.train.errors import SettingsError
-from denseav.train.world.clips import RATE_HZ, AudioEvent, Clip, Kind, make_clip
+from denseav.train.world.clips import AudioEvent, Clip, Kind, make_clip
 from denseav.train.world.library import library
 from denseav.train.world.scenes import draw
 
@@ -45,7 +46,7 @@ class WorldSettings:
 
     batch_size: int = 32
     image_size: int = 96
-    samples: int = 2 * RATE_HZ
+    samples: int = 2 * SAMPLE_RATE_HZ
     fewest_things: int = 1
     most_things: int = 3
     single_batches: int = 200
@@ -146,7 +147,7 @@ def stack(clips: list[Clip], pictures: list[Any], told: bool) -> Batch:
     names = {"sound": SOUND, "speech": SPEECH}
     kinds = [names.get(clip.kind, UNKNOWN) if told else UNKNOWN for clip in clips]
     return Batch(
-        image_B3HW=normalize_picture(image_B3HW),
+        image_B3HW=normalize_image(image_B3HW),
         wave_BS=wave_BS,
         audio_mask_BS=torch.ones_like(wave_BS),
         positive_mask_BS=torch.stack([_sounding(clip) for clip in clips]),
@@ -155,15 +156,9 @@ def stack(clips: list[Clip], pictures: list[Any], told: bool) -> Batch:
     )
 
 
-def normalize_picture(image_B3HW: Tensor) -> Tensor:
-    """Return pictures in [0, 1] normalised by ImageNet's mean and deviation."""
-    mean_311 = torch.tensor(IMAGE_MEAN)[:, None, None]
-    return (image_B3HW - mean_311) / torch.tensor(IMAGE_STD)[:, None, None]
-
-
 def _sounding(clip: Clip) -> Tensor:
     mask_S = torch.zeros(len(clip.wave_S))
     for event in clip.events:
-        first = max(0, int((event.start_s - MARGIN_S) * RATE_HZ))
-        mask_S[first : int((event.stop_s + MARGIN_S) * RATE_HZ)] = 1
+        first = max(0, int((event.start_s - MARGIN_S) * SAMPLE_RATE_HZ))
+        mask_S[first : int((event.stop_s + MARGIN_S) * SAMPLE_RATE_HZ)] = 1
     return mask_S

@@ -16,11 +16,11 @@ import soxr
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from denseav.models.audio_encoder import SAMPLE_RATE_HZ
 from denseav.train.world.clips import AudioEvent, Head
 from denseav.train.world.library import Library
 from denseav.train.world.scenes import Masks, Picture, Scene, compose, draw, seen_shares
 from denseav.train.world.sounds.classes import sound
-from denseav.train.world.sounds.level import RATE_HZ as MADE_RATE_HZ
 from denseav.train.world.sounds.level import noise
 from denseav.train.world.speech.phrases import Word, speak
 
@@ -133,14 +133,14 @@ def _perform(
             replace(word, start_s=word.start_s + start_s, stop_s=word.stop_s + start_s)
             for word in spoken.words
         )
-    stop_s = start_s + len(made_S) / MADE_RATE_HZ
+    stop_s = start_s + len(made_S) / SAMPLE_RATE_HZ
     event = AudioEvent(name=name, head=head, start_s=start_s, stop_s=stop_s, words=words)
-    return event, soxr.resample(made_S, MADE_RATE_HZ, RATE_HZ)
+    return event, soxr.resample(made_S, SAMPLE_RATE_HZ, RATE_HZ)
 
 
 def _room(random: Generator, samples: int) -> NDArray[np.float32]:
-    made_S = noise(random, math.ceil(samples * MADE_RATE_HZ / RATE_HZ))
-    room_S = soxr.resample(made_S, MADE_RATE_HZ, RATE_HZ)[:samples]
+    made_S = noise(random, math.ceil(samples * SAMPLE_RATE_HZ / RATE_HZ))
+    room_S = soxr.resample(made_S, SAMPLE_RATE_HZ, RATE_HZ)[:samples]
     return np.asarray(room_S * np.float32(10 ** (ROOM_DB / 20)), np.float32)
 
 

@@ -18,12 +18,13 @@ import numpy as np
 import soundfile
 from PIL import Image
 
+from denseav.models.audio_encoder import SAMPLE_RATE_HZ
 from denseav.train.data.decode import flac, jpeg
 from denseav.train.data.shards import KINDS as SHARD_KINDS
 from denseav.train.data.shards import Clip as Stored
 from denseav.train.data.shards import save_clips
 from denseav.train.errors import DataError
-from denseav.train.world.clips import KINDS, RATE_HZ, Clip, Kind, make_clip
+from denseav.train.world.clips import KINDS, Clip, Kind, make_clip
 from denseav.train.world.library import library
 from denseav.train.world.scenes import Masks, draw
 from denseav.train.world.shots import SCENE_SIZE, box
@@ -64,7 +65,7 @@ def save_pairs(
         try:
             path.write_bytes(cv2.imencode(".png", picture_HW3[..., ::-1])[1].tobytes())
             # Not float: into such files libsndfile writes the time of day.
-            soundfile.write(path.with_suffix(".wav"), clip.wave_S, RATE_HZ, subtype="PCM_24")
+            soundfile.write(path.with_suffix(".wav"), clip.wave_S, SAMPLE_RATE_HZ, subtype="PCM_24")
         except (OSError, soundfile.LibsndfileError) as error:
             raise DataError(f"cannot write {path} ({error}); make room or choose another") from None
 

@@ -10,9 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from denseav.models.audio_encoder import normalize_wave
+from denseav.models.image_encoder import IMAGE_MEAN, IMAGE_STD
 from denseav.train.data.augment import (
-    IMAGENET_DEVIATION,
-    IMAGENET_MEAN,
     Pictures,
     draw_splice,
     draw_window,
@@ -78,7 +77,7 @@ def test_pictures_leave_the_gpus_generators_alone(monkeypatch: pytest.MonkeyPatc
 
 def test_pictures_are_cropped_flipped_and_sometimes_grey() -> None:
     pictures, picture = Pictures(16, augment=True), noisy()
-    mean, deviation = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_DEVIATION)
+    mean, deviation = torch.tensor(IMAGE_MEAN), torch.tensor(IMAGE_STD)
     grey = 0
     for seed in range(200):
         image_3HW = pictures(picture, np.random.default_rng(seed))

@@ -6,12 +6,12 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from denseav.models.audio_encoder import SAMPLE_RATE_HZ
 from denseav.train.world.classes import CLASSES
 from denseav.train.world.clips import (
     KINDS,
     LEVEL_DB,
     NOISE_DB,
-    RATE_HZ,
     make_clip,
     place_event,
     room,
@@ -85,7 +85,7 @@ def test_one_thing_of_the_scene_is_heard_where_the_clip_says(kind):
         (event,) = clip.events
         assert (event.head, event.name in clip.scene.names) == (kind, True)
         assert 0 <= event.start_s < event.stop_s <= 2.0
-        first, last = round(event.start_s * RATE_HZ), round(event.stop_s * RATE_HZ)
+        first, last = round(event.start_s * SAMPLE_RATE_HZ), round(event.stop_s * SAMPLE_RATE_HZ)
         inside = np.sqrt(np.mean(clip.wave_S[first:last] ** 2))
         outside_S = np.concatenate([clip.wave_S[:first], clip.wave_S[last:]])
         assert dbfs(inside) > dbfs(np.sqrt(np.mean(outside_S**2))) + 8
@@ -140,13 +140,13 @@ def test_words_are_timed_from_the_beginning_of_the_clip():
         assert event.start_s - 0.01 <= event.words[0].start_s
         assert event.words[-1].stop_s == pytest.approx(event.stop_s, abs=0.01)
         assert all(a.stop_s <= b.start_s + 1e-6 for a, b in pairwise(event.words))
-        assert not wave_S[: round(event.start_s * RATE_HZ)].any()
+        assert not wave_S[: round(event.start_s * SAMPLE_RATE_HZ)].any()
     assert place_event(random, PARTS, "sound", "kettle", 32_000)[0].words == ()
 
 
 def test_a_longer_clip_has_room_for_what_is_heard():
-    clip = clip_of("speech", 0, samples=5 * RATE_HZ)
-    assert len(clip.wave_S) == 5 * RATE_HZ
+    clip = clip_of("speech", 0, samples=5 * SAMPLE_RATE_HZ)
+    assert len(clip.wave_S) == 5 * SAMPLE_RATE_HZ
     assert clip.events[0].stop_s <= 5.0
 
 

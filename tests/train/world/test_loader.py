@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from denseav.models.audio_encoder import SAMPLE_RATE_HZ
 from denseav.models.image_encoder import IMAGE_MEAN, IMAGE_STD
 from denseav.train.data.batch import SOUND, SPEECH, UNKNOWN
 from denseav.train.errors import SettingsError
-from denseav.train.world.clips import RATE_HZ, make_clip
+from denseav.train.world.clips import make_clip
 from denseav.train.world.library import library
 from denseav.train.world.loader import MARGIN_S, WorldLoader, WorldSettings, stack
 from denseav.train.world.scenes import draw
@@ -44,7 +45,7 @@ def test_a_batch_has_pictures_waves_masks_and_kinds():
     single, batch = take(loader_of(), 2)
     assert batch.image_B3HW.shape == (3, 3, 96, 96)
     assert single.image_B3HW.shape == (3, 3, 64, 64)
-    assert batch.wave_BS.shape == batch.positive_mask_BS.shape == (3, 2 * RATE_HZ)
+    assert batch.wave_BS.shape == batch.positive_mask_BS.shape == (3, 2 * SAMPLE_RATE_HZ)
     assert batch.wave_BS.dtype == batch.image_B3HW.dtype == torch.float32
     assert bool((batch.audio_mask_BS == 1).all())
     assert bool((batch.image_mask_B1HW == 1).all())
@@ -101,7 +102,7 @@ def test_mixtures_are_a_sound_and_speech_of_other_clips_and_their_sum():
         sounding_BS, spoken_BS = batch.positive_mask_BS, batch.partner.positive_mask_BS
         shorter_B = torch.minimum(sounding_BS.sum(1), spoken_BS.sum(1))
         at_once_B = (sounding_BS * spoken_BS).sum(1)
-        assert torch.allclose(at_once_B, shorter_B, atol=2 * MARGIN_S * RATE_HZ)
+        assert torch.allclose(at_once_B, shorter_B, atol=2 * MARGIN_S * SAMPLE_RATE_HZ)
 
 
 def test_a_clip_says_its_kind_only_when_it_is_told():
@@ -127,7 +128,7 @@ def test_what_counts_is_what_is_heard_with_a_margin():
     batch = stack(clips, [draw(clip.scene, parts)[0] for clip in clips], told=True)
     for clip, mask_S in zip(clips, batch.positive_mask_BS, strict=True):
         (event,) = clip.events
-        counted = torch.nonzero(mask_S).flatten() / RATE_HZ
+        counted = torch.nonzero(mask_S).flatten() / SAMPLE_RATE_HZ
         assert float(counted[0]) == pytest.approx(max(0, event.start_s - MARGIN_S), abs=1e-3)
         assert float(counted[-1]) == pytest.approx(min(2.0, event.stop_s + MARGIN_S), abs=1e-3)
     picture_HW3 = batch.image_B3HW[0].permute(1, 2, 0) * torch.tensor(IMAGE_STD)

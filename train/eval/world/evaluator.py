@@ -12,13 +12,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from denseav.models.audio_encoder import SAMPLE_RATE_HZ
 from denseav.models.similarity import aggregate
 from denseav.train.eval.heatmaps import MISA
 from denseav.train.eval.model import EvalModel, Features
 from denseav.train.eval.world.split import Case, Split
 from denseav.train.metrics.localization import Mask
 from denseav.train.metrics.segmentation import time_mean, to_pixels, word_tokens
-from denseav.train.world.clips import RATE_HZ, AudioEvent, Head
+from denseav.train.world.clips import AudioEvent, Head
 
 HEADS: tuple[Head, ...] = ("sound", "speech")
 RESERVED = 10**9
@@ -43,11 +44,11 @@ class WorldEvaluator:
     def tokens_of(self, event: AudioEvent, tokens: int) -> Tensor:
         """Return in which of all tokens a thing is heard, bool [T]."""
         span_s = event.start_s, event.stop_s
-        return word_tokens(span_s, self.split.samples / RATE_HZ, tokens, margin_s=0.0)[0]
+        return word_tokens(span_s, self.split.samples / SAMPLE_RATE_HZ, tokens, margin_s=0.0)[0]
 
     def tokens_of_word(self, span_s: tuple[float, float], tokens: int) -> Tensor:
         """Return in which of all tokens a word counts, bool [T]: 0.2 s before and after it too."""
-        return word_tokens(span_s, self.split.samples / RATE_HZ, tokens)[0]
+        return word_tokens(span_s, self.split.samples / SAMPLE_RATE_HZ, tokens)[0]
 
     def heatmap(self, volume_THW: Tensor, event: AudioEvent) -> Tensor:
         """Return the map [h, w] while a thing is heard."""

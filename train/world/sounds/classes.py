@@ -8,7 +8,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from denseav.train.world.sounds.level import RATE_HZ as RATE_HZ
+from denseav.models.audio_encoder import SAMPLE_RATE_HZ
 from denseav.train.world.sounds.level import coloured, level
 from denseav.train.world.sounds.noise import fountain, helicopter, kettle, rocket, tractor
 from denseav.train.world.sounds.struck import (
@@ -52,5 +52,5 @@ def sound(name: str, rng: Generator, duration_s: float, *, held_out: bool) -> ND
     held_out : bool
         Draw the parameters that training never draws.
     """
-    made_S = SOUNDS[name](Dice(rng, held_out=held_out), round(duration_s * RATE_HZ))
+    made_S = SOUNDS[name](Dice(rng, held_out=held_out), round(duration_s * SAMPLE_RATE_HZ))
     return level(coloured(made_S, rng))

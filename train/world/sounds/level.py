@@ -11,7 +11,8 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-RATE_HZ = 16_000
+from denseav.models.audio_encoder import SAMPLE_RATE_HZ
+
 LEVEL_DBFS = -23.0
 """RMS over the active parts of every wave."""
 PEAK = 0.5
@@ -42,7 +43,7 @@ def level(wave_S: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
 
 def active_rms(wave_S: NDArray[np.floating[Any]]) -> float:
     """Return the RMS over the 20 ms frames that are within 30 dB of the loudest, 0 for silence."""
-    frame = round(FRAME_S * RATE_HZ)
+    frame = round(FRAME_S * SAMPLE_RATE_HZ)
     padded_S = np.pad(np.asarray(wave_S, dtype=np.float64), (0, -len(wave_S) % frame))
     power_F = np.mean(padded_S.reshape(-1, frame) ** 2, axis=1)
     active_F = power_F[power_F > GATE * power_F.max(initial=0.0)]
@@ -94,14 +95,14 @@ def filtered(wave_S: Wave, gain: Callable[[Wave], Wave]) -> Wave:
     """Return a wave [S] with every frequency multiplied by `gain` of it, in hertz."""
     length = len(wave_S) + 512
     length += -length % 1024
-    frequency_hz = np.fft.rfftfreq(length, 1 / RATE_HZ)
+    frequency_hz = np.fft.rfftfreq(length, 1 / SAMPLE_RATE_HZ)
     spectrum = np.fft.rfft(wave_S, length) * gain(np.asarray(frequency_hz, dtype=np.float64))
     return np.fft.irfft(spectrum, length)[: len(wave_S)]
 
 
 def _edges(samples: int) -> Wave:
     """Return the gain [S] that opens and closes a wave."""
-    fade = FADE_S * RATE_HZ
+    fade = FADE_S * SAMPLE_RATE_HZ
     position_S = np.arange(samples)
     nearest_S = np.minimum(position_S, samples - 1 - position_S)
     return np.clip(nearest_S / fade, 0, 1)

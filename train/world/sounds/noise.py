@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from denseav.train.world.sounds.level import RATE_HZ, Wave, filtered
+from denseav.models.audio_encoder import SAMPLE_RATE_HZ
+from denseav.train.world.sounds.level import Wave, filtered
 from denseav.train.world.sounds.synthesis import (
     Dice,
     band,
@@ -17,7 +18,7 @@ from denseav.train.world.sounds.synthesis import (
 def tractor(dice: Dice, samples: int) -> Wave:
     """Return an engine that idles: puffs of the exhaust, a hum and some rattle."""
     firing_hz = dice.ratio(17, 32)
-    turns_S = np.cumsum(firing_hz * (1 + 0.08 * wander(samples, 2, dice.rng))) / RATE_HZ
+    turns_S = np.cumsum(firing_hz * (1 + 0.08 * wander(samples, 2, dice.rng))) / SAMPLE_RATE_HZ
     turns_S += dice.rng.random() * 4
     since_S = np.mod(turns_S, 1.0)
     uneven_S = dice.rng.uniform(0.7, 1.0, 4)[turns_S.astype(np.int64) % 4]
@@ -46,11 +47,11 @@ def fountain(dice: Dice, samples: int) -> Wave:
     rush_S = hiss(samples, dice.ratio(900, 1_600), dice.ratio(3_000, 5_500), dice.rng)
     total_S = rush_S * (0.35 + 0.1 * wander(samples, 8, dice.rng))
     low_hz = dice.ratio(450, 800)
-    count = round(samples / RATE_HZ * dice.ratio(45, 80))
+    count = round(samples / SAMPLE_RATE_HZ * dice.ratio(45, 80))
     for first in dice.rng.integers(-400, samples, count):
         pitch_hz = low_hz * 2 ** dice.rng.uniform(0, 2)
         decay_s = dice.rng.uniform(0.006, 0.02)
-        time_S = seconds(round(5 * decay_s * RATE_HZ))[: samples - first]
+        time_S = seconds(round(5 * decay_s * SAMPLE_RATE_HZ))[: samples - first]
         turns_S = pitch_hz * time_S * (1 + 6 * time_S)
         drop_S = np.sin(2 * np.pi * turns_S) * np.exp(-time_S / decay_s)
         drop_S = drop_S[max(-first, 0) :] * dice.rng.uniform(0.3, 1.4)
@@ -77,6 +78,6 @@ def rocket(dice: Dice, samples: int) -> Wave:
     surge_S = np.exp(wander(samples, dice.ratio(14, 24), dice.rng))
     flame_S = hiss(samples, 300, dice.ratio(1_200, 2_200), dice.rng)
     sizes_S = dice.rng.uniform(2, 6, samples) * dice.rng.choice((-1, 1), samples)
-    sparks_S = sizes_S * (dice.rng.random(samples) < dice.ratio(60, 130) / RATE_HZ)
+    sparks_S = sizes_S * (dice.rng.random(samples) < dice.ratio(60, 130) / SAMPLE_RATE_HZ)
     crackle_S = filtered(sparks_S, band(200, 2_500))
     return surge_S * (roar_S + 0.25 * flame_S) + dice.between(1.2, 1.8) * crackle_S

@@ -9,7 +9,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.random import Generator
 
-from denseav.train.world.sounds.level import RATE_HZ, Wave, filtered
+from denseav.models.audio_encoder import SAMPLE_RATE_HZ
+from denseav.train.world.sounds.level import Wave, filtered
 
 BANDS = 9
 """Each range is cut into these; training has the even ones, the held-out split the odd ones."""
@@ -36,15 +37,15 @@ class Dice:
 
 def seconds(samples: int) -> Wave:
     """Return the time [S] of every sample."""
-    return np.arange(samples) / RATE_HZ
+    return np.arange(samples) / SAMPLE_RATE_HZ
 
 
 def modes(pitches_hz: Wave, gains: Wave, decays_s: Wave, rng: Generator, length_s: float) -> Wave:
     """Return struck modes [S]: decaying sines of random phase, each P with its own decay."""
-    samples = round(length_s * RATE_HZ)
-    rate_P = (-1 / np.asarray(decays_s) + 2j * np.pi * np.asarray(pitches_hz)) / RATE_HZ
+    samples = round(length_s * SAMPLE_RATE_HZ)
+    rate_P = (-1 / np.asarray(decays_s) + 2j * np.pi * np.asarray(pitches_hz)) / SAMPLE_RATE_HZ
     start_P = np.asarray(gains) * np.exp(2j * np.pi * rng.random(len(rate_P)))
-    start_P = start_P * (np.asarray(pitches_hz) < 0.47 * RATE_HZ)
+    start_P = start_P * (np.asarray(pitches_hz) < 0.47 * SAMPLE_RATE_HZ)
     blocks = -(-samples // BLOCK)
     coarse = np.exp(np.outer(np.arange(blocks) * BLOCK, rate_P)) * start_P
     fine = np.exp(np.outer(rate_P, np.arange(BLOCK)))
@@ -54,12 +55,12 @@ def modes(pitches_hz: Wave, gains: Wave, decays_s: Wave, rng: Generator, length_
 
 def harmonic(pitch_hz_S: Wave, gains: Wave, rng: Generator) -> Wave:
     """Return a periodic wave [S] of a moving pitch, its harmonics with random phases."""
-    highest = int(0.47 * RATE_HZ / pitch_hz_S.max())
+    highest = int(0.47 * SAMPLE_RATE_HZ / pitch_hz_S.max())
     kept = gains[: max(highest, 1)]
     spectrum = np.zeros(TABLE // 2 + 1, dtype=complex)
     spectrum[1 : len(kept) + 1] = kept * np.exp(2j * np.pi * rng.random(len(kept)))
     cycle = np.fft.irfft(spectrum, TABLE) * TABLE / 2
-    turns_S = np.cumsum(pitch_hz_S) / RATE_HZ + rng.random()
+    turns_S = np.cumsum(pitch_hz_S) / SAMPLE_RATE_HZ + rng.random()
     return cycle[(turns_S * TABLE).astype(np.int64) % TABLE]
 
 
@@ -118,7 +119,7 @@ def repeated(
     make : callable
         Gives the wave [S] of the event of an index; the first may have begun before the sound.
     """
-    period = period_s * RATE_HZ
+    period = period_s * SAMPLE_RATE_HZ
     late = dice.rng.random() * 0.6
     total_S = np.zeros(samples)
     for index in range(int(samples / period + late + jitter) + 1):
@@ -132,13 +133,13 @@ def repeated(
 
 def swell(length_s: float, opening: float, closing: float) -> Wave:
     """Return an envelope [S] that opens and closes within these shares of its length."""
-    place_S = np.linspace(0, 1, round(length_s * RATE_HZ))
+    place_S = np.linspace(0, 1, round(length_s * SAMPLE_RATE_HZ))
     return np.sin(np.pi / 2 * np.clip(np.minimum(place_S / opening, (1 - place_S) / closing), 0, 1))
 
 
 def wander(samples: int, rate_hz: float, rng: Generator) -> Wave:
     """Return a slow random curve [S] between -1 and 1."""
-    knots = max(int(samples / RATE_HZ * rate_hz) + 2, 3)
+    knots = max(int(samples / SAMPLE_RATE_HZ * rate_hz) + 2, 3)
     return np.interp(
         np.linspace(0, knots - 1, samples), np.arange(knots), rng.uniform(-1, 1, knots)
     )

@@ -16,7 +16,8 @@ import soxr
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from denseav.train.world.sounds.level import RATE_HZ, Wave, coloured, level
+from denseav.models.audio_encoder import SAMPLE_RATE_HZ
+from denseav.train.world.sounds.level import Wave, coloured, level
 from denseav.train.world.speech.espeak import Manner, Utterance, utter
 
 SHORTEST_S, LONGEST_S = 0.7, 1.7
@@ -81,7 +82,7 @@ def speak(name: str, rng: Generator, *, held_out: bool) -> Spoken:
         text = form.format(a=article, name=name)
         manner = Manner(voice=voice, speed_wpm=round(speed_wpm * hurry), pitch=pitch, range=spread)
         wave_S, words = _trimmed(text, utter(text, manner))
-        length_s = len(wave_S) / RATE_HZ
+        length_s = len(wave_S) / SAMPLE_RATE_HZ
         if SHORTEST_S <= length_s <= LONGEST_S:
             break
         if len(attempts) == 1:
@@ -104,4 +105,4 @@ def _trimmed(text: str, said: Utterance) -> tuple[Wave, tuple[Word, ...]]:
         )
         for index in range(len(said.words))
     )
-    return soxr.resample(wave_S[first:last], said.rate_hz, RATE_HZ), words
+    return soxr.resample(wave_S[first:last], said.rate_hz, SAMPLE_RATE_HZ), words

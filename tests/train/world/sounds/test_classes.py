@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 
+from denseav.models.audio_encoder import SAMPLE_RATE_HZ
 from denseav.train.world.classes import CLASSES
 from denseav.train.world.sounds.classes import SOUNDS, sound
-from denseav.train.world.sounds.level import LEVEL_DBFS, RATE_HZ, active_rms, level, noise
+from denseav.train.world.sounds.level import LEVEL_DBFS, active_rms, level, noise
 from denseav.train.world.sounds.synthesis import BANDS, Dice, modes, repeated
 from tests.support.world_hearing import accuracy, spectrum, texture
 
@@ -26,7 +27,7 @@ def test_a_sound_is_as_long_as_asked_at_the_level_and_below_full_scale(name, dur
     for seed in range(3):
         wave_S = make(name, seed, duration_s, held_out=seed == 2)
         assert wave_S.dtype == np.float32
-        assert len(wave_S) == round(duration_s * RATE_HZ)
+        assert len(wave_S) == round(duration_s * SAMPLE_RATE_HZ)
         assert np.all(np.isfinite(wave_S))
         assert np.abs(wave_S).max() < 1
         assert dbfs(active_rms(wave_S)) == pytest.approx(LEVEL_DBFS, abs=0.5)

@@ -5,10 +5,11 @@ import threading
 import numpy as np
 import pytest
 
+from denseav.models.audio_encoder import SAMPLE_RATE_HZ
 from denseav.train.errors import DataError
 from denseav.train.world.classes import CLASSES
 from denseav.train.world.sounds.classes import sound
-from denseav.train.world.sounds.level import LEVEL_DBFS, RATE_HZ, active_rms
+from denseav.train.world.sounds.level import LEVEL_DBFS, active_rms
 from denseav.train.world.speech import espeak
 from denseav.train.world.speech.espeak import Manner, utter
 from denseav.train.world.speech.phrases import LONGEST_S, SHORTEST_S, speak, voices
@@ -34,7 +35,7 @@ def name_word(spoken):
 
 
 def cut(spoken, word):
-    return spoken.wave_S[round(word.start_s * RATE_HZ) : round(word.stop_s * RATE_HZ)]
+    return spoken.wave_S[round(word.start_s * SAMPLE_RATE_HZ) : round(word.stop_s * SAMPLE_RATE_HZ)]
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ def phrases():
 def test_speech_is_short_at_the_level_and_below_full_scale(phrases):
     for _, spoken in phrases:
         assert spoken.wave_S.dtype == np.float32
-        assert SHORTEST_S <= len(spoken.wave_S) / RATE_HZ <= LONGEST_S
+        assert SHORTEST_S <= len(spoken.wave_S) / SAMPLE_RATE_HZ <= LONGEST_S
         assert np.abs(spoken.wave_S).max() < 1
         assert dbfs(active_rms(spoken.wave_S)) == pytest.approx(LEVEL_DBFS, abs=0.5)
 
@@ -71,7 +72,9 @@ def test_the_words_make_up_the_text_and_fill_the_wave_in_order(phrases):
         assert " ".join(word.text for word in spoken.words) == spoken.text
         assert name in spoken.text.split()
         assert spoken.words[0].start_s == pytest.approx(0, abs=0.05)
-        assert spoken.words[-1].stop_s == pytest.approx(len(spoken.wave_S) / RATE_HZ, abs=0.001)
+        assert spoken.words[-1].stop_s == pytest.approx(
+            len(spoken.wave_S) / SAMPLE_RATE_HZ, abs=0.001
+        )
         for word, following in zip(spoken.words, spoken.words[1:], strict=False):
             assert word.start_s < word.stop_s <= following.start_s
 
