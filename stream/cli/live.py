@@ -129,6 +129,7 @@ def _stop_on_signals(stop: threading.Event, opened: threading.Event) -> None:
     asks, asked = socket.socketpair()
     asks.setblocking(False)
     signal.set_wakeup_fd(asks.fileno(), warn_on_full_buffer=False)
+    ending = set()
     for name in ENDING_SIGNALS:
         number = getattr(signal, name, None)
         # `nohup` has the terminal's end ignored, and means it.
@@ -136,12 +137,15 @@ def _stop_on_signals(stop: threading.Event, opened: threading.Event) -> None:
             name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN
         ):
             signal.signal(number, lambda *_: None)
+            ending.add(int(number))
 
     def wait() -> None:
         with (
             asks
         ):  # closed, its number could become a recording's, and the next signal a byte in it
-            while asked.recv(1):
+            while came := asked.recv(1):
+                if came[0] not in ending:  # another that a library handles, such as a child's end
+                    continue
                 stop.set()
                 if not opened.wait(OPENING_S):
                     os._exit(0)  # nothing is open that would have to be closed

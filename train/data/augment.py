@@ -7,6 +7,7 @@ Axes: B clips, 3 red green blue, H W pixels, S samples at 16 kHz.
 """
 
 import math
+from functools import partial
 
 import torch
 from numpy.random import Generator
@@ -44,7 +45,7 @@ class Pictures:
                 v2.RandomGrayscale(0.1),
             ]
             if augment
-            else [v2.Lambda(lambda picture: fit(picture, (size, size)))]
+            else [v2.Lambda(partial(fit, size=(size, size)))]
         )
         self._change = v2.Compose(changes)
         self._finish = v2.Compose(

@@ -178,7 +178,7 @@ def test_the_sound_goes_on_when_the_camera_is_lost(
     assert found["audio_age_ms"]["p50"] is not None
     pictures, length_s, sound_s = recorded(tmp_path / "r.mp4")
     assert pictures >= 2
-    assert sound_s == pytest.approx(length_s, abs=0.3)
+    assert length_s + 0.5 < sound_s < length_s + 4, "sound outlasts the last picture"
 
 
 def test_rtsp_without_sound_shows_no_heat_and_ends_in_time(
@@ -275,7 +275,7 @@ def test_a_signal_ends_it_while_a_camera_does_not_answer(mute_camera: str, tmp_p
 def test_list_devices_always_answers(tmp_path: Path) -> None:
     done = live(tmp_path, "--list-devices")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("cameras (--camera NUMBER or PATH)\n")
+    assert done.stdout.startswith("cameras (--camera NUMBER or PATH")
     assert "\nmicrophones (--mic NUMBER or NAME)\n" in done.stdout
 
 

@@ -4,6 +4,7 @@ import json
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from itertools import repeat
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from denseav.export.runtime.bundle import demo_folder
-from tests.support.live_command import LiveProcess, live
+from tests.support.live_command import LiveProcess, environment, live
 from tests.support.media import LEVELS, cut, ffmpeg, grey, tone, write_clip
 from tests.support.servers import MjpegServer
 
@@ -217,3 +218,25 @@ def test_a_missing_library_is_named_with_its_package(
     given = [mjpeg_server.url if word == "CAMERA" else word for word in arguments]
     done = live(tmp_path, *given, "--headless", env={"PYTHONPATH": str(tmp_path)})
     refused(done, code, remedy)
+
+
+OTHER_SIGNAL = """
+import os, signal, threading, time
+from denseav.stream.cli import live
+stop, opened = threading.Event(), threading.Event()
+live._stop_on_signals(stop, opened)
+signal.signal(signal.SIGCHLD, lambda *_: None)
+os.kill(os.getpid(), signal.SIGCHLD)
+time.sleep(0.3)
+print(stop.is_set(), flush=True)
+os.kill(os.getpid(), signal.SIGTERM)
+print(stop.wait(5), flush=True)
+"""
+
+
+def test_a_signal_that_a_library_handles_ends_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", OTHER_SIGNAL]
+    done = subprocess.run(
+        command, env=environment(tmp_path), capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.split() == ["False", "True"]

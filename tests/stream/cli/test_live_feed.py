@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from denseav.stream.cli.live import main
 from denseav.stream.feed import keys as feed_keys
 from denseav.stream.feed.client import HeatmapSubscriber
 from tests.support.feeds import free_endpoint, make_keys
-from tests.support.live_command import LiveProcess
+from tests.support.live_command import LiveProcess, live
 from tests.support.ports import free_port
 from tests.support.stalls import until
 
@@ -72,8 +71,9 @@ def test_floods_and_changed_keys_do_not_end_a_run(tmp_path: Path) -> None:
     ],
 )
 def test_what_a_feed_cannot_be_is_a_usage_error(
-    options: tuple[str, ...], complaint: str, capsys: pytest.CaptureFixture[str]
+    options: tuple[str, ...], complaint: str, tmp_path: Path
 ) -> None:
     shown = () if "--camera" in options else ("--demo",)
-    assert main([*shown, "--publish", "tcp://127.0.0.1:5557", *options]) == 2
-    assert complaint in capsys.readouterr().err
+    done = live(tmp_path, *shown, "--publish", "tcp://127.0.0.1:5557", *options)
+    assert done.returncode == 2
+    assert complaint in done.stderr
