@@ -28,10 +28,13 @@ def begin(folder: Path, *arguments: str, stderr: int = subprocess.DEVNULL) -> su
     )
 
 
-def frames_out(folder: Path) -> int:
-    """Return how many frames were answered, by the newest whole line of the figures."""
+def frames_in(folder: Path) -> int:
+    """Return how many frames were captured, by the newest whole line of the figures."""
     path = folder / "s.json"
-    lines = path.read_text().splitlines() if path.is_file() else []
+    try:
+        lines = path.read_text().splitlines()
+    except FileNotFoundError:  # not there yet, or only tried whether it can be
+        lines = []
     return max((json.loads(line)["frames_in"] for line in lines if line.endswith("}")), default=0)
 
 
@@ -55,13 +58,13 @@ def test_capture_goes_on_whatever_becomes_of_the_log(
     os.close(writer)
     try:
         for _ in range(2):
-            before = frames_out(tmp_path)
-            until(lambda before=before: frames_out(tmp_path) > before, 30)  # type: ignore[misc]
+            before = frames_in(tmp_path)
+            until(lambda before=before: frames_in(tmp_path) > before, 30)  # type: ignore[misc]
             mjpeg_server.kill()  # which is said, as is the return
             time.sleep(0.3)
             mjpeg_server.start()
-        before = frames_out(tmp_path)
-        until(lambda: frames_out(tmp_path) > before, 30)
+        before = frames_in(tmp_path)
+        until(lambda: frames_in(tmp_path) > before, 30)
         process.terminate()
         assert process.wait(20) == 0
     finally:
@@ -79,7 +82,7 @@ def test_a_second_signal_changes_nothing(
 ) -> None:
     process = begin(tmp_path, "--camera", mjpeg_server.url, "--mic", "none", "--headless")
     try:
-        until(lambda: frames_out(tmp_path) > 0, 30)
+        until(lambda: frames_in(tmp_path) > 0, 30)
         if hangs:
             mjpeg_server.frozen.set()
             time.sleep(0.5)
