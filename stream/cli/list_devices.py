@@ -143,13 +143,13 @@ def _note(path: Path) -> str:
 
 def _captures_video(path: Path) -> bool:
     """Ask the driver whether this node gives pictures: a webcam has others, for metadata."""
-    assert sys.platform != "win32"  # Linux alone has such nodes, and Windows no `fcntl`
-    import fcntl
+    if sys.platform != "win32":  # Linux alone has such nodes, and Windows no `fcntl`
+        import fcntl
 
-    answer = bytearray(CAPABILITIES.size)
-    with contextlib.suppress(OSError), path.open("rb", buffering=0) as node:
-        fcntl.ioctl(node, QUERY_CAPABILITIES, answer)
-        return bool(CAPABILITIES.unpack(answer)[5] & CAPTURES_VIDEO)
+        answer = bytearray(CAPABILITIES.size)
+        with contextlib.suppress(OSError), path.open("rb", buffering=0) as node:
+            fcntl.ioctl(node, QUERY_CAPABILITIES, answer)
+            return bool(CAPABILITIES.unpack(answer)[5] & CAPTURES_VIDEO)
     return True  # listed all the same: it may be there and not permitted, which is worth seeing
 
 

@@ -44,7 +44,8 @@ CALLBACK = ctypes.CFUNCTYPE(
 
 def main() -> None:
     """Answer requests until the input ends."""
-    assert sys.platform != "win32", "there is no fork"
+    if sys.platform == "win32":
+        raise OSError("there is no fork")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     library = ctypes.CDLL(sys.argv[1])
     rate_hz = library.espeak_Initialize(SYNCHRONOUS, 200, None, DONT_EXIT)
