@@ -70,7 +70,7 @@ LONG_RUN = 3  # how many times over a stream's memory is replaced before it is c
 PICTURES = 4
 SOUNDS = 4
 
-_ONE_FILE_BYTES = 1_900_000_000  # protobuf ends at 2 GB; beyond, weights go beside the graph
+_ONE_FILE_BYTES = 500_000_000  # more goes beside the graph, where two graphs share it
 
 
 @dataclass(frozen=True, kw_only=True)
