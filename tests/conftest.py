@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 # Tiny networks are many times slower on several threads that wait for one another. Read by torch
 # when it is loaded, here and in the programs that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Commands of this environment are found by name, though it may not have been activated.
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 import pytest
 from hypothesis import settings
