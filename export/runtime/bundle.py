@@ -110,6 +110,14 @@ class AudioStep:
         if nbytes > STATE_MAX_BYTES or any(n < 1 for s in self.states.values() for n in s.shape):
             raise ValueError("the audio step's states have impossible shapes")
 
+    def require_shapes(self, inputs: Mapping[str, tuple[int, ...]]) -> None:
+        """Raise `BundleError` when a graph with such inputs has other states than these."""
+        if any(inputs.get(name) != state.shape for name, state in self.states.items()):
+            raise BundleError(
+                "the audio step graph has other states than the manifest says; "
+                "export the bundle again"
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:

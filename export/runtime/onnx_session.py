@@ -119,7 +119,7 @@ class OnnxAudioStream:
             name: (state.shape, np.dtype(state.dtype))
             for name, state in manifest.audio_step.states.items()
         }
-        self._require_same_shapes()
+        manifest.audio_step.require_shapes({i.name: tuple(i.shape) for i in graph.get_inputs()})
         self._features: Features = None
         self._state: list[Any] = []
         self._spare: list[Any] = []
@@ -148,14 +148,6 @@ class OnnxAudioStream:
 
     def _zeros(self) -> list[Any]:
         return [_put(np.zeros(*layout), self._device) for layout in self._shapes.values()]
-
-    def _require_same_shapes(self) -> None:
-        inputs = {i.name: tuple(i.shape) for i in self._graph.get_inputs()}
-        if any(inputs.get(name) != shape for name, (shape, _) in self._shapes.items()):
-            raise BundleError(
-                "the audio step graph has other states than the manifest says; "
-                "export the bundle again"
-            )
 
 
 def _run(session: Any, binding: Any, run_options: Any) -> Any:

@@ -92,13 +92,13 @@ def _open(
         from denseav.export.runtime.webgpu_session import open_webgpu
 
         return open_webgpu(bundle, threads, audio, software=not unasked)
-    if audio == "streaming" and kind in ("openvino", "trt"):
-        raise BundleError(f"audio does not stream on {kind}; use --device cuda, webgpu or cpu")
+    if audio == "streaming" and kind == "trt":
+        raise BundleError("audio does not stream on trt; use --device cuda, openvino or cpu")
     if kind == "openvino":
         from denseav.export.runtime.openvino_session import OpenVinoSession
 
         name, precision = (*further, None, None)[:2]
-        return OpenVinoSession(bundle, name or "CPU", precision, threads)
+        return OpenVinoSession(bundle, name or "CPU", precision, threads, audio)
     return _open_nvidia(bundle, kind, threads, audio)
 
 

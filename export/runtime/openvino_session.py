@@ -10,23 +10,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from denseav.export.runtime.bundle import GRAPHS, Bundle, BundleError
-from denseav.export.runtime.session import AudioStream, Features, Interrupted, normalized
+from denseav.export.runtime.bundle import AUDIO_STEP, Bundle, BundleError, Manifest
+from denseav.export.runtime.session import AudioWay, Features, Interrupted, Level, normalized
 
 _TYPES = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
 
 
 class OpenVinoSession:
-    """The three graphs of a bundle, loaded; see `denseav.export.runtime.session.Session`.
+    """Three graphs of a bundle, loaded; see `denseav.export.runtime.session.Session`.
 
-    `encode_audio` is called by one thread, `encode_image` and `heatmap` by one thread, which may
-    be another.
+    `encode_audio`, or a stream, is called by one thread, `encode_image` and `heatmap` by one
+    thread, which may be another.
 
     Parameters
     ----------
     device : as OpenVINO names it: `CPU`, `GPU`, `GPU.1`, `NPU`.
     precision : `fp32`, `fp16` or `bf16`; None for the bundle's own.
     threads : how many threads one graph may use on a CPU.
+    audio : how audio is encoded: only that graph is loaded.
 
     Raises
     ------
@@ -35,7 +36,12 @@ class OpenVinoSession:
     """
 
     def __init__(
-        self, bundle: Bundle, device: str = "CPU", precision: str | None = None, threads: int = 1
+        self,
+        bundle: Bundle,
+        device: str = "CPU",
+        precision: str | None = None,
+        threads: int = 1,
+        audio: AudioWay = "window",
     ) -> None:
         own = bundle.manifest.precision
         self.backend = f"openvino-{device.lower()}"
@@ -46,10 +52,17 @@ class OpenVinoSession:
         _require(core, device, precision)
         # Eight-bit products are in the graph itself; what is around them is float32.
         hint = _TYPES[precision or own.replace("int8", "fp32")]
-        self._requests = {
+        self._manifest = bundle.manifest
+        self._models = {
             graph: _open(core, bundle, graph, device, _settings(graph, device, hint, threads))
-            for graph in GRAPHS
+            for graph in ("image", "audio" if audio == "window" else AUDIO_STEP, "heatmap")
         }
+        self._requests = {
+            graph: model.create_infer_request()
+            for graph, model in self._models.items()
+            if graph != AUDIO_STEP  # each stream has its own
+        }
+        self._streams: list[OpenVinoAudioStream] = []
 
     def encode_image(self, image_HW3: NDArray[np.uint8]) -> Features:
         """Encode one RGB picture that already has the manifest's size."""
@@ -61,9 +74,13 @@ class OpenVinoSession:
             wave_S = normalized(wave_S, least_deviation)
         return self._run("audio", {"wave": wave_S})
 
-    def audio_stream(self) -> AudioStream:
-        """Refuse: such sessions are opened for whole windows of audio alone."""
-        raise BundleError("this session was opened for whole windows of audio")
+    def audio_stream(self) -> "OpenVinoAudioStream":
+        """Return a new stream, in the state before any audio."""
+        if AUDIO_STEP not in self._models:
+            raise BundleError("this session was opened for whole windows of audio")
+        stream = OpenVinoAudioStream(self._models[AUDIO_STEP], self._manifest, self._interrupted)
+        self._streams.append(stream)
+        return stream
 
     def heatmap(self, image: Features, audio: Features, token: int) -> NDArray[np.float32]:
         """Return the similarity slice `[K, H, W]` of the picture and audio token `token`."""
@@ -84,18 +101,64 @@ class OpenVinoSession:
         self._interrupted.set()
         for request in self._requests.values():
             request.cancel()
+        for stream in self._streams:
+            stream.cancel()
 
     def _run(self, graph: str, inputs: dict[str, NDArray[Any]]) -> Any:
-        if self._interrupted.is_set():
-            raise Interrupted
         request = self._requests[graph]
-        try:
-            request.infer(inputs)
-        except RuntimeError:
-            if self._interrupted.is_set():
-                raise Interrupted from None
-            raise
+        _infer(request, inputs, self._interrupted)
         return request.get_output_tensor().data.copy()
+
+
+class OpenVinoAudioStream:
+    """The audio step graph and its state; see `denseav.export.runtime.session.AudioStream`.
+
+    Two requests that are bound once and for all: each reads the state, on the device, that the
+    other has written, and they take turns.
+    """
+
+    def __init__(self, model: Any, manifest: Manifest, interrupted: threading.Event) -> None:
+        assert manifest.audio_step is not None
+        manifest.audio_step.require_shapes({i.any_name: tuple(i.shape) for i in model.inputs})
+        self._interrupted = interrupted
+        features, *states = (output.any_name for output in model.outputs)
+        self._features_name = features
+        self._carried = dict(
+            zip(("past_features", *manifest.audio_step.states), (features, *states), strict=True)
+        )
+        self._next, self._last = model.create_infer_request(), model.create_infer_request()
+        for reads, writes in ((self._next, self._last), (self._last, self._next)):
+            for before, after in self._carried.items():
+                reads.set_tensor(before, writes.get_tensor(after))
+        self.reset()
+
+    def step(self, samples_S: NDArray[np.float32], level: Level) -> Features:
+        """Take the next token and return features of which the newest tokens are new."""
+        request = self._next
+        _infer(request, {"wave": level.normalized(samples_S)}, self._interrupted)
+        self._next, self._last = self._last, request
+        return request.get_tensor(self._features_name).data.copy()
+
+    def reset(self) -> None:
+        """Forget everything: the next step is the first."""
+        for before in self._carried:
+            self._next.get_tensor(before).data[:] = 0
+
+    def cancel(self) -> None:
+        """Give up the step in progress."""
+        for request in (self._next, self._last):
+            request.cancel()
+
+
+def _infer(request: Any, inputs: dict[str, NDArray[Any]], interrupted: threading.Event) -> None:
+    if interrupted.is_set():
+        raise Interrupted
+    try:
+        request.infer(inputs)
+    except RuntimeError:
+        if interrupted.is_set():
+            raise Interrupted from None
+        raise
 
 
 def load_core() -> Any:
@@ -137,7 +200,7 @@ def _require(core: Any, device: str, precision: str | None) -> None:
 def _settings(graph: str, device: str, hint: str, threads: int) -> dict[str, str]:
     # bfloat16 is of the image graph alone, which sets the frame rate: the audio graph's loss is
     # beyond the tolerance. The similarity stays in float32, as it does in half precision.
-    exact = graph == "heatmap" or (graph == "audio" and hint == "bf16")
+    exact = graph == "heatmap" or (graph in ("audio", AUDIO_STEP) and hint == "bf16")
     settings = {
         "INFERENCE_PRECISION_HINT": "f32" if exact else hint,
         "PERFORMANCE_HINT": "LATENCY",
@@ -150,7 +213,7 @@ def _settings(graph: str, device: str, hint: str, threads: int) -> dict[str, str
 def _open(core: Any, bundle: Bundle, graph: str, device: str, settings: dict[str, str]) -> Any:
     path = bundle.graph(graph)
     try:
-        return core.compile_model(path, device, settings).create_infer_request()
+        return core.compile_model(path, device, settings)
     except RuntimeError as error:
         reason = next(line for line in reversed(str(error).splitlines()) if line.strip())
         raise BundleError(

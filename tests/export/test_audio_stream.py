@@ -14,7 +14,8 @@ from denseav.export.builder.graphs import Graphs, make_graphs
 from denseav.export.runtime.bundle import Bundle, BundleError, open_bundle, window_samples
 from denseav.export.runtime.onnx_session import OnnxSession
 from denseav.export.runtime.open_session import open_session
-from denseav.export.runtime.session import AudioStream, Features, Interrupted, Level
+from denseav.export.runtime.openvino_session import OpenVinoSession
+from denseav.export.runtime.session import AudioStream, Features, Interrupted, Level, Session
 from denseav.models.streaming_mask import StreamConfig
 from tests.support.tiny_model import CONFIG, tiny
 
@@ -44,9 +45,14 @@ def reference() -> Graphs:
     return make_graphs(model, STREAM, TOKENS)
 
 
+@pytest.fixture(params=["cpu", "openvino"])
+def session(bundle: Bundle, request: pytest.FixtureRequest) -> Session:
+    return open_session(bundle, request.param, audio="streaming")
+
+
 @pytest.fixture
-def stream(bundle: Bundle) -> AudioStream:
-    return open_session(bundle, "cpu", audio="streaming").audio_stream()
+def stream(session: Session) -> AudioStream:
+    return session.audio_stream()
 
 
 WAVE_S = probe_inputs.sounds(1, window_samples(STEPS), seed=3)[0]
@@ -58,7 +64,7 @@ def token(index: int, wave_S: NDArray[np.float32] = WAVE_S) -> NDArray[np.float3
 
 
 def values(features: Features) -> NDArray[np.float32]:
-    return np.array(features.numpy())
+    return np.array(features if isinstance(features, np.ndarray) else features.numpy())
 
 
 def close(a: NDArray[np.float32], b: NDArray[np.float32]) -> None:
@@ -88,19 +94,18 @@ def test_features_that_were_given_out_are_not_written_again(stream: AudioStream)
     assert np.array_equal(values(first), copy)
 
 
-def test_a_reset_stream_is_a_new_one(bundle: Bundle, stream: AudioStream) -> None:
-    for index in range(6):
+def test_a_reset_stream_is_a_new_one(session: Session, stream: AudioStream) -> None:
+    for index in range(5):
         stream.step(token(index), LEVEL)
     stream.reset()
-    again = open_session(bundle, "cpu", audio="streaming").audio_stream()
+    again = session.audio_stream()
     for index in range(10, 14):
         assert np.array_equal(
             values(stream.step(token(index), LEVEL)), values(again.step(token(index), LEVEL))
         )
 
 
-def test_streams_of_one_session_do_not_mix(bundle: Bundle, stream: AudioStream) -> None:
-    session = open_session(bundle, "cpu", audio="streaming")
+def test_streams_of_one_session_do_not_mix(session: Session, stream: AudioStream) -> None:
     one, other = session.audio_stream(), session.audio_stream()
     for index in range(4):
         expected = values(stream.step(token(index), LEVEL))
@@ -108,9 +113,7 @@ def test_streams_of_one_session_do_not_mix(bundle: Bundle, stream: AudioStream) 
         other.step(token(index + 20), LEVEL)
 
 
-def test_an_interrupted_step_changes_nothing(bundle: Bundle, stream: AudioStream) -> None:
-    session = open_session(bundle, "cpu", audio="streaming")
-    assert isinstance(session, OnnxSession)
+def test_an_interrupted_step_changes_nothing(session: Session, stream: AudioStream) -> None:
     broken = session.audio_stream()
     for index in range(3):
         broken.step(token(index), LEVEL)
@@ -118,7 +121,10 @@ def test_an_interrupted_step_changes_nothing(bundle: Bundle, stream: AudioStream
     session.interrupt()
     with pytest.raises(Interrupted):
         broken.step(token(3), LEVEL)
-    session._run_options.terminate = False
+    if isinstance(session, OnnxSession):
+        session._run_options.terminate = False
+    elif isinstance(session, OpenVinoSession):
+        session._interrupted.clear()
     assert np.array_equal(
         values(broken.step(token(3), LEVEL)), values(stream.step(token(3), LEVEL))
     )
@@ -157,8 +163,9 @@ def test_a_bundle_without_the_graph_names_the_remedy(bundle: Bundle) -> None:
     open_session(older, "cpu")
     with pytest.raises(BundleError, match=r"export the model again, or use --audio window"):
         open_session(older, "cpu", audio="streaming")
-    with pytest.raises(BundleError, match="opened for whole windows"):
-        open_session(bundle, "cpu").audio_stream()
+    for device in ("cpu", "openvino"):
+        with pytest.raises(BundleError, match="opened for whole windows"):
+            open_session(bundle, device).audio_stream()
 
 
 def test_states_of_another_bundle_are_refused(bundle: Bundle) -> None:
@@ -171,6 +178,8 @@ def test_states_of_another_bundle_are_refused(bundle: Bundle) -> None:
     )
     with pytest.raises(BundleError, match="other states than the manifest says"):
         open_session(other, "cpu", audio="streaming").audio_stream()
+    with pytest.raises(BundleError, match="other states than the manifest says"):
+        OpenVinoSession(other, audio="streaming").audio_stream()
 
 
 def test_the_plan_follows_what_is_asked() -> None:
