@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from denseav.export.builder.trt_engine import (
     engines_here,
     write_engines,
 )
+from denseav.export.command_line import record, run, size, whole_number
 from denseav.export.runtime.bundle import (
     GRAPHS,
     MANIFEST,
@@ -43,7 +44,7 @@ from denseav.export.runtime.engine_facts import engine_path, sidecar_path
 from denseav.export.terminal_text import safe_console, safe_text
 
 if TYPE_CHECKING:
-    from denseav.export.builder.build import Plan
+    from denseav.export.builder.build import Plan, Precision
     from denseav.models import DenseAV
 
 _SOURCES = """\
@@ -62,41 +63,66 @@ how strong a head at its brightest is.
 Exit codes: 0 done, 2 usage, 4 the model, the bundle or the calibration folder is not usable."""
 
 
+@dataclass(frozen=True)
+class RebuildOptions:
+    """A bundle whose ONNX graphs become engines, and for which cards."""
+
+    rebuild_engines: Path
+    trt_builder: str | None
+    trt_for: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """A network to export, and what its bundle is to be."""
+
+    source: str
+    out: Path
+    precision: "Precision"
+    trt: str | None
+    trt_builder: str | None
+    trt_for: tuple[str, ...]
+    frame_size: tuple[int, int] | None
+    window: float
+    stream_context: float | None
+    revisit: int | None
+    calibration: Path | None
+    dry_run: bool
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     options = _parse(arguments)
-    console = safe_console(stderr=True)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     logging.getLogger("onnxscript").setLevel(logging.ERROR)
     logging.getLogger("torch_tensorrt").setLevel(logging.CRITICAL)
     warnings.simplefilter("ignore")
-    try:
-        if options.rebuild_engines:
+
+    def act(console: Console) -> None:
+        if isinstance(options, RebuildOptions):
             _rebuild(options, console)
         else:
             _export(options, console)
-    except _errors() as error:
-        console.print(f"denseav-export: error: {error}", style="red", soft_wrap=True, markup=False)
-        return 4
-    except KeyboardInterrupt:
-        console.print("denseav-export: interrupted; nothing was written")
-        return 130
-    return 0
+
+    console = safe_console(stderr=True)
+    return run("denseav-export", act, console, _errors, "nothing was written")
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def _parse(arguments: Sequence[str] | None) -> ExportOptions | RebuildOptions:
     parser = _parser()
-    options = parser.parse_args(arguments)
-    if (options.source is None) == (options.rebuild_engines is None):
+    given = parser.parse_args(arguments)
+    if (given.source is None) == (given.rebuild_engines is None):
         parser.error("name one thing to export: SOURCE, or --rebuild-engines DIR")
-    if options.rebuild_engines and options.calibration:
+    if given.rebuild_engines and given.calibration:
         parser.error("--calibration goes with SOURCE; engines keep the scale that their bundle has")
-    if options.rebuild_engines and options.trt_builder == "torch-tensorrt":
+    if given.rebuild_engines and given.trt_builder == "torch-tensorrt":
         parser.error("--trt-builder torch-tensorrt goes with SOURCE: it builds from the network")
-    if options.trt_for and options.trt_builder not in (None, "rtx"):
+    if given.trt_for and given.trt_builder not in (None, "rtx"):
         parser.error("--trt-for goes with --trt-builder rtx: others build for this machine's GPU")
-    options.precision = options.trt or options.precision
-    return options
+    given.precision = given.trt or given.precision
+    if given.rebuild_engines:
+        return record(RebuildOptions, given)
+    return record(ExportOptions, given)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -149,7 +175,7 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         default=10.0,
         metavar="SECONDS",
-        help="how much sound one audio pass hears, rounded to tokens; default: %(default)s",
+        help="how much audio one pass covers, rounded to tokens; default: %(default)s",
     )
     parser.add_argument(
         "--stream-context",
@@ -159,7 +185,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--revisit",
-        type=_count,
+        type=whole_number,
         metavar="N",
         help="with --audio streaming: how many of the last tokens (180 ms each) are computed again "
         "with each new one; default: 1",
@@ -186,7 +212,7 @@ def _errors() -> tuple[type[Exception], ...]:
     return (BundleError,) if models is None else (BundleError, models.CheckpointError)
 
 
-def _export(options: argparse.Namespace, console: Console) -> None:
+def _export(options: ExportOptions, console: Console) -> None:
     if options.dry_run:
         _load(options, None, console)
         return
@@ -203,7 +229,7 @@ def _export(options: argparse.Namespace, console: Console) -> None:
     _say_how_to_run(options.out, manifest, console)
 
 
-def _rebuild(options: argparse.Namespace, console: Console) -> None:
+def _rebuild(options: RebuildOptions, console: Console) -> None:
     """Build engines from a bundle's ONNX graphs, and put the folder with them in its place."""
     out = options.rebuild_engines
     old = open_bundle(out).manifest
@@ -258,7 +284,7 @@ def _say_how_to_run(out: Path, manifest: Manifest, console: Console) -> None:
 
 
 def _load(
-    options: argparse.Namespace, target: EngineTarget | None, console: Console
+    options: ExportOptions, target: EngineTarget | None, console: Console
 ) -> tuple["DenseAV", "Plan"]:
     from denseav.export.builder.build import make_plan
     from denseav.export.builder.threshold_calibration import find_pairs
@@ -326,10 +352,7 @@ def _capabilities(text: str) -> tuple[str, ...]:
 
 
 def _frame_size(text: str) -> tuple[int, int]:
-    height, _, width = text.lower().partition("x")
-    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not HEIGHTxWIDTH, as in 224x296")
-    return int(height), int(width)
+    return size(text, "HEIGHTxWIDTH, as in 224x296")
 
 
 def _seconds(text: str) -> float:
@@ -340,11 +363,4 @@ def _seconds(text: str) -> float:
         raise argparse.ArgumentTypeError(
             f"{text} is not above 0 and at most {STREAM_CONTEXT_MAX_S:g}"
         )
-    return value
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text} is negative")
     return value

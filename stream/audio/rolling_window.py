@@ -53,11 +53,11 @@ class RollingWindow:
 
     def wait(self, after_end: int | None, timeout_s: float) -> int | None:
         """Wait for a token that ends after `after_end` (None: for any); None when none came."""
-        heard = -1 if after_end is None else after_end
+        previous = -1 if after_end is None else after_end
         with self._grown:
-            self._grown.wait_for(lambda: (self._newest_end() or -1) > heard, timeout_s)
+            self._grown.wait_for(lambda: (self._newest_end() or -1) > previous, timeout_s)
             end = self._newest_end()
-            return end if end is not None and end > heard else None
+            return end if end is not None and end > previous else None
 
     def window(self, end: int) -> NDArray[np.float32]:
         """Copy the window `[window_samples]` that ends at `end`; zeros before the stream's start.

@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import closing, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep
 from types import FrameType
@@ -17,6 +18,7 @@ from typing import NoReturn
 
 from rich.live import Live
 
+from denseav.export.command_line import positive, record
 from denseav.export.terminal_text import safe_text
 from denseav.stream.errors import (
     OutputError,
@@ -47,12 +49,66 @@ _STEP_S = 0.1
 _SYNC_S = 0.5  # what a power cut may take from a recording
 
 
+@dataclass(frozen=True)
+class WatchOptions:
+    """A feed to read: its endpoint, and the key file that it asks for."""
+
+    endpoint: str
+    keys: Path | None
+
+
+@dataclass(frozen=True)
+class RecordOptions(WatchOptions):
+    """A feed to keep in a file, for some seconds or until it is ended."""
+
+    file: Path
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class CheckOptions(WatchOptions):
+    """A feed to hold against its description, for so many seconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class ReplayOptions:
+    """A recording to send again."""
+
+    file: Path
+    endpoint: str
+    publish_keys: Path | None
+    insecure: bool
+
+
+@dataclass(frozen=True)
+class KeysOptions:
+    """The folder of a publisher's keys."""
+
+    folder: Path
+
+
+@dataclass(frozen=True)
+class ClientOptions(KeysOptions):
+    """A client in that folder."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class NewClientOptions(ClientOptions):
+    """A client to authorise, and the file that its key goes into."""
+
+    out: Path | None
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     signal.signal(signal.SIGTERM, _interrupt)
-    options = _parser().parse_args(arguments)
+    given = _parser().parse_args(arguments)
     try:
-        options.act(options)
+        given.act(record(given.options, given))
     except KeyboardInterrupt:
         return 0
     except StreamError as error:
@@ -83,51 +139,49 @@ def _parser() -> argparse.ArgumentParser:
     )
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     watch = verbs.add_parser("watch", help="show a live table")
-    _reads(watch, _watch)
-    record = verbs.add_parser("record", help="keep the very bytes")
-    record.add_argument("file", type=Path, metavar="FILE", help="to make")
-    record.add_argument("--seconds", type=_positive, metavar="N", help="end after N seconds")
-    _reads(record, _record)
+    _add_endpoint(watch)
+    watch.set_defaults(act=_watch, options=WatchOptions)
+    kept = verbs.add_parser("record", help="keep the very bytes")
+    kept.add_argument("file", type=Path, metavar="FILE", help="to make")
+    kept.add_argument("--seconds", type=positive, metavar="N", help="end after N seconds")
+    _add_endpoint(kept)
+    kept.set_defaults(act=_record, options=RecordOptions)
     again = verbs.add_parser("replay", help="send the very bytes again, once somebody subscribes")
     again.add_argument("file", type=Path, metavar="FILE", help="made by record")
     again.add_argument("endpoint", nargs="?", default=DEFAULT_ENDPOINT, help="to publish at")
     again.add_argument("--publish-keys", type=Path, metavar="DIR", help="made by keys init")
     again.add_argument("--insecure", action="store_true", help="let other machines read, unchecked")
-    again.set_defaults(act=_replay)
+    again.set_defaults(act=_replay, options=ReplayOptions)
     check = verbs.add_parser("check", help="hold a feed against FEED.md")
-    check.add_argument("--seconds", type=_positive, default=3.0, metavar="N", help="default: 3")
-    _reads(check, _check)
+    check.add_argument("--seconds", type=positive, default=3.0, metavar="N", help="default: 3")
+    _add_endpoint(check)
+    check.set_defaults(act=_check, options=CheckOptions)
     _add_keys(verbs.add_parser("keys", help="who may read").add_subparsers(required=True))
     return parser
 
 
-def _reads(parser: argparse.ArgumentParser, act: object) -> None:
+def _add_endpoint(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("endpoint", nargs="?", default=DEFAULT_ENDPOINT, help="of the heatmaps")
     parser.add_argument("--keys", type=Path, metavar="FILE.client", help="from keys add-client")
-    parser.set_defaults(act=act)
 
 
 def _add_keys(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     init = verbs.add_parser("init", help="make the publisher's keys")
+    init.set_defaults(act=_init, options=KeysOptions)
     add = verbs.add_parser("add-client", help="authorise a client and write its key file")
-    shown = verbs.add_parser("list", help="name who is authorised")
-    revoke = verbs.add_parser("revoke", help="take a client's authorisation away")
     add.add_argument("--out", type=Path, metavar="FILE", help="default: NAME.client")
+    add.set_defaults(act=_add_client, options=NewClientOptions)
+    shown = verbs.add_parser("list", help="name who is authorised")
+    shown.set_defaults(act=_list, options=KeysOptions)
+    revoke = verbs.add_parser("revoke", help="take a client's authorisation away")
+    revoke.set_defaults(act=_revoke, options=ClientOptions)
     for parser in (add, revoke):
         parser.add_argument("name", metavar="NAME")
-    for parser, act in ((init, _init), (add, _add_client), (shown, _list), (revoke, _revoke)):
-        folder = feed_keys.default_folder()
+    folder = feed_keys.default_folder()
+    for parser in (init, add, shown, revoke):
         parser.add_argument(
             "--folder", type=Path, default=folder, metavar="DIR", help=f"default: {folder}"
         )
-        parser.set_defaults(act=act)
-
-
-def _positive(text: str) -> float:
-    with suppress(ValueError):
-        if 0 < float(text) < float("inf"):
-            return float(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
 
 
 def _endpoint(text: str) -> Endpoint:
@@ -137,7 +191,7 @@ def _endpoint(text: str) -> Endpoint:
         raise SourceError(str(error)) from None
 
 
-def _watch(options: argparse.Namespace) -> None:
+def _watch(options: WatchOptions) -> None:
     endpoint, watch = _endpoint(options.endpoint), Watch()
     with (
         HeatmapSubscriber(endpoint.heat, options.keys, tap=watch.add) as heat,
@@ -149,7 +203,7 @@ def _watch(options: argparse.Namespace) -> None:
             sleep(_STEP_S)
 
 
-def _record(options: argparse.Namespace) -> None:
+def _record(options: RecordOptions) -> None:
     endpoint = _endpoint(options.endpoint)
     failures: list[OutputError] = []
     end_s = monotonic() + (options.seconds or float("inf"))
@@ -179,7 +233,7 @@ def _record(options: argparse.Namespace) -> None:
     _say(f"{recording.count} messages kept in {options.file}; gaps: {heat.gaps}")
 
 
-def _replay(options: argparse.Namespace) -> None:
+def _replay(options: ReplayOptions) -> None:
     contents = check_whole(options.file)
     camera_id = contents.first.header["camera"]
     sockets = FeedSockets(options.endpoint, camera_id, options.publish_keys, options.insecure)
@@ -190,7 +244,7 @@ def _replay(options: argparse.Namespace) -> None:
         _say(f"{replay(options.file, contents.first, sockets)} messages sent")
 
 
-def _check(options: argparse.Namespace) -> None:
+def _check(options: CheckOptions) -> None:
     endpoint, check = _endpoint(options.endpoint), Check()
     with (
         HeatmapSubscriber(endpoint.heat, options.keys, tap=check.heat) as heat,
@@ -206,23 +260,23 @@ def _check(options: argparse.Namespace) -> None:
     _say(f"{check.heats} heat and {check.statuses} status messages are as FEED.md says")
 
 
-def _init(options: argparse.Namespace) -> None:
+def _init(options: KeysOptions) -> None:
     feed_keys.init(options.folder)
     _say(f"keys made; publish with: denseav-live --publish … --publish-keys {options.folder}")
 
 
-def _add_client(options: argparse.Namespace) -> None:
+def _add_client(options: NewClientOptions) -> None:
     out = options.out or Path(f"{options.name}.client")
     feed_keys.add_client(options.folder, options.name, out)
     _say(f"{options.name} is authorised; move {out} to that machine, and keep no copy")
 
 
-def _list(options: argparse.Namespace) -> None:
+def _list(options: KeysOptions) -> None:
     for key, name in sorted(feed_keys.clients(options.folder).items(), key=lambda item: item[1]):
         print(f"{name}\t{key.decode()}")  # noqa: T201
 
 
-def _revoke(options: argparse.Namespace) -> None:
+def _revoke(options: ClientOptions) -> None:
     feed_keys.revoke(options.folder, options.name)
     _say(f"{options.name} is no longer authorised")
 

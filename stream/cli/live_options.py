@@ -6,10 +6,10 @@ What does not go together is refused here, before anything is opened.
 import argparse
 import re
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import NoReturn
 
+from denseav.export.command_line import count, positive, record, size, whole_number
 from denseav.export.runtime.devices import DEVICES, check_device_name
 from denseav.stream.errors import UsageError
 from denseav.stream.options import (
@@ -37,11 +37,6 @@ exit codes: 0 ended as asked (also by q or Ctrl-C), 1 a library is missing, 2 us
             7 an output cannot be written"""
 
 
-_Record = TypeVar(
-    "_Record", SourceOptions, ModelOptions, RoomOptions, DisplayOptions, FeedOptions, BenchOptions
-)
-
-
 def parse(arguments: Sequence[str] | None = None) -> LiveOptions:
     """Return the checked options.
 
@@ -56,12 +51,12 @@ def parse(arguments: Sequence[str] | None = None) -> LiveOptions:
         _check(given)
     given.thresholds, given.over = dict(given.threshold), dict(given.bench_over or [])
     return LiveOptions(
-        sources=_record(SourceOptions, given),
-        model=_record(ModelOptions, given),
-        room=_record(RoomOptions, given),
-        display=_record(DisplayOptions, given),
-        feed=_record(FeedOptions, given),
-        bench=_record(BenchOptions, given),
+        sources=record(SourceOptions, given),
+        model=record(ModelOptions, given),
+        room=record(RoomOptions, given),
+        display=record(DisplayOptions, given),
+        feed=record(FeedOptions, given),
+        bench=record(BenchOptions, given),
         list_devices=given.list_devices,
         check_device=given.check_device,
         calibrate_av=given.calibrate_av,
@@ -69,10 +64,6 @@ def parse(arguments: Sequence[str] | None = None) -> LiveOptions:
         stats_json=given.stats_json,
         prometheus=given.prometheus,
     )
-
-
-def _record(kind: type[_Record], given: argparse.Namespace) -> _Record:
-    return kind(**{each.name: getattr(given, each.name) for each in fields(kind)})
 
 
 class _Parser(argparse.ArgumentParser):
@@ -113,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
         help="when engines do not fit, or a device computes wrongly; default: error",
     )
     model.add_argument(
-        "--threads", type=_count, default=1, metavar="N", help="for each pass on a CPU; default: 1"
+        "--threads", type=count, default=1, metavar="N", help="for each pass on a CPU; default: 1"
     )
     model.add_argument(
         "--audio",
@@ -126,7 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     output = parser.add_argument_group("where it goes")
     _add_display(output)
     output.add_argument("--record", type=Path, metavar="FILE.mp4", help="overlay with its sound")
-    output.add_argument("--seconds", type=_positive, metavar="N", help="end after N seconds")
+    output.add_argument("--seconds", type=positive, metavar="N", help="end after N seconds")
     _add_figures(parser.add_argument_group("figures"))
     _add_feed(parser.add_argument_group("a feed for other programs"))
     return parser
@@ -163,7 +154,7 @@ def _add_sources(group: argparse._ArgumentGroup) -> None:
         help="0, /dev/video2, rtsp://…, http://…; @FILE or env:NAME where it holds a password",
     )
     group.add_argument("--camera-size", type=_size, metavar="WxH", help="ask the camera for it")
-    group.add_argument("--camera-fps", type=_positive, metavar="N", help="ask the camera for it")
+    group.add_argument("--camera-fps", type=positive, metavar="N", help="ask the camera for it")
     group.add_argument("--mic", metavar="SPEC", help="default, a number, a name, or none")
     group.add_argument("--source", type=Path, metavar="FILE", help="a file with picture and sound")
     group.add_argument(
@@ -183,7 +174,7 @@ def _add_timing(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--lookahead",
-        type=_tokens,
+        type=whole_number,
         default=0,
         metavar="TOKENS",
         help="of 180 ms, heard after the one that is used; default: 0",
@@ -237,7 +228,7 @@ def _add_figures(group: argparse._ArgumentGroup) -> None:
         "--prometheus", type=_port, metavar="PORT", help="serve metrics on 127.0.0.1:PORT"
     )
     group.add_argument(
-        "--bench", type=_positive, metavar="SECONDS", help="measure for so long, print a table"
+        "--bench", type=positive, metavar="SECONDS", help="measure for so long, print a table"
     )
     group.add_argument(
         "--bench-over",
@@ -248,7 +239,7 @@ def _add_figures(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--cdf", metavar="FILE.csv", help="with --bench: every latency")
     group.add_argument(
-        "--slo-ms", type=_positive, metavar="MS", help="with --bench: fail when the p99 is over it"
+        "--slo-ms", type=positive, metavar="MS", help="with --bench: fail when the p99 is over it"
     )
 
 
@@ -339,32 +330,7 @@ def _check_figures(options: argparse.Namespace) -> None:
 
 
 def _size(text: str) -> tuple[int, int]:
-    width, cross, height = text.lower().partition("x")
-    if not cross:
-        raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT, as in 640x480")
-    return _count(width), _count(height)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
-
-
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return value
-
-
-def _tokens(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
-    return int(text)
+    return size(text, "WIDTHxHEIGHT, as in 640x480")
 
 
 def _offset(text: str) -> float:
@@ -397,7 +363,7 @@ def _threshold(text: str) -> tuple[str, float]:
 
 
 def _port(text: str) -> int:
-    port = _count(text)
+    port = count(text)
     if port > 65_535:
         raise argparse.ArgumentTypeError(f"{text!r} is not a port from 1 to 65535")
     return port

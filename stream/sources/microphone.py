@@ -143,7 +143,7 @@ class Microphone:
     def _run(self, receiver: Receiver) -> None:
         try:
             self._stream.start()
-            error = self._listen(receiver)
+            error = self._capture(receiver)
         except self._failure as failure:
             error = self._cannot_open(failure)
         finally:
@@ -158,7 +158,7 @@ class Microphone:
             self._stream.close()
         self._released.set()
 
-    def _listen(self, receiver: Receiver) -> SourceError | None:
+    def _capture(self, receiver: Receiver) -> SourceError | None:
         """Hand sound on until told to stop; return why it ceased, if it did."""
         heard_s = time.monotonic() + FIRST_S - CEASED_S
         while not self._stopping.is_set():

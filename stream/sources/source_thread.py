@@ -1,4 +1,4 @@
-"""The thread on which a source runs: an exception that nobody foresaw is told, never lost.
+"""The thread on which a source runs: an exception that nobody foresaw is reported, never lost.
 
 A function in; its end, or one `UnexpectedSourceError`, out. Nothing here knows devices or files.
 """
@@ -41,10 +41,10 @@ class SourceThread(threading.Thread):
             raise SourceError(f"{self._source} gets no thread ({error}); free memory") from None
 
     def run(self) -> None:
-        """Call the function, and tell what it did not expect."""
+        """Call the function, and report what it did not expect."""
         try:
             self._run()
-        except UnexpectedSourceError as error:  # a device's thread has told its supervisor's
+        except UnexpectedSourceError as error:  # a device's thread has reported to its supervisor's
             self._failed(error)
         except Exception as error:  # noqa: BLE001
             self._failed(unexpected(self._source, error))
@@ -53,6 +53,6 @@ class SourceThread(threading.Thread):
 def unexpected(source: str, error: Exception) -> UnexpectedSourceError:
     """Return an exception that nobody foresaw as one line for people."""
     what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    told = UnexpectedSourceError(f"{source} failed unexpectedly ({what}); start again")
-    told.__cause__ = error
-    return told
+    failure = UnexpectedSourceError(f"{source} failed unexpectedly ({what}); start again")
+    failure.__cause__ = error
+    return failure

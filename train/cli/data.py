@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
@@ -15,6 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from denseav.export.command_line import count, record, run
 from denseav.export.terminal_text import safe_console
 from denseav.train.cli.world import add_commands
 from denseav.train.data.decode import Channels
@@ -32,19 +34,27 @@ cannot be used is skipped, and listed in DIR/skipped.tsv with the reason.
 Exit codes: 0 done, 2 usage, 3 the source or DIR is not usable, 130 interrupted."""
 
 
+@dataclass(frozen=True)
+class PrepareOptions:
+    """A source of clips, the folder its shards go into, and how."""
+
+    source: Path
+    out: Path
+    kind: str | None
+    channels: Channels
+    jobs: int
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
-    options = _parser().parse_args(arguments)
+    given = _parser().parse_args(arguments)
+    options = record(given.options, given)
+
+    def act(console: Console) -> None:
+        given.act(options, console)
+
     console = safe_console(stderr=True)
-    try:
-        options.run(options, console)
-    except DataError as error:
-        console.print(f"denseav-data: error: {error}", style="red", soft_wrap=True, markup=False)
-        return error.exit_code
-    except KeyboardInterrupt:
-        console.print(f"denseav-data: interrupted; {options.interrupted}")
-        return 130
-    return 0
+    return run("denseav-data", act, console, lambda: (DataError,), given.interrupted)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -78,24 +88,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument(
         "--jobs",
-        type=_positive,
+        type=count,
         default=usable_cores(),
         metavar="N",
         help="processes that read and encode; default: one for every core (%(default)s)",
     )
-    command.set_defaults(run=_prepare, interrupted="the same command goes on from here")
+    command.set_defaults(
+        act=_prepare, options=PrepareOptions, interrupted="the same command goes on from here"
+    )
     add_commands(commands)
     return parser
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return number
-
-
-def _prepare(options: argparse.Namespace, console: Console) -> None:
+def _prepare(options: PrepareOptions, console: Console) -> None:
     items = list_items(options.source, options.kind, options.channels)
     columns = (
         TextColumn("{task.description}"),
@@ -110,7 +115,7 @@ def _prepare(options: argparse.Namespace, console: Console) -> None:
             items,
             options.out,
             jobs=options.jobs,
-            advance=lambda count: progress.advance(task, count),
+            advance=lambda done: progress.advance(task, done),
         )
     console.print(f"{prepared.clips} clips in {options.out}", soft_wrap=True, markup=False)
     if prepared.skipped:

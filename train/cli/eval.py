@@ -3,6 +3,7 @@
 import argparse
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, get_args
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.progress import track as rich_track
 from rich.text import Text
 
+from denseav.export.command_line import count, record, run, whole_number
 from denseav.export.terminal_text import safe_console, safe_text
 from denseav.models import CheckpointError, DenseAV, load
 from denseav.train.data.decode import Channels
@@ -20,7 +22,7 @@ from denseav.train.eval import public_sets
 from denseav.train.eval.evaluate import RETRIEVAL_ITEMS, Variants, audible, evaluate, subset
 from denseav.train.eval.exported_model import DEMO
 from denseav.train.eval.from_shards import shards
-from denseav.train.eval.heatmaps import TOTAL, T
+from denseav.train.eval.heatmaps import T
 from denseav.train.eval.items import EvalSet, own_folder, with_channels, with_files
 from denseav.train.eval.model import TorchModel
 from denseav.train.eval.negative_audio import SEEDS
@@ -64,26 +66,78 @@ measured too.
 Exit codes: 0 done, 2 usage, 3 the data is not usable, 4 the model is not."""
 
 
+@dataclass(frozen=True)
+class WorldOptions:
+    """A model, and the test split of the world that it is measured on."""
+
+    model: str
+    device: str
+    seed: int
+    clips: int
+    json: Path | None
+
+
+@dataclass(frozen=True)
+class EvalOptions:
+    """A network, the data it is measured on, and what is asked of it."""
+
+    source: str
+    device: str
+    folders: Sequence[tuple[Layout, Path]]
+    shards: Sequence[Path]
+    allow_missing: bool
+    channels: Channels
+    retrieval_items: int
+    mixed: Path | None
+    snr: Sequence[float]
+    negative_audio: bool
+    json: Path | None
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
+    options = _parse(arguments)
+    warnings.simplefilter("ignore")
+
+    def act(console: Console) -> None:
+        if options.json is not None and not options.json.parent.is_dir():
+            raise DataError(f"{options.json.parent} does not exist; name another file with --json")
+        if isinstance(options, WorldOptions):
+            world_eval.run(
+                options.model,
+                options.device,
+                options.seed,
+                options.clips,
+                options.json,
+                console,
+                _Tracker(console),
+            )
+            return
+        with TemporaryDirectory() as unpacked:
+            _evaluate(options, _data(options, Path(unpacked)), console)
+
+    world = isinstance(options, WorldOptions)
+    kept = "run the same command again" if world else "what is above is done"
+    console = safe_console(stderr=True)
+    return run("denseav-eval", act, console, lambda: (CheckpointError, DataError), kept)
+
+
+def _parse(arguments: Sequence[str] | None) -> EvalOptions | WorldOptions:
     parser = _parser()
-    options = parser.parse_args(arguments)
-    _check_world(parser, options)
-    if not options.world and not _folders(options) and not options.shards:
+    given = parser.parse_args(arguments)
+    _check_world(parser, given)
+    given.folders = _folders(given)
+    if not (given.world or given.folders or given.shards):
         names = ", --".join((*LAYOUTS, "shards", "world"))
         parser.error(f"nothing to evaluate; name data with --{names}")
-    console = safe_console(stderr=True)
-    warnings.simplefilter("ignore")
-    try:
-        _run(options, console)
-    except (CheckpointError, DataError) as error:
-        console.print(f"denseav-eval: error: {error}", style="red", soft_wrap=True, markup=False)
-        return error.exit_code
-    except KeyboardInterrupt:
-        kept = "run the same command again" if options.world else "what is above is done"
-        console.print(f"denseav-eval: interrupted; {kept}")
-        return 130
-    return 0
+    # Defaults come late: a value that was given is an error where it does not belong.
+    given.model, given.seed = given.model or DEMO, given.seed or 0
+    given.clips = given.clips or CLIPS
+    given.retrieval_items = given.retrieval_items or RETRIEVAL_ITEMS
+    given.snr = given.snr or (0.0,)
+    if given.world:
+        return record(WorldOptions, given)
+    return record(EvalOptions, given)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -123,7 +177,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--retrieval-items",
-        type=_count,
+        type=count,
         metavar="N",
         help=f"how many items of a retrieval set are drawn; default: {RETRIEVAL_ITEMS}",
     )
@@ -152,12 +206,12 @@ def _parser() -> argparse.ArgumentParser:
     world.add_argument(
         "--world", action="store_true", help="make a test split from a seed, and measure everything"
     )
-    world.add_argument("--seed", type=_number, metavar="N", help="of the split; default: 0")
+    world.add_argument("--seed", type=whole_number, metavar="N", help="of the split; default: 0")
     world.add_argument(
         "--model", help="demo (the default), an exported bundle's folder, or a checkpoint"
     )
     world.add_argument(
-        "--clips", type=_count, metavar="N", help=f"clips of each kind; default: {CLIPS}"
+        "--clips", type=count, metavar="N", help=f"clips of each kind; default: {CLIPS}"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda; default: %(default)s")
     parser.add_argument("--json", type=Path, metavar="PATH", help="write all results as JSON")
@@ -182,34 +236,16 @@ def _check_world(parser: argparse.ArgumentParser, options: argparse.Namespace) -
         parser.error("nothing to evaluate; name a SOURCE, or ask for --world")
 
 
-def _run(options: argparse.Namespace, console: Console) -> None:
-    if options.json is not None and not options.json.parent.is_dir():
-        raise DataError(f"{options.json.parent} does not exist; name another file with --json")
-    if options.world:
-        world_eval.run(
-            options.model or DEMO,
-            options.device,
-            options.seed or 0,
-            options.clips or CLIPS,
-            options.json,
-            console,
-            _Tracker(console),
-        )
-        return
-    with TemporaryDirectory() as unpacked:
-        _evaluate(options, _data(options, Path(unpacked)), console)
-
-
-def _data(options: argparse.Namespace, unpacked: Path) -> list[EvalSet]:
-    found = [data for layout, folder in _folders(options) for data in layout(folder)]
-    count = options.retrieval_items or RETRIEVAL_ITEMS
+def _data(options: EvalOptions, unpacked: Path) -> list[EvalSet]:
+    found = [data for layout, folder in options.folders for data in layout(folder)]
     for number, folder in enumerate(options.shards):
         into = unpacked / str(number)
         into.mkdir()
-        found += shards(folder, into, count)
+        found += shards(folder, into, options.retrieval_items)
     sets = [
         with_channels(
-            subset(with_files(data, allow_missing=options.allow_missing), count), options.channels
+            subset(with_files(data, allow_missing=options.allow_missing), options.retrieval_items),
+            options.channels,
         )
         for data in found
     ]
@@ -219,10 +255,10 @@ def _data(options: argparse.Namespace, unpacked: Path) -> list[EvalSet]:
     return sets
 
 
-def _evaluate(options: argparse.Namespace, sets: Sequence[EvalSet], console: Console) -> None:
+def _evaluate(options: EvalOptions, sets: Sequence[EvalSet], console: Console) -> None:
     model = _load(options, console)
     variants = Variants(
-        mixed=options.mixed, snrs_db=options.snr or (0.0,), negative_audio=options.negative_audio
+        mixed=options.mixed, snrs_db=options.snr, negative_audio=options.negative_audio
     )
     source, track = TorchModel(model), _Tracker(console)
     sets = [
@@ -243,19 +279,19 @@ def _evaluate(options: argparse.Namespace, sets: Sequence[EvalSet], console: Con
         if rows:
             title = f"{model.config.name}{'' if model.config.trained else UNTRAINED}"
             out.print(f"{title}: percent, with 95 % intervals", highlight=False)
-        for shown in tables(rows, (TOTAL, *model.config.heads)):
+        for shown in tables(rows):
             out.print(shown)
 
 
-def _folders(options: argparse.Namespace) -> list[tuple[Layout, Path]]:
+def _folders(given: argparse.Namespace) -> list[tuple[Layout, Path]]:
     return [
         (layout, folder)
         for name, (layout, _) in LAYOUTS.items()
-        for folder in getattr(options, name.replace("-", "_"))
+        for folder in getattr(given, name.replace("-", "_"))
     ]
 
 
-def _load(options: argparse.Namespace, console: Console) -> DenseAV:
+def _load(options: EvalOptions, console: Console) -> DenseAV:
     device = options.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -268,7 +304,7 @@ def _load(options: argparse.Namespace, console: Console) -> DenseAV:
         raise DataError(f"the device {device!r} cannot be used ({first}); try cpu") from None
 
 
-def _about(options: argparse.Namespace, model: DenseAV, sets: Sequence[EvalSet]) -> dict[str, Any]:
+def _about(options: EvalOptions, model: DenseAV, sets: Sequence[EvalSet]) -> dict[str, Any]:
     return {
         "source": options.source,
         "model": model.config.name,
@@ -300,15 +336,3 @@ class _Tracker:
     def __call__(self, sequence: Sequence[T], description: str) -> Iterable[T]:
         """Yield the sequence."""
         return rich_track(sequence, description, console=self._console, transient=True)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of items")
-    return int(text)
-
-
-def _number(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 on")
-    return int(text)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from denseav.train.errors import DataError
 from denseav.train.eval import tasks
-from denseav.train.eval.heatmaps import TOTAL, LoadAudio, Track, Truths, maps, similarities
+from denseav.train.eval.heatmaps import TOTAL, LoadAudio, Track, maps, read_truths, similarities
 from denseav.train.eval.items import EvalSet, Item, listed
 from denseav.train.eval.mixtures import (
     Wave,
@@ -116,7 +116,7 @@ def evaluate(
     heads = (TOTAL, *model.heads)
     clean: dict[str, Tensor] = {}
     truths = {
-        data.name: Truths(data, model.frame_size, track)
+        data.name: read_truths(data, model.frame_size, track)
         for data in sets
         if data.task != "retrieval"
     }

@@ -4,7 +4,7 @@ V map variants: `total`, the maximum over heads at each place and token, then ea
 N items, A clips, V pictures, K heads, T tokens, H W pixels, h w the feature grid, S samples.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -49,23 +49,11 @@ class Maps:
 
 
 class Truths:
-    """The true masks of a set, read and checked before any model runs; one bit for a pixel."""
+    """True masks bool [H, W], kept as one bit for a pixel."""
 
-    def __init__(self, data: EvalSet, size: tuple[int, int], track: Track) -> None:
+    def __init__(self, size: tuple[int, int], masks: Iterable[Mask]) -> None:
         self._size = size
-        packed: list[NDArray[np.uint8]] = []
-        seen: dict[str, bool] = {}
-        for item in track(data.items, f"{data.name}: true masks"):
-            mask_HW, whole_has_it = read_truth(item, size, stretch=data.stretch)
-            packed.append(np.packbits(mask_HW))
-            seen[item.category] = seen.get(item.category, False) or whole_has_it
-        self._packed = packed
-        unseen = sorted(category for category, found in seen.items() if not found)
-        if unseen:
-            raise DataError(
-                f"{data.name}: no picture shows what is asked for in the categories "
-                f"{listed(unseen)}; correct their masks or remove their rows"
-            )
+        self._packed = [np.packbits(mask_HW) for mask_HW in masks]
 
     def mask(self, index: int) -> Mask:
         """Return the true mask of one item, bool [H, W]."""
@@ -79,6 +67,32 @@ class Truths:
 
     def __len__(self) -> int:
         return len(self._packed)
+
+
+def read_truths(data: EvalSet, size: tuple[int, int], track: Track) -> Truths:
+    """Read and check the true masks of a set, before any model runs.
+
+    Raises
+    ------
+    DataError
+        When one cannot be read, or no picture shows what a category asks for.
+    """
+    seen: dict[str, bool] = {}
+
+    def masks() -> Iterator[Mask]:
+        for item in track(data.items, f"{data.name}: true masks"):
+            mask_HW, whole_has_it = read_truth(item, size, stretch=data.stretch)
+            seen[item.category] = seen.get(item.category, False) or whole_has_it
+            yield mask_HW
+
+    truths = Truths(size, masks())
+    unseen = sorted(category for category, found in seen.items() if not found)
+    if unseen:
+        raise DataError(
+            f"{data.name}: no picture shows what is asked for in the categories "
+            f"{listed(unseen)}; correct their masks or remove their rows"
+        )
+    return truths
 
 
 def picture(model: EvalModel, data: EvalSet, item: Item) -> Features:

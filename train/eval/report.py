@@ -1,7 +1,7 @@
 """Results: rows enter, a table for people and JSON for machines leave."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -36,19 +36,24 @@ class Row:
     unit: str
 
 
-def tables(rows: Iterable[Row], heads: Sequence[str]) -> Iterator[Table]:
+def tables(rows: Iterable[Row]) -> Iterator[Table]:
     """Yield a table for each set and way of hearing it: a line a metric, a column a head."""
-    parts: dict[str, dict[str, dict[str, Row]]] = {}
+    parts: dict[str, list[Row]] = {}
     for row in rows:
-        lines = parts.setdefault(f"{row.data}, {row.audio}, {row.count} {row.unit}", {})
-        lines.setdefault(row.metric, {})[row.head] = row
-    for title, lines in parts.items():
+        parts.setdefault(f"{row.data}, {row.audio}", []).append(row)
+    for title, found in parts.items():
+        counts = dict.fromkeys(f"{row.count} {row.unit}" for row in found)
+        title = ", ".join((title, *counts))
         shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
         shown.add_column("metric")
+        heads = dict.fromkeys(row.head for row in found)
         for head in heads:
             shown.add_column(head, justify="right")
-        for metric, found in lines.items():
-            shown.add_row(metric, *(cell(found.get(head)) for head in heads))
+        lines: dict[str, dict[str, Row]] = {}
+        for row in found:
+            lines.setdefault(row.metric, {})[row.head] = row
+        for metric, row_of in lines.items():
+            shown.add_row(metric, *(_cell(row_of.get(head)) for head in heads))
         yield shown
 
 
@@ -68,7 +73,7 @@ def write_json(path: Path, about: dict[str, Any], rows: Iterable[Row]) -> None:
         raise DataError(f"{path} cannot be written ({error}); name another with --json") from None
 
 
-def cell(row: Row | None) -> str:
+def _cell(row: Row | None) -> str:
     """Return a number and its interval, for people."""
     if row is None:
         return ""

@@ -138,7 +138,7 @@ def pretrained_backbones(
     if wanted is None:
         return settings.backbones
 
-    def tell(step: int, loss: float) -> None:
+    def report(step: int, loss: float) -> None:
         if preemption.noted:
             raise PreemptedError("told to stop while an encoder is pretrained; start it again")
         if step % settings.rhythm.log == 0:
@@ -151,7 +151,7 @@ def pretrained_backbones(
         torch.set_num_threads(torch.get_num_threads() * world_size())
         if not audio.exists():
             console.print(f"the audio encoder is pretrained first: {wanted.steps} steps")
-            pretrain_audio(settings.network, wanted, settings.seed, audio, tell)
+            pretrain_audio(settings.network, wanted, settings.seed, audio, report)
         if not image.exists():
             console.print(f"the image encoder is pretrained next: {wanted.image_steps} steps")
             pretrain_image(
@@ -160,8 +160,8 @@ def pretrained_backbones(
                 audio,
                 settings.seed,
                 image,
-                tell,
-                told=settings.world is not None and settings.world.told,
+                report,
+                labelled=settings.world is not None and settings.world.told,
             )
         torch.set_num_threads(torch.get_num_threads() // world_size())
 

@@ -1,4 +1,4 @@
-"""Before any picture: a small audio encoder learns to hear, from sound alone.
+"""Before any picture: a small audio encoder learns from audio alone.
 
 Of each clip some stretches are hidden, and from what is left the encoder has to say how loud each
 band of the whole clip is, every 20 ms: masked prediction as HuBERT's (Hsu et al., 2021), with a
@@ -42,7 +42,7 @@ def pretrain_audio(
     settings: Pretraining,
     seed: int,
     out: Path,
-    tell: Callable[[int, float], None],
+    report: Callable[[int, float], None],
 ) -> None:
     """Prepare an audio encoder on the CPU, and write it once it is done.
 
@@ -54,7 +54,7 @@ def pretrain_audio(
         How, and what decides the rest.
     out
         The folder it appears in, whole.
-    tell
+    report
         Hears of every step and its loss, the mean error in deviations of the spectrogram.
 
     Raises
@@ -78,7 +78,7 @@ def pretrain_audio(
         said_BFL = bands(hidden_BLD.float()).transpose(1, 2)
         return functional.l1_loss(said_BFL, target(wave_BS))
 
-    learn(nn.ModuleList((hubert, bands)), loss_of, settings.rates(), tell)
+    learn(nn.ModuleList((hubert, bands)), loss_of, settings.rates(), report)
     keep(hubert, out)
 
 
@@ -86,7 +86,7 @@ def learn(
     module: nn.Module,
     loss_of: Callable[[int], Tensor],
     rates: Iterable[float],
-    tell: Callable[[int, float], None],
+    report: Callable[[int, float], None],
 ) -> None:
     """Let all weights of a module learn, one step of each rate; `loss_of` is asked for each."""
     weights = list(module.parameters())
@@ -99,7 +99,7 @@ def learn(
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(weights, CLIP_NORM)
         optimizer.step()
-        tell(step + 1, loss.item())
+        report(step + 1, loss.item())
 
 
 def keep(encoder: PreTrainedModel, out: Path) -> None:

@@ -55,9 +55,9 @@ def pretrain_image(
     audio: Path,
     seed: int,
     out: Path,
-    tell: Callable[[int, float], None],
+    report: Callable[[int, float], None],
     *,
-    told: bool,
+    labelled: bool,
 ) -> None:
     """Prepare an image encoder on the CPU, and write it once it is done.
 
@@ -71,10 +71,10 @@ def pretrain_image(
         The folder of the pretrained audio encoder.
     out
         The folder it appears in, whole.
-    tell
-        Hears of every step and its loss, the cross-entropy of the clusters.
-    told
-        Whether clips tell if they are speech or another sound.
+    report
+        Called after each step with its number and loss, the cross-entropy of the clusters.
+    labelled
+        Whether it is known which clips are speech; then only other sounds are used.
 
     Raises
     ------
@@ -85,7 +85,7 @@ def pretrain_image(
     random = np.random.default_rng([seed, 2])
     model = DenseAV(config).train()
     use_eager_attention(model)
-    pairs = cluster(settings, audio, random, told=told)
+    pairs = cluster(settings, audio, random, labelled=labelled)
     says = nn.Linear(config.code_dim, settings.clusters)
 
     def loss_of(step: int) -> Tensor:
@@ -96,21 +96,21 @@ def pretrain_image(
         return functional.cross_entropy(said_BC, cluster_B)
 
     learning = nn.ModuleList((model.image_encoder, model.image_aligner, says))
-    learn(learning, loss_of, settings.image_rates(), tell)
+    learn(learning, loss_of, settings.image_rates(), report)
     keep(model.image_encoder.vit, out)
 
 
-def cluster(settings: Pretraining, audio: Path, random: Generator, *, told: bool) -> list[Pair]:
-    """Return clips whose sounds are in clusters: of each class as many, none told which.
+def cluster(settings: Pretraining, audio: Path, random: Generator, *, labelled: bool) -> list[Pair]:
+    """Return clips whose sounds are in clusters: of each class as many, none with its label.
 
-    Half of them are spoken names, unless it is `told` which are.
+    Half of them are spoken names, unless the kinds are `labelled`.
     """
     hubert = HubertModel.from_pretrained(audio)  # in evaluation mode
     names = [name for _ in range(settings.clustered) for name in CLASSES]
     features = []
     for first in range(0, len(names), AT_ONCE):
         some = names[first : first + AT_ONCE]
-        waves = [_wave(random, name, settings.samples, told) for name in some]
+        waves = [_wave(random, name, settings.samples, labelled) for name in some]
         features.append(_summary(hubert, torch.from_numpy(np.stack(waves)).float()))
     features_ND = np.concatenate(features)
     features_ND = (features_ND - features_ND.mean(0)) / (features_ND.std(0) + 1e-6)
@@ -125,8 +125,8 @@ def cluster(settings: Pretraining, audio: Path, random: Generator, *, told: bool
     return [Pair(name, int(label)) for name, label in zip(names, labels, strict=True)]
 
 
-def _wave(random: Generator, name: str, samples: int, told: bool) -> NDArray[np.float32]:
-    head: Head = "sound" if told or random.random() < 0.5 else "speech"
+def _wave(random: Generator, name: str, samples: int, labelled: bool) -> NDArray[np.float32]:
+    head: Head = "sound" if labelled or random.random() < 0.5 else "speech"
     _, wave_S = place_event(random, library(held_out=False), head, name, samples)
     return wave_S + room(random, samples)
 

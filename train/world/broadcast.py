@@ -27,7 +27,7 @@ from denseav.train.world.film import (
     add_video,
     audio_frame,
     boxes_of,
-    tell,
+    event_truth,
     video_frame,
 )
 from denseav.train.world.library import Library, library
@@ -188,7 +188,7 @@ def _play(
         while waiting and waiting[0].stop_s * FRAME_RATE <= index:
             event = waiting.pop(0)
             begun = sent_unix_s[round(event.start_s * FRAME_RATE)]
-            line = tell(first / FRAME_RATE, event, boxes) | {"start_unix_s": round(begun, 3)}
+            line = event_truth(first / FRAME_RATE, event, boxes) | {"start_unix_s": round(begun, 3)}
             _write(truth, json.dumps(line) + "\n")
 
 

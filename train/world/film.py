@@ -150,11 +150,15 @@ def describe(film: Film, boxes: Sequence[dict[str, Box]]) -> dict[str, Any]:
         "frame_rate": FRAME_RATE,
         "duration_s": round(film.frames / FRAME_RATE, 3),
         "silent_from_s": round(max(begin_s + event.stop_s for begin_s, event in events), 3),
-        "events": [tell(begin_s, event, dict(enumerate(boxes))) for begin_s, event in events],
+        "events": [
+            event_truth(begin_s, event, dict(enumerate(boxes))) for begin_s, event in events
+        ],
     }
 
 
-def tell(begin_s: float, event: AudioEvent, boxes: Mapping[int, dict[str, Box]]) -> dict[str, Any]:
+def event_truth(
+    begin_s: float, event: AudioEvent, boxes: Mapping[int, dict[str, Box]]
+) -> dict[str, Any]:
     """Return the truth of one event.
 
     Parameters

@@ -385,7 +385,7 @@ def test_results_before_an_error_are_still_shown_and_kept(
     ("arguments", "what"),
     [
         (["model"], "nothing to evaluate"),
-        (["model", "--places", "x", "--retrieval-items", "0"], "no number of items"),
+        (["model", "--places", "x", "--retrieval-items", "0"], "is not a whole number above 0"),
         (["model", "--world"], "--world takes no SOURCE"),
         (["--world", "--snr", "0"], "--world takes no --snr; name the model with --model"),
         (["--world", "--retrieval-items", "1000"], "--world takes no --retrieval-items"),

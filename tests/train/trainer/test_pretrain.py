@@ -72,7 +72,9 @@ def test_pretrained_encoders_are_backbones(prepared: tuple[Path, list[float]]) -
     folder = prepared[0]
     steps: list[int] = []
     audio, image = folder / "audio", folder / "image"
-    pretrain_image(NETWORK, PLAN, audio, 0, image, lambda step, _: steps.append(step), told=True)
+    pretrain_image(
+        NETWORK, PLAN, audio, 0, image, lambda step, _: steps.append(step), labelled=True
+    )
     assert steps == list(range(1, PLAN.image_steps + 1))
     begun = Backbones(image=str(folder / "image"), audio=str(folder / "audio"))
     one, other = new_network(NETWORK, begun, 1), new_network(NETWORK, begun, 2)
@@ -84,7 +86,7 @@ def test_pretrained_encoders_are_backbones(prepared: tuple[Path, list[float]]) -
 
 def test_clusters_know_more_of_a_sound_than_chance(prepared: tuple[Path, list[float]]) -> None:
     plan = replace(PLAN, clustered=12)
-    pairs = cluster(plan, prepared[0] / "audio", np.random.default_rng(3), told=True)
+    pairs = cluster(plan, prepared[0] / "audio", np.random.default_rng(3), labelled=True)
     assert [pair.name for pair in pairs] == [*CLASSES] * plan.clustered
     label_N = np.array([pair.cluster for pair in pairs])
 
@@ -111,7 +113,7 @@ def test_what_is_not_told_is_not_used(
         return place_event(random, library, head, name, samples)
 
     monkeypatch.setattr("denseav.train.trainer.pretrain_image.place_event", listen)
-    cluster(PLAN, prepared[0] / "audio", np.random.default_rng(3), told=told)
+    cluster(PLAN, prepared[0] / "audio", np.random.default_rng(3), labelled=told)
     assert len(heads) == PLAN.clustered * len(CLASSES)
     assert heads.count("speech") / len(heads) == pytest.approx(spoken, abs=0.15)
 

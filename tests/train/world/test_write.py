@@ -132,12 +132,12 @@ def test_the_commands_write_what_they_say(tmp_path, capsys):
     [
         ("world", "COMMAND"),
         ("world film --out film.mov", "must end in .mp4"),
-        ("world film --out film.mp4 --seed -1", "must not be negative"),
+        ("world film --out film.mp4 --seed -1", "is not a whole number"),
         ("world shards --out x", "--clips"),
-        ("world shards --out x --clips 0", "must be at least 1"),
+        ("world shards --out x --clips 0", "is not a whole number above 0"),
         ("world shards --out x --clips 1 --kind music", "invalid choice: 'music'"),
-        ("world negatives --out x --clips 1 --size 90x100", "must be HEIGHTxWIDTH of 96 to 192"),
-        ("world negatives --out x --clips 1 --size 100", "must be HEIGHTxWIDTH of 96 to 192"),
+        ("world negatives --out x --clips 1 --size 90x100", "is not HEIGHTxWIDTH of 96 to 192"),
+        ("world negatives --out x --clips 1 --size 100", "is not HEIGHTxWIDTH of 96 to 192"),
     ],
 )
 def test_wrong_use_is_told_in_a_line(arguments, says, capsys):

@@ -7,7 +7,6 @@ which knows where things are and not which is meant; `mismatched` is the map of 
 V map variants, N clips, A classes, K heads, T tokens, H W pixels, h w the feature grid.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,14 +15,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from denseav.train.eval.exported_model import Calibration
-from denseav.train.eval.heatmaps import Track
+from denseav.train.eval.heatmaps import TOTAL, Track, Truths
 from denseav.train.eval.model import Features
 from denseav.train.eval.world.evaluator import WorldEvaluator
 from denseav.train.metrics.localization import Mask
 from denseav.train.metrics.segmentation import time_mean, to_pixels
 from denseav.train.world.clips import AudioEvent, Head
 
-OWN, TOTAL, WORD = "own head", "total", "at the word"
+OWN, WORD = "own head", "at the word"
 ANY, MISMATCHED = "any object", "mismatched"
 
 
@@ -35,20 +34,12 @@ class Maps:
     ----------
     heat : of each variant, float32 [N, h, w].
     names : what is heard.
-    size : height and width of the pictures.
-    packed : the true masks, eight pixels to a byte.
+    truths : where each clip shows it.
     """
 
     heat: dict[str, Tensor]
     names: list[str]
-    size: tuple[int, int]
-    packed: list[NDArray[np.uint8]]
-
-    def truth(self, items: Sequence[int]) -> Tensor:
-        """Return where some clips show what is heard, bool [n, H, W]."""
-        height, width = self.size
-        bits = [np.unpackbits(self.packed[index], count=height * width) for index in items]
-        return torch.from_numpy(np.stack(bits).reshape(-1, height, width).astype(np.bool_))
+    truths: Truths
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -95,7 +86,7 @@ def prompted(
     """
     call = OneOfEach(evaluator, head)
     random = np.random.default_rng(evaluator.split.seed)
-    heats, names, packed, sims, lit = [], [], [], [], []
+    heats, names, masks, sims, lit = [], [], [], [], []
     for number in track(range(count), f"{head} prompted"):
         case = evaluator.split.case(head, number)
         event = case.clip.events[0]
@@ -114,7 +105,7 @@ def prompted(
             }
         )
         names.append(event.name)
-        packed.append(np.packbits(truth_HW))
+        masks.append(truth_HW)
         sims.append(evaluator.similarity(volume_KTHW, event))
         if calibration is not None:
             threshold = calibration.thresholds[evaluator.own[head]]
@@ -125,8 +116,7 @@ def prompted(
         names=names,
         sims_NK=torch.stack(sims),
         lit_N=np.array(lit),
-        size=evaluator.split.size,
-        packed=packed,
+        truths=Truths(evaluator.split.size, masks),
     )
 
 

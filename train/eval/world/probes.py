@@ -11,9 +11,10 @@ from torch import Tensor
 from denseav.models.config import Aggregation
 from denseav.models.similarity import aggregate
 from denseav.train.eval.exported_model import Calibration
-from denseav.train.eval.heatmaps import MISA, Track
+from denseav.train.eval.heatmaps import MISA, TOTAL, Track, Truths
 from denseav.train.eval.world.evaluator import HEADS, WorldEvaluator
-from denseav.train.eval.world.heatmaps import OWN, TOTAL, Maps
+from denseav.train.eval.world.heatmaps import OWN, Maps
+from denseav.train.metrics.localization import Mask
 from denseav.train.metrics.segmentation import to_pixels
 from denseav.train.world.clips import AudioEvent, Head, Kind
 
@@ -28,7 +29,7 @@ def mixed(evaluator: WorldEvaluator, count: int, track: Track) -> dict[Head, Map
     """
     heats: dict[Head, list[dict[str, Tensor]]] = {head: [] for head in HEADS}
     names: dict[Head, list[str]] = {head: [] for head in HEADS}
-    packed: dict[Head, list[NDArray[np.uint8]]] = {head: [] for head in HEADS}
+    masks: dict[Head, list[Mask]] = {head: [] for head in HEADS}
     for number in track(range(count), "both at once"):
         case = evaluator.split.case("both", number)
         _, volume_KTHW = evaluator.encode(case)
@@ -40,13 +41,12 @@ def mixed(evaluator: WorldEvaluator, count: int, track: Track) -> dict[Head, Map
                 }
             )
             names[event.head].append(event.name)
-            packed[event.head].append(np.packbits(case.truth(event.name)))
+            masks[event.head].append(case.truth(event.name))
     return {
         head: Maps(
             heat={name: torch.stack([heat[name] for heat in heats[head]]) for name in (OWN, TOTAL)},
             names=names[head],
-            size=evaluator.split.size,
-            packed=packed[head],
+            truths=Truths(evaluator.split.size, masks[head]),
         )
         for head in HEADS
     }

@@ -1,14 +1,12 @@
 """What was measured on the world enters, tables and notes for people leave."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from denseav.train.eval.exported_model import OpenedModel
-from denseav.train.eval.report import Row, cell
+from denseav.train.eval.report import Row, tables
 from denseav.train.eval.world.evaluator import HEADS, WorldEvaluator
 from denseav.train.world.clips import Head
 
@@ -38,11 +36,8 @@ def show(opened: OpenedModel, evaluator: WorldEvaluator, report: Report) -> None
     digest = (opened.identity["sha256"] or "")[:12]
     out.print(f"{opened.name}{untrained}, {opened.identity['form']} {digest}", markup=False)
     out.print(f"on the world of seed {evaluator.split.seed}: percent, with 95 % intervals")
-    parts: dict[str, list[Row]] = {}
-    for row in report.rows:
-        parts.setdefault(row.data, []).append(row)
-    for title, rows in parts.items():
-        out.print(_table(title, rows))
+    for table in tables(report.rows):
+        out.print(table)
     for note in _notes(opened, evaluator, report):
         out.print(note, markup=False)
 
@@ -51,19 +46,6 @@ def worst(classes: dict[str, dict[str, float]]) -> str:
     """Return the classes that are pointed at least often, for people."""
     order = sorted(classes, key=lambda name: classes[name]["pointing"])
     return ", ".join(f"{name} {classes[name]['pointing']:.0f} %" for name in order[:WORST])
-
-
-def _table(title: str, rows: Sequence[Row]) -> Table:
-    counts = dict.fromkeys(f"{row.count} {row.unit}" for row in rows)
-    shown = Table(title=f"{title} ({', '.join(counts)})", title_justify="left", box=box.SIMPLE_HEAD)
-    shown.add_column("metric")
-    heads = list(dict.fromkeys(row.head for row in rows))
-    for head in heads:
-        shown.add_column(head, justify="right")
-    for metric in dict.fromkeys(row.metric for row in rows):
-        found = {row.head: row for row in rows if row.metric == metric}
-        shown.add_row(metric, *(cell(found.get(head)) for head in heads))
-    return shown
 
 
 def _notes(opened: OpenedModel, evaluator: WorldEvaluator, report: Report) -> Iterator[str]:

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics.functional.classification import binary_average_precision
 
+from denseav.train.eval.heatmaps import TOTAL
 from denseav.train.eval.report import Row
 from denseav.train.eval.tasks import Condition, Values, disentangled
 from denseav.train.eval.world.evaluator import points
-from denseav.train.eval.world.heatmaps import OWN, TOTAL, WORD, Maps, Prompted
+from denseav.train.eval.world.heatmaps import OWN, WORD, Maps, Prompted
 from denseav.train.metrics.localization import Mask
 from denseav.train.metrics.segmentation import ClassScores, score_classes, to_pixels
 from denseav.train.world.clips import Head
@@ -32,8 +33,8 @@ def prompted_rows(data: str, found: Prompted) -> tuple[list[Row], dict[str, dict
     condition = Condition(data=data, audio="clean", heads=(*found.heat, CHANCE))
     names = np.array(found.names, dtype=object)
     heat_VNhw = torch.stack(list(found.heat.values()))
-    scores = score_classes(heat_VNhw, found.names, found.truth)
-    share_N = np.array([float(found.truth([index]).float().mean()) for index in range(len(names))])
+    scores = score_classes(heat_VNhw, found.names, found.truths)
+    share_N = np.array([float(found.truths([index]).float().mean()) for index in range(len(names))])
     share_C = np.array([share_N[names == name].mean() for name in scores.classes])
     rows = []
     for metric, values_VC in (("mAP", scores.ap_VC), ("mIoU", scores.iou_VC)):
@@ -62,7 +63,7 @@ def mixed_rows(found: Mapping[Head, Maps]) -> list[Row]:
     for head, what in MIXED.items():
         maps = found[head]
         heat_VNhw = torch.stack([maps.heat[name] for name in condition.heads])
-        scores = score_classes(heat_VNhw, maps.names, maps.truth)
+        scores = score_classes(heat_VNhw, maps.names, maps.truths)
         rows += _row_of_each(condition, f"mAP, {what}", list(scores.ap_VC), "classes")
         rows += _row_of_each(condition, f"mIoU, {what}", list(scores.iou_VC), "classes")
         pointing[head] = _each_clip(heat_VNhw, maps, points)
@@ -123,7 +124,7 @@ def _each_clip(heat_VNhw: Tensor, found: Maps, score: Callable[[Tensor, Mask], f
     """Return the score of each map with what its clip shows: [V, N]."""
     score_VN = np.zeros(heat_VNhw.shape[:2])
     for index in range(heat_VNhw.shape[1]):
-        truth_HW = found.truth([index])[0].numpy()
+        truth_HW = found.truths.mask(index)
         score_VN[:, index] = [score(heat_hw, truth_HW) for heat_hw in heat_VNhw[:, index]]
     return score_VN
 

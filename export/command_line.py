@@ -1,0 +1,96 @@
+"""What the command lines share: arguments as frozen records, checked numbers, one way to end.
+
+Strings in, records and exit codes out; no torch, no thread. It lies where `stream`, `export` and
+`train` may all import it.
+"""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import fields
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+INTERRUPTED = 130
+"""The exit code after Ctrl-C, where a command does not run until it is ended so."""
+
+Record = TypeVar("Record")
+
+
+def record(kind: type[Record], given: argparse.Namespace) -> Record:
+    """Return a record of parsed arguments, its fields by their names.
+
+    Parameters
+    ----------
+    kind : a dataclass whose every field is an argument's name.
+    """
+    names = (each.name for each in fields(kind))  # type: ignore[arg-type]  # a dataclass, as said
+    return kind(**{name: getattr(given, name) for name in names})
+
+
+def run(
+    name: str,
+    act: Callable[["Console"], None],
+    console: "Console",
+    errors: Callable[[], tuple[type[Exception], ...]],
+    interrupted: str,
+) -> int:
+    """Do what a command is for, and return the exit code, with one line for people if it failed.
+
+    Parameters
+    ----------
+    name : the command's, which its lines begin with.
+    act : what it does; gets the console.
+    errors : gives what can go wrong for a person, each with its `exit_code`; asked only then, for
+        some of them may be imported by what the command does.
+    interrupted : what Ctrl-C leaves behind, in words.
+    """
+    try:
+        act(console)
+    except errors() as error:
+        console.print(f"{name}: error: {error}", style="red", soft_wrap=True, markup=False)
+        code: int = getattr(error, "exit_code")  # noqa: B009  # each of these has one
+        return code
+    except KeyboardInterrupt:
+        console.print(f"{name}: interrupted; {interrupted}")
+        return INTERRUPTED
+    return 0
+
+
+def whole_number(text: str) -> int:
+    """Return a whole number, 0 or more, as argparse's `type`."""
+    if not (text.isascii() and text.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    return int(text)
+
+
+def count(text: str) -> int:
+    """Return a whole number above 0, as argparse's `type`."""
+    if not (text.isascii() and text.isdecimal() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def positive(text: str) -> float:
+    """Return a finite number above 0, as argparse's `type`."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value
+
+
+def size(text: str, form: str) -> tuple[int, int]:
+    """Return the two whole numbers above 0 of a text such as 224x296.
+
+    Parameters
+    ----------
+    form : what was expected, with an example.
+    """
+    first, cross, second = text.lower().partition("x")
+    if not cross:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {form}")
+    return count(first), count(second)
