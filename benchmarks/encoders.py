@@ -58,7 +58,7 @@ def main() -> int:
     load_before = round(os.getloadavg()[0], 2)
     with workplace(options.work) as work:
         for case in CASES[: options.cases]:
-            _measure(case, work, options.seconds, speed, parity)
+            _measure(case=case, work=work, seconds=options.seconds, speed=speed, parity=parity)
     record = {"load_before": load_before, "speed": speed, "parity": parity}
     record |= {"benchmark": "encoders", "int8": _int8(speed, parity)}
     return finish([_speed_table(speed), _parity_table(parity)], record, [])

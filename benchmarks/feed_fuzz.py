@@ -48,7 +48,15 @@ def seeds() -> list[bytes]:
     found = []
     for shape in ((2, 4, 6), (2, 28, 28)):
         heat_KHW = np.random.default_rng(0).random(shape, np.float32)
-        heatmap = Heatmap(frame, heat_KHW, (True, False), 0.5, 0.9, -20.0, 1.1)
+        heatmap = Heatmap(
+            frame=frame,
+            heat_KHW=heat_KHW,
+            valid_K=(True, False),
+            audio_start_s=0.5,
+            audio_end_s=0.9,
+            rms_dbfs=-20.0,
+            ready_s=1.1,
+        )
         fields, maps_KHW = heat_fields(origin, heatmap, {"model_busy": 1})
         found.append(Envelope("heat", "fuzz", bytes(16)).seal(fields, maps_KHW, b"\xff\xd8\xff"))
     status = {"state": "live", "health": "fair", "replay": False, "drops": {}}

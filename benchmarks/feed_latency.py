@@ -65,7 +65,15 @@ class Pipeline:
             self._frames += 1
             frame = Frame(self._image_HW3, self._frames, now_s)
             self._publisher.heatmap(
-                Heatmap(frame, self._heat_KHW, (True,) * 2, now_s - 0.3, now_s - 0.1, -20, now_s)
+                Heatmap(
+                    frame=frame,
+                    heat_KHW=self._heat_KHW,
+                    valid_K=(True,) * 2,
+                    audio_start_s=now_s - 0.3,
+                    audio_end_s=now_s - 0.1,
+                    rms_dbfs=-20,
+                    ready_s=now_s,
+                )
             )
             self.calls_s.append(time.monotonic() - now_s)
             due_s += self._period_s
@@ -266,11 +274,26 @@ def main() -> None:
         feed_keys.add_client(folder / "keys", "bench", folder / "bench.client")
         keys = folder / "keys", str(folder / "bench.client")
         seconds = min(20.0, options.seconds)
-        tell("maps 60 Hz", one_subscriber(seconds, 60, 0.0, False, None))
-        tell("maps 60 Hz CURVE", one_subscriber(seconds, 60, 0.0, False, keys))
-        tell("720p preview 60 Hz", one_subscriber(seconds, 60, 0.0, True, None))
-        tell("720p preview 60 Hz CURVE", one_subscriber(seconds, 60, 0.0, True, keys))
-        tell("50 ms at 100 Hz", one_subscriber(options.seconds, 100, 0.05, False, None))
+        tell(
+            "maps 60 Hz",
+            one_subscriber(seconds=seconds, fps=60, work_s=0.0, preview=False, keys=None),
+        )
+        tell(
+            "maps 60 Hz CURVE",
+            one_subscriber(seconds=seconds, fps=60, work_s=0.0, preview=False, keys=keys),
+        )
+        tell(
+            "720p preview 60 Hz",
+            one_subscriber(seconds=seconds, fps=60, work_s=0.0, preview=True, keys=None),
+        )
+        tell(
+            "720p preview 60 Hz CURVE",
+            one_subscriber(seconds=seconds, fps=60, work_s=0.0, preview=True, keys=keys),
+        )
+        tell(
+            "50 ms at 100 Hz",
+            one_subscriber(seconds=options.seconds, fps=100, work_s=0.05, preview=False, keys=None),
+        )
         tell("crowd", crowd(1000, 50))
         tell("refusals", refusals(folder))
     print(json.dumps(report))

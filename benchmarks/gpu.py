@@ -210,11 +210,13 @@ def _training(rows: list[dict[str, Any]], source: str, options: argparse.Namespa
             name = f"{way}, {str(dtype).removeprefix('torch.')}"
             batch = 2 if options.small else 10
             with _row(rows, "training step", f"{name}, batch {batch}") as row:
-                row |= _step(load(source), batch, way, dtype, options)
+                row |= _step(model=load(source), batch=batch, way=way, dtype=dtype, options=options)
             largest = None
             while options.device == "cuda" and (batch := batch * 2) <= 320:
                 try:
-                    largest = _step(load(source), batch, way, dtype, options) | {"batch": batch}
+                    largest = _step(
+                        model=load(source), batch=batch, way=way, dtype=dtype, options=options
+                    ) | {"batch": batch}
                 except torch.OutOfMemoryError:
                     break
             if largest is not None:
@@ -227,7 +229,7 @@ def _training(rows: list[dict[str, Any]], source: str, options: argparse.Namespa
         model = shard(model, mesh)
         for method in ("encode_image", "encode_audio"):  # weights are gathered as these are called
             register_fsdp_forward_method(model, method)
-        row |= _step(model, batch, "chunked", torch.float32, options)
+        row |= _step(model=model, batch=batch, way="chunked", dtype=torch.float32, options=options)
 
 
 @contextmanager

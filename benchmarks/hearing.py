@@ -116,9 +116,23 @@ def main() -> int:
             _say_pointing(rows[-1])
         for config in _stream_configs(options.revisit, options.context):
             say(f"{options.weights} streamed, {config}")
-            hearer = StreamHearer(bundle, session, stream, load(options.weights), config)
+            hearer = StreamHearer(
+                bundle=bundle,
+                session=session,
+                stream=stream,
+                network=load(options.weights),
+                config=config,
+            )
             ahead = [ahead for ahead in options.lookahead if ahead <= config.revisit]
-            rows.append(_row(folder, bundle, "recent", measure(hearer, ahead), config))
+            rows.append(
+                _row(
+                    folder=folder,
+                    bundle=bundle,
+                    way="recent",
+                    found=measure(hearer, ahead),
+                    config=config,
+                )
+            )
             _say_pointing(rows[-1])
     record = {
         "benchmark": "hearing",

@@ -104,12 +104,26 @@ def _ways(bundle: Bundle, options: argparse.Namespace) -> dict[str, dict[str, An
     session, manifest = open_session(bundle, "cpu", options.threads), bundle.manifest
     seconds = options.seconds
     ways = {
-        "rolling": _run("rolling", Pipeline, session, manifest, seconds),
-        "released": _run("released way", ReleasedWay, session, manifest, seconds),
+        "rolling": _run(
+            name="rolling", way=Pipeline, session=session, manifest=manifest, seconds=seconds
+        ),
+        "released": _run(
+            name="released way",
+            way=ReleasedWay,
+            session=session,
+            manifest=manifest,
+            seconds=seconds,
+        ),
     }
     if options.torch:
         slow = _torch_session(bundle, options)
-        ways["released_torch"] = _run("released, PyTorch", ReleasedWay, slow, manifest, seconds)
+        ways["released_torch"] = _run(
+            name="released, PyTorch",
+            way=ReleasedWay,
+            session=slow,
+            manifest=manifest,
+            seconds=seconds,
+        )
     return ways
 
 

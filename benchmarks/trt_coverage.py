@@ -45,7 +45,13 @@ def main() -> int:
         print(f"torch-tensorrt cannot be loaded ({error}); pip install '.[torch-tensorrt]'")
         return 4
     model = load(str(options.model))
-    plan = make_plan(model.config, str(options.model), "fp32", None, options.window)
+    plan = make_plan(
+        config=model.config,
+        source=str(options.model),
+        precision="fp32",
+        frame_size=None,
+        window_s=options.window,
+    )
     model.prepare_export(*plan.frame_size)
     spell_out_attention(model)
     rows = []

@@ -105,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _export(options, console)
 
     console = safe_console(stderr=True)
-    return run("denseav-export", act, console, _errors, "nothing was written")
+    return run("denseav-export", act, console, errors=_errors, interrupted="nothing was written")
 
 
 def _parse(arguments: Sequence[str] | None) -> ExportOptions | RebuildOptions:
@@ -248,7 +248,9 @@ def _rebuild(options: RebuildOptions, console: Console) -> None:
             return compile_onnx(target, folder / f"{name}.onnx")
 
         manifest = replace(old, files=kept, engine_parity={})
-        manifest = write_engines(target, compile_graph, manifest, folder, step)
+        manifest = write_engines(
+            target=target, compile_graph=compile_graph, manifest=manifest, folder=folder, step=step
+        )
         engines_here(Bundle(folder=folder, manifest=manifest))
         write_manifest(folder, manifest)
     _say_how_to_run(out, manifest, console)
@@ -294,13 +296,13 @@ def _load(
     with console.status(Text(safe_text(f"loading {options.source}"))):
         model = load(options.source)
     plan = make_plan(
-        model.config,
-        options.source,
-        options.precision,
-        options.frame_size,
-        options.window,
-        options.stream_context,
-        options.revisit,
+        config=model.config,
+        source=options.source,
+        precision=options.precision,
+        frame_size=options.frame_size,
+        window_s=options.window,
+        stream_context_s=options.stream_context,
+        revisit=options.revisit,
     )
     from_torch = options.trt_builder == "torch-tensorrt"
     plan = replace(plan, engines=target, from_torch=from_torch, calibration=pairs)

@@ -84,12 +84,12 @@ class AudioStream(nn.Module):
         cache = (audio.heads, context_frames, audio.hidden // audio.heads)
         frames = config.revisit * self.frames_per_token + self.positions_before
         return StreamState(
-            torch.zeros(1, dtype=torch.int64, device=like.device),
-            torch.zeros(OVERLAP_SAMPLES, device=like.device),
-            like.new_zeros(frames, audio.hidden),
-            like.new_zeros(config.context_tokens, self.model.config.code_dim),
-            tuple(like.new_zeros(cache) for _ in range(audio.layers)),
-            tuple(like.new_zeros(cache) for _ in range(audio.layers)),
+            filled=torch.zeros(1, dtype=torch.int64, device=like.device),
+            samples_S=torch.zeros(OVERLAP_SAMPLES, device=like.device),
+            frames_LD=like.new_zeros(frames, audio.hidden),
+            tokens_NE=like.new_zeros(config.context_tokens, self.model.config.code_dim),
+            keys_HND=tuple(like.new_zeros(cache) for _ in range(audio.layers)),
+            values_HND=tuple(like.new_zeros(cache) for _ in range(audio.layers)),
         )
 
     def forward(self, wave_S: Tensor, state: StreamState) -> tuple[Tensor, StreamState]:
@@ -116,12 +116,12 @@ class AudioStream(nn.Module):
         hidden_LD, keys_HND, values_HND = self._transform(frames_LD, state, filled)
         features_KCR, tokens_NE = self._align(hidden_LD, state, filled)
         return features_KCR, StreamState(
-            filled,
-            wave_S[-OVERLAP_SAMPLES:],
-            frames_LD[self.frames_per_token :],
-            tokens_NE,
-            keys_HND,
-            values_HND,
+            filled=filled,
+            samples_S=wave_S[-OVERLAP_SAMPLES:],
+            frames_LD=frames_LD[self.frames_per_token :],
+            tokens_NE=tokens_NE,
+            keys_HND=keys_HND,
+            values_HND=values_HND,
         )
 
     def _joined(self, wave_S: Tensor, state: StreamState) -> Tensor:
@@ -150,7 +150,11 @@ class AudioStream(nn.Module):
             layer = cast(HubertEncoderLayerStableLayerNorm, module)
             normed_1LD = layer.layer_norm(hidden_1LD)
             attended_1LD, keys_HND, values_HND = self._attend(
-                layer.attention, normed_1LD, keys_HND, values_HND, mask_N
+                attention=layer.attention,
+                normed_1LD=normed_1LD,
+                keys_HND=keys_HND,
+                values_HND=values_HND,
+                mask_N=mask_N,
             )
             hidden_1LD = hidden_1LD + attended_1LD
             hidden_1LD = hidden_1LD + layer.feed_forward(layer.final_layer_norm(hidden_1LD))

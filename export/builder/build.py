@@ -172,7 +172,9 @@ def build(model: DenseAV, plan: Plan, folder: Path, step: Step) -> Manifest:
         # The image graph alone: it sets the frame rate, and the audio graph's loss is too large.
         quantize_products(folder / "image.onnx")
     step("parity through the session that runs live")
-    manifest = _manifest(model.config, plan, reference, graphs, folder)
+    manifest = _manifest(
+        config=model.config, plan=plan, reference=reference, graphs=graphs, folder=folder
+    )
     bundle = Bundle(folder=folder, manifest=manifest)
     session = OnnxSession(bundle, threads=2)
     parity = _parity(session, plan, model.config.heads, reference)
@@ -185,7 +187,14 @@ def build(model: DenseAV, plan: Plan, folder: Path, step: Step) -> Manifest:
         origin = provenance(plan.calibration, manifest.heads)
         manifest = dataclasses.replace(manifest, heads=heads, calibration=origin)
     if plan.engines is not None:
-        manifest = _with_engines(plan.engines, plan, graphs, manifest, folder, step)
+        manifest = _with_engines(
+            target=plan.engines,
+            plan=plan,
+            graphs=graphs,
+            manifest=manifest,
+            folder=folder,
+            step=step,
+        )
         if engines := engines_here(Bundle(folder=folder, manifest=manifest)):
             step("parity of the engines")
             parity = _parity(engines, plan, model.config.heads, reference)
@@ -204,7 +213,9 @@ def _with_engines(
             return convert(name, graphs.named()[name], examples[name])
         return compile_onnx(target, folder / f"{name}.onnx")
 
-    return write_engines(target, compile_graph, manifest, folder, step)
+    return write_engines(
+        target=target, compile_graph=compile_graph, manifest=manifest, folder=folder, step=step
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -311,7 +322,14 @@ def _step_parity(
 ) -> dict[str, dict[str, dict[str, float]]]:
     measured = _stream_heatmaps(session, plan)
     return {
-        name: _agreement(session, plan, heads, heats, measured[name], f"streaming, {name}: ")
+        name: _agreement(
+            session=session,
+            plan=plan,
+            heads=heads,
+            reference=heats,
+            measured=measured[name],
+            what=f"streaming, {name}: ",
+        )
         for name, heats in reference.items()
     }
 
@@ -320,7 +338,9 @@ def _parity(
     session: Session, plan: Plan, heads: tuple[str, ...], reference: _Reference
 ) -> dict[str, dict[str, float]]:
     measured = _probe_heatmaps(session, plan).sounding
-    return _agreement(session, plan, heads, reference.sounding, measured)
+    return _agreement(
+        session=session, plan=plan, heads=heads, reference=reference.sounding, measured=measured
+    )
 
 
 def _agreement(

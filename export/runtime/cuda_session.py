@@ -61,7 +61,9 @@ def open_streaming(bundle: Bundle, threads: int = 1) -> OnnxSession:
     def prepare(options: Any) -> None:
         options.add_provider(PROVIDER, {"use_tf32": "0"})
 
-    return OnnxSession(bundle, "cuda", threads, "streaming", prepare)
+    return OnnxSession(
+        bundle=bundle, device="cuda", threads=threads, audio="streaming", prepare=prepare
+    )
 
 
 class CudaEngine:

@@ -98,7 +98,9 @@ def _open(
         from denseav.export.runtime.openvino_session import OpenVinoSession
 
         name, precision = (*further, None, None)[:2]
-        return OpenVinoSession(bundle, name or "CPU", precision, threads, audio)
+        return OpenVinoSession(
+            bundle=bundle, device=name or "CPU", precision=precision, threads=threads, audio=audio
+        )
     return _open_nvidia(bundle, kind, threads, audio)
 
 

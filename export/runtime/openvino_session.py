@@ -54,7 +54,13 @@ class OpenVinoSession:
         hint = _TYPES[precision or own.replace("int8", "fp32")]
         self._manifest = bundle.manifest
         self._models = {
-            graph: _open(core, bundle, graph, device, _settings(graph, device, hint, threads))
+            graph: _open(
+                core=core,
+                bundle=bundle,
+                graph=graph,
+                device=device,
+                settings=_settings(graph, device, hint, threads),
+            )
             for graph in ("image", "audio" if audio == "window" else AUDIO_STEP, "heatmap")
         }
         self._requests = {

@@ -33,7 +33,9 @@ def open_webgpu(
     def prepare(options: Any) -> None:
         options.add_provider_for_devices([device], {})
 
-    return OnnxSession(bundle, "webgpu", threads, audio, prepare)
+    return OnnxSession(
+        bundle=bundle, device="webgpu", threads=threads, audio=audio, prepare=prepare
+    )
 
 
 @functools.cache

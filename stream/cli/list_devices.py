@@ -105,11 +105,11 @@ def list_microphones() -> list[MicrophoneDevice]:
     apis = [str(api["name"]) for api in sounddevice.query_hostapis()]
     return [
         MicrophoneDevice(
-            int(device["index"]),
-            str(device["name"]),
-            apis[device["hostapi"]],
-            int(device["max_input_channels"]),
-            int(device["default_samplerate"]),
+            number=int(device["index"]),
+            name=str(device["name"]),
+            host_api=apis[device["hostapi"]],
+            channels=int(device["max_input_channels"]),
+            rate_hz=int(device["default_samplerate"]),
         )
         for device in sounddevice.query_devices()
         if device["max_input_channels"] > 0

@@ -206,7 +206,15 @@ def _head(record: Any, size: tuple[int, int], heat_HW: Any) -> Head:
     highest = float(heat_HW.max())
     close = abs(score - highest) <= 1e-3 * max(1.0, abs(highest))
     expect(close, "a score that is not the map's highest value")
-    return Head(field(record, "name", str), valid, score, threshold, ceiling, peak, box)
+    return Head(
+        name=field(record, "name", str),
+        valid=valid,
+        score=score,
+        threshold=threshold,
+        ceiling=ceiling,
+        peak=peak,
+        box=box,
+    )
 
 
 def _source(record: Any) -> SourceReport:

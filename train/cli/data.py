@@ -54,7 +54,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given.act(options, console)
 
     console = safe_console(stderr=True)
-    return run("denseav-data", act, console, lambda: (DataError,), given.interrupted)
+    return run(
+        "denseav-data",
+        act,
+        console,
+        errors=lambda: (DataError,),
+        interrupted=given.interrupted,
+    )
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -105,12 +105,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(options, WorldOptions):
             world_eval.run(
                 options.model,
-                options.device,
-                options.seed,
-                options.clips,
-                options.json,
-                console,
-                _Tracker(console),
+                device=options.device,
+                seed=options.seed,
+                clips=options.clips,
+                json_path=options.json,
+                console=console,
+                track=_Tracker(console),
             )
             return
         with TemporaryDirectory() as unpacked:
@@ -119,7 +119,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     world = isinstance(options, WorldOptions)
     kept = "run the same command again" if world else "what is above is done"
     console = safe_console(stderr=True)
-    return run("denseav-eval", act, console, lambda: (CheckpointError, DataError), kept)
+    return run(
+        "denseav-eval",
+        act,
+        console,
+        errors=lambda: (CheckpointError, DataError),
+        interrupted=kept,
+    )
 
 
 def _parse(arguments: Sequence[str] | None) -> EvalOptions | WorldOptions:

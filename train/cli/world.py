@@ -147,7 +147,7 @@ def _shards(options: ShardsOptions, console: Console) -> None:
 def _pairs(options: PairsOptions, console: Console) -> None:
     kinds = (*NEGATIVES, *SEEN) if options.seen else NEGATIVES
     numbers = _tracked(options.clips, "making pairs", console)
-    save_pairs(options.out, options.seed, kinds, options.size, numbers)
+    save_pairs(out=options.out, seed=options.seed, kinds=kinds, size=options.size, numbers=numbers)
     console.print(f"{options.clips} pairs in {options.out}", soft_wrap=True, markup=False)
 
 

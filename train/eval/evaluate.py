@@ -125,12 +125,14 @@ def evaluate(
             condition = tasks.Condition(data=data.name, audio=audio, heads=heads)
             what = f"{data.name}, {audio}"
             if data.task == "retrieval":
-                found = similarities(model, data, load_audio, what, track)
+                found = similarities(
+                    model=model, data=data, load_audio=load_audio, what=what, track=track
+                )
                 if audio == "clean":
                     clean.setdefault(data.kind, found)
                 yield tasks.retrieval(condition, found)
                 continue
-            drawn = maps(model, data, load_audio, what, track)
+            drawn = maps(model, data, load_audio=load_audio, what=what, track=track)
             if data.task == "segmentation":
                 categories = [item.category for item in data.items]
                 yield tasks.segmentation(condition, drawn, categories, truths[data.name])

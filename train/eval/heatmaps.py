@@ -132,7 +132,7 @@ def maps(model: EvalModel, data: EvalSet, load_audio: LoadAudio, what: str, trac
     for item in track(data.items, what):
         wave_S, samples = load_audio(item)
         seen, heard = picture(model, data, item), model.encode_audio(wave_S)
-        heat_Vhw, cut = heat(model, seen, heard, samples, item)
+        heat_Vhw, cut = heat(model=model, seen=seen, heard=heard, samples=samples, item=item)
         found.append(heat_Vhw)
         cuts += cut
     return Maps(heat_VNhw=np.stack(found, axis=1), words_cut=cuts)

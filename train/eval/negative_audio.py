@@ -42,9 +42,12 @@ def negative_maps(
     for kind, seeds in kinds.items():
         heats = []
         for seed in track(seeds, f"{data.name}: {kind}"):
-            for index, (wave_S, samples) in enumerate(_waves(kind, model, data, load_audio, seed)):
+            for index, (wave_S, samples) in enumerate(
+                _waves(kind=kind, model=model, data=data, load_audio=load_audio, seed=seed)
+            ):
                 heard = model.encode_audio(wave_S)
-                heats.append(heat(model, seen[index], heard, samples, data.items[index])[0])
+                item = data.items[index]
+                heats.append(heat(model, seen[index], heard, samples=samples, item=item)[0])
         found[kind] = np.stack(heats, axis=1)
     return found
 

@@ -82,7 +82,13 @@ def segmentation(
     if maps.words_cut:
         count = maps.heat_VNhw.shape[1]
         rows.append(
-            condition.number("words cut to the clip", TOTAL, maps.words_cut, count, "items")
+            condition.number(
+                metric="words cut to the clip",
+                head=TOTAL,
+                value=maps.words_cut,
+                count=count,
+                unit="items",
+            )
         )
     return rows
 
@@ -122,10 +128,24 @@ def boxes(condition: Condition, maps: Maps, truths: Truths, scenes: Sequence[str
     rows = []
     for head, heat_Nhw in zip(condition.heads, maps.heat_VNhw, strict=True):
         for name, ciou_N in _both_thresholds(heat_Nhw, truths).items():
-            rows += _shares(condition, head, ("cIoU", "AUC"), name, ciou_N, "pictures")
+            rows += _shares(
+                condition=condition,
+                head=head,
+                names=("cIoU", "AUC"),
+                suffix=name,
+                ciou_N=ciou_N,
+                unit="pictures",
+            )
             if len(set(scenes)) < len(scenes) and all(scenes):
                 worst_S = localization.worst_of_scene(ciou_N, scenes)
-                rows += _shares(condition, head, ("IIoU", "IAUC"), name, worst_S, "scenes")
+                rows += _shares(
+                    condition=condition,
+                    head=head,
+                    names=("IIoU", "IAUC"),
+                    suffix=name,
+                    ciou_N=worst_S,
+                    unit="scenes",
+                )
     return rows
 
 
@@ -143,7 +163,13 @@ def negatives(
     rows = []
     for variant, head in enumerate(condition.heads):
         heats = {kind: heat_VMhw[variant] for kind, heat_VMhw in silent.items()}
-        rows += _negative_rows(condition, head, maps.heat_VNhw[variant], heats, masks)
+        rows += _negative_rows(
+            condition=condition,
+            head=head,
+            heat_Nhw=maps.heat_VNhw[variant],
+            heats=heats,
+            masks=masks,
+        )
     return rows
 
 
@@ -170,7 +196,11 @@ def _negative_rows(
         draws_DN = scores.area[kind].reshape(-1, count)
         rows.append(condition.row(f"AOC {kind}", head, _aoc(draws_DN), count, unit="pictures"))
     rows.append(condition.row("F", head, f_score, count, unit="pictures"))
-    rows.append(condition.number("threshold U", head, scores.threshold, count, "pictures"))
+    rows.append(
+        condition.number(
+            metric="threshold U", head=head, value=scores.threshold, count=count, unit="pictures"
+        )
+    )
     return rows
 
 

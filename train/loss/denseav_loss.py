@@ -112,7 +112,14 @@ def denseav_terms(
         sims_AV = gather(features.audio_bD) @ features.image_VD.T
     logits_AA = every_image(sims_AV) * features.scale
     terms = {"contrast": info_nce(logits_AA, pairs.own)}
-    return terms | regularize(pairs, features.scale, batch, heads, weights, generator)
+    return terms | regularize(
+        pairs=pairs,
+        scale=features.scale,
+        batch=batch,
+        heads=heads,
+        weights=weights,
+        generator=generator,
+    )
 
 
 def make_pairs(features: Features, batch: Batch) -> regularizers.Pairs:
@@ -150,4 +157,6 @@ def regularize(
     for head, kind in _KINDS.items():
         if head in heads:
             right_head_B[batch.kind_B == kind] = heads.index(head)
-    return regularizers.regularizers(pairs, scale, places, right_head_B, vars(weights))
+    return regularizers.regularizers(
+        pairs=pairs, scale=scale, places=places, right_head_B=right_head_B, wanted=vars(weights)
+    )

@@ -66,7 +66,12 @@ class Learner(nn.Module):
         grid_VKCN, heard_bT = image_VKCHW.flatten(3), (mask_bT > AUDIBLE).float()
         vectors = self._pool(grid_VKCN, torch.ones_like(grid_VKCN[:, 0, 0]))
         return Features(
-            image_VKCHW, audio_bKCT, mask_bT, scale, vectors, self._pool(audio_bKCT, heard_bT)
+            image_VKCHW=image_VKCHW,
+            audio_bKCT=audio_bKCT,
+            mask_bT=mask_bT,
+            scale=scale,
+            image_VD=vectors,
+            audio_bD=self._pool(audio_bKCT, heard_bT),
         )
 
     def _encode_image(self, image_V3HW: Tensor) -> Tensor:

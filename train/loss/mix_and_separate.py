@@ -106,7 +106,14 @@ def separation_terms(
         ),
         clean,
     )
-    return terms | regularize(pairs, features.scale, clean, heads, weights, generator)
+    return terms | regularize(
+        pairs=pairs,
+        scale=features.scale,
+        batch=clean,
+        heads=heads,
+        weights=weights,
+        generator=generator,
+    )
 
 
 def check_heads(network: ModelConfig) -> None:

@@ -101,8 +101,23 @@ def _train(settings: Settings, out: Path, console: Console, preemption: Preempti
                 for group in optimizer.param_groups:
                     group["lr"] = rate
                 optimizer.zero_grad(set_to_none=True)
-                terms = gradients(settings, fabric, encode, batches, stage, progress.step, teacher)
-                optimizer_step(settings, fabric, encode, stepper, progress, out)
+                terms = gradients(
+                    settings=settings,
+                    fabric=fabric,
+                    encode=encode,
+                    batches=batches,
+                    stage=stage,
+                    step=progress.step,
+                    teacher=teacher,
+                )
+                optimizer_step(
+                    settings=settings,
+                    fabric=fabric,
+                    encode=encode,
+                    stepper=stepper,
+                    progress=progress,
+                    out=out,
+                )
                 progress.step += 1
                 log.count_clips(clips_of_step(settings))
 
@@ -151,16 +166,22 @@ def pretrained_backbones(
         torch.set_num_threads(torch.get_num_threads() * world_size())
         if not audio.exists():
             console.print(f"the audio encoder is pretrained first: {wanted.steps} steps")
-            pretrain_audio(settings.network, wanted, settings.seed, audio, report)
+            pretrain_audio(
+                config=settings.network,
+                settings=wanted,
+                seed=settings.seed,
+                out=audio,
+                report=report,
+            )
         if not image.exists():
             console.print(f"the image encoder is pretrained next: {wanted.image_steps} steps")
             pretrain_image(
-                settings.network,
-                wanted,
-                audio,
-                settings.seed,
-                image,
-                report,
+                config=settings.network,
+                settings=wanted,
+                audio=audio,
+                seed=settings.seed,
+                out=image,
+                report=report,
                 labelled=settings.world is not None and settings.world.told,
             )
         torch.set_num_threads(torch.get_num_threads() // world_size())
@@ -195,7 +216,13 @@ def gradients(
         generator = torch.Generator().manual_seed((settings.seed << 32) + step * parts + part)
         with fabric.no_backward_sync(encode, enabled=part + 1 < parts):
             terms = objective(
-                settings, encode, batch, generator, weights, mixtures=mixtures, teacher=teacher
+                settings=settings,
+                encode=encode,
+                batch=batch,
+                generator=generator,
+                weights=weights,
+                mixtures=mixtures,
+                teacher=teacher,
             )
             loss = weights.total(terms)
             # Shares add up to the loss, and data parallelism takes the mean of their gradients.

@@ -142,6 +142,11 @@ def waves(settings: Pretraining, random: np.random.Generator) -> Tensor:
         wave_S = room(random, settings.samples)
         for head in HEARD[int(random.choice(len(HEARD), p=HEARD_SHARES))]:
             name = str(random.choice(CLASSES))
-            wave_S = wave_S + place_event(random, parts, head, name, settings.samples)[1]
+            wave_S = (
+                wave_S
+                + place_event(
+                    random=random, library=parts, head=head, name=name, samples=settings.samples
+                )[1]
+            )
         clips.append(wave_S)
     return torch.from_numpy(np.stack(clips)).float()

@@ -127,7 +127,9 @@ def cluster(settings: Pretraining, audio: Path, random: Generator, *, labelled: 
 
 def _wave(random: Generator, name: str, samples: int, labelled: bool) -> NDArray[np.float32]:
     head: Head = "sound" if labelled or random.random() < 0.5 else "speech"
-    _, wave_S = place_event(random, library(held_out=False), head, name, samples)
+    _, wave_S = place_event(
+        random=random, library=library(held_out=False), head=head, name=name, samples=samples
+    )
     return wave_S + room(random, samples)
 
 
@@ -157,7 +159,9 @@ def _batch(
     pictures = []
     for pair in chosen:
         names = choose_names(random, int(random.integers(1, most + 1)), pair.name)
-        scene = compose(random, parts, side, side, names, plain=done < 0.5)
+        scene = compose(
+            random=random, library=parts, height=side, width=side, names=names, plain=done < 0.5
+        )
         pictures.append(draw(scene, parts)[0])
     image_B3HW = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
     return normalize_image(image_B3HW), torch.tensor([pair.cluster for pair in chosen])

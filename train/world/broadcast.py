@@ -145,7 +145,9 @@ def broadcast(shots: Iterable[Shot], subscribers: Subscribers, truth: TextIO) ->
         clock = _Clock()
         first = 0
         for shot in shots:
-            _play(shot, first, clock, subscribers, send, truth)
+            _play(
+                shot=shot, first=first, clock=clock, subscribers=subscribers, send=send, truth=truth
+            )
             first += shot.frames
 
 

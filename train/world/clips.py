@@ -85,7 +85,12 @@ def make_clip(
     events: list[AudioEvent] = []
     for head, name in _subjects(random, kind, names):
         event, part_S = place_event(
-            random, library, head, name, samples, events[0] if events else during
+            random=random,
+            library=library,
+            head=head,
+            name=name,
+            samples=samples,
+            during=events[0] if events else during,
         )
         events.append(event)
         wave_S += part_S

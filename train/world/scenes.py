@@ -123,7 +123,10 @@ def compose(
     )
     best, most = ground, -1.0
     for _ in range(_TRIES):
-        things = tuple(_thing(random, library, name, height, width) for name in names)
+        things = tuple(
+            _thing(random=random, library=library, name=name, height=height, width=width)
+            for name in names
+        )
         scene = _with(ground, things)
         share = seen_shares(scene, library).min(initial=1.0)
         if share > most:

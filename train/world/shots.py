@@ -86,7 +86,13 @@ def make_shot(
     for event, part_S in performed:
         first = round(event.start_s * RATE_HZ)
         wave_S[first : first + len(part_S)] += part_S
-    scene = _moving(random, library, tuple(names), frames / FRAME_RATE, starts_s)
+    scene = _moving(
+        random=random,
+        library=library,
+        names=tuple(names),
+        length_s=frames / FRAME_RATE,
+        starts_s=starts_s,
+    )
     return Shot(
         scene=scene, frames=frames, events=tuple(event for event, _ in performed), wave_S=wave_S
     )
@@ -115,7 +121,11 @@ def _performed(
         starts_s.append(time_s)
         for later, (head, number) in enumerate(turn):
             start_s = round((time_s + later * LATER_S) * FRAME_RATE) / FRAME_RATE
-            performed.append(_perform(random, library, head, names[number], start_s))
+            performed.append(
+                _perform(
+                    random=random, library=library, head=head, name=names[number], start_s=start_s
+                )
+            )
         time_s = max(event.stop_s for event, _ in performed) + GAP_S
     return performed, starts_s
 

@@ -59,7 +59,7 @@ def save_pairs(
     """
     _claim(out)
     for number in numbers:
-        clip = _clip(_PAIRS, seed, kinds, number, size)
+        clip = _clip(part=_PAIRS, seed=seed, kinds=kinds, number=number, size=size)
         picture_HW3, _ = draw(clip.scene, library(held_out=False))
         path = out / f"{clip.kind}-{number:06d}.png"
         try:
@@ -97,7 +97,7 @@ def save_shards(out: Path, seed: int, kinds: Sequence[Kind], numbers: Iterable[i
 
 def _stored(seed: int, kinds: Sequence[Kind], numbers: Iterable[int]) -> Iterator[Stored]:
     for number in numbers:
-        clip = _clip(_SHARDS, seed, kinds, number, SCENE_SIZE)
+        clip = _clip(part=_SHARDS, seed=seed, kinds=kinds, number=number, size=SCENE_SIZE)
         picture_HW3, masks_NHW = draw(clip.scene, library(held_out=False), scale=SHARD_SCALE)
         yield Stored(
             key=f"world/{seed}/{number:06d}",

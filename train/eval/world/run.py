@@ -48,7 +48,9 @@ def evaluate_world(
     report = Report()
     found: dict[Head, Prompted] = {}
     for head in HEADS:
-        found[head] = prompted(evaluator, head, clips, calibration, track)
+        found[head] = prompted(
+            evaluator=evaluator, head=head, count=clips, calibration=calibration, track=track
+        )
         rows, report.classes[head] = prompted_rows(f"{head} prompted", found[head])
         report.rows += rows
     report.answers = preferred(found["sound"].sims_NK, found["speech"].sims_NK)
@@ -56,7 +58,9 @@ def evaluate_world(
     report.rows += mixed_rows(mixed(evaluator, clips, track))
     if calibration is not None:
         for kind in UNSEEN:
-            area_Nx = unseen(evaluator, kind, clips, calibration, track)
+            area_Nx = unseen(
+                evaluator=evaluator, kind=kind, count=clips, calibration=calibration, track=track
+            )
             report.rows += unseen_rows(kind, area_Nx, evaluator.model.heads)
     for head in HEADS:
         report.rows += retrieval_rows(head, *retrieved(evaluator, head, min(clips, GALLERY), track))

@@ -45,10 +45,34 @@ def prompted_rows(data: str, found: Prompted) -> tuple[list[Row], dict[str, dict
     rows += _row_of_each(condition, "AP, one picture", [*ap_VN, share_N], "clips")
     if WORD in found.heat:
         at = list(found.heat).index(WORD)
-        rows.append(_mean(condition, "mAP at the word", OWN, scores.ap_VC[at], "classes"))
-        rows.append(_mean(condition, "pointing at the word", OWN, pointing_VN[at], "clips"))
+        rows.append(
+            _mean(
+                condition=condition,
+                metric="mAP at the word",
+                head=OWN,
+                values_N=scores.ap_VC[at],
+                unit="classes",
+            )
+        )
+        rows.append(
+            _mean(
+                condition=condition,
+                metric="pointing at the word",
+                head=OWN,
+                values_N=pointing_VN[at],
+                unit="clips",
+            )
+        )
     if len(found.lit_N):
-        rows.append(_mean(condition, "thing shown", OWN, found.lit_N, "clips"))
+        rows.append(
+            _mean(
+                condition=condition,
+                metric="thing shown",
+                head=OWN,
+                values_N=found.lit_N,
+                unit="clips",
+            )
+        )
     return rows, _each_class(names, scores, pointing_VN[0])
 
 
@@ -80,7 +104,13 @@ def unseen_rows(kind: str, area_Nx: NDArray[np.float64], heads: Sequence[str]) -
         data="area above threshold", audio="nothing seen sounds", heads=(*heads, ANY_HEAD)
     )
     return [
-        _mean(condition, kind.replace("_", " "), head, area_N, "clips")
+        _mean(
+            condition=condition,
+            metric=kind.replace("_", " "),
+            head=head,
+            values_N=area_N,
+            unit="clips",
+        )
         for head, area_N in zip(condition.heads, area_Nx.T, strict=True)
     ]
 
@@ -141,7 +171,7 @@ def _row_of_each(
     condition: Condition, metric: str, values: Sequence[Values], unit: str
 ) -> list[Row]:
     return [
-        _mean(condition, metric, head, values_N, unit)
+        _mean(condition=condition, metric=metric, head=head, values_N=values_N, unit=unit)
         for head, values_N in zip(condition.heads, values, strict=True)
         if head != WORD
     ]

@@ -82,7 +82,10 @@ class Split:
     def one_of_each_class(self, head: Head) -> list[tuple[AudioEvent, NDArray[np.float32]]]:
         """Return every class once, heard in a room: what belongs to no picture, and to all."""
         parts, random = library(held_out=True), self._random(_ONE_OF_EACH, len(head), 0)
-        calls = [place_event(random, parts, head, name, self.samples) for name in CLASSES]
+        calls = [
+            place_event(random=random, library=parts, head=head, name=name, samples=self.samples)
+            for name in CLASSES
+        ]
         return [(event, wave_S + room(random, self.samples)) for event, wave_S in calls]
 
     def _random(self, *key: int) -> np.random.Generator:
