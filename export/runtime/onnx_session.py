@@ -110,33 +110,27 @@ class OnnxAudioStream:
 
     def __init__(self, graph: Any, manifest: Manifest, device: str, run_options: Any) -> None:
         assert manifest.audio_step is not None
+        manifest.audio_step.require_shapes({i.name: tuple(i.shape) for i in graph.get_inputs()})
         self._graph = graph
         self._device = device
         self._run_options = run_options
-        outputs = [output.name for output in graph.get_outputs()]
-        self._features_name, self._next_names = outputs[0], outputs[1:]
-        self._shapes = {
-            name: (state.shape, np.dtype(state.dtype))
-            for name, state in manifest.audio_step.states.items()
-        }
-        manifest.audio_step.require_shapes({i.name: tuple(i.shape) for i in graph.get_inputs()})
+        self._states = manifest.audio_step.states
+        features, *states = (output.name for output in graph.get_outputs())
+        self._features_name = features
+        self._next_names = dict(zip(self._states, states, strict=True))
         self._features: Features = None
-        self._state: list[Any] = []
-        self._spare: list[Any] = []
+        self._next: Any = None  # bindings of all states, so that a step binds little
+        self._last: Any = None
         self.reset()
 
     def step(self, samples_S: NDArray[np.float32], level: Level) -> Features:
         """Take the next token and return features of which the newest tokens are new."""
-        binding = self._graph.io_binding()
+        binding = self._next
         binding.bind_ortvalue_input("wave", _on_cpu(level.normalized(samples_S)))
         binding.bind_ortvalue_input("past_features", self._features)
-        for name, value in zip(self._shapes, self._state, strict=True):
-            binding.bind_ortvalue_input(name, value)
         binding.bind_output(self._features_name, self._device)
-        for name, value in zip(self._next_names, self._spare, strict=True):
-            binding.bind_ortvalue_output(name, value)
         self._features = _run(self._graph, binding, self._run_options)
-        self._state, self._spare = self._spare, self._state
+        self._next, self._last = self._last, binding
         return self._features
 
     def reset(self) -> None:
@@ -144,10 +138,22 @@ class OnnxAudioStream:
         features = next(i for i in self._graph.get_inputs() if i.name == "past_features")
         dtype = np.float16 if features.type == "tensor(float16)" else np.float32
         self._features = _put(np.zeros(features.shape, dtype), self._device)
-        self._state, self._spare = self._zeros(), self._zeros()
+        one, other = self._zeros(), self._zeros()
+        self._next, self._last = self._bound(one, other), self._bound(other, one)
 
-    def _zeros(self) -> list[Any]:
-        return [_put(np.zeros(*layout), self._device) for layout in self._shapes.values()]
+    def _zeros(self) -> dict[str, Any]:
+        return {
+            name: _put(np.zeros(state.shape, np.dtype(state.dtype)), self._device)
+            for name, state in self._states.items()
+        }
+
+    def _bound(self, reads: dict[str, Any], writes: dict[str, Any]) -> Any:
+        binding = self._graph.io_binding()
+        binding.bind_output(self._features_name, self._device)  # the first to be bound comes first
+        for name in self._states:
+            binding.bind_ortvalue_input(name, reads[name])
+            binding.bind_ortvalue_output(self._next_names[name], writes[name])
+        return binding
 
 
 def _run(session: Any, binding: Any, run_options: Any) -> Any:

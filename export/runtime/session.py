@@ -114,9 +114,14 @@ class Level(NamedTuple):
 
         Samples that are no numbers count as silence.
         """
-        heard_S = np.nan_to_num(wave_S, posinf=0.0, neginf=0.0).astype(np.float64)
-        variance = max(float(np.var(heard_S)), least_deviation**2)
-        return cls(float(np.mean(heard_S)), math.sqrt(variance + 1e-7))
+        heard_S = wave_S.astype(np.float64)
+        mean = float(heard_S.mean())
+        if not math.isfinite(mean):
+            heard_S = np.nan_to_num(heard_S, copy=False, posinf=0.0, neginf=0.0)
+            mean = float(heard_S.mean())
+        heard_S -= mean
+        variance = max(float(heard_S @ heard_S) / len(heard_S), least_deviation**2)
+        return cls(mean, math.sqrt(variance + 1e-7))
 
     def normalized(self, wave_S: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return samples at this level; one that is no number is 0."""

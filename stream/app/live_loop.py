@@ -155,6 +155,7 @@ class LiveRun:
             frame, came_s = taken
             self._stats.stage("queue", monotonic() - came_s)
             heatmap = self._pipeline.heatmap(frame, self._view.wants_features)
+            self._stats.gauge("images_reused", self._pipeline.images.reused)
             good_since_s = self._health.running_since_s("camera")
             if good_since_s is None or frame.capture_s < good_since_s:
                 self._stats.drop("camera_lost")

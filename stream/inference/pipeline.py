@@ -49,6 +49,8 @@ class Pipeline:
     ----------
     audio : the audio pass.
     sync : the sync policy.
+    images : the image encoder; live, and where a frame need not meet its own moment, it uses
+        features again while nothing moves.
     """
 
     def __init__(
@@ -71,7 +73,8 @@ class Pipeline:
         self.sync = SyncPolicy(sync, self.audio)
         self._session = session
         self._manifest = manifest
-        self._images = ImageEncoder(session, manifest.image)
+        live = hop_controller is not None
+        self.images = ImageEncoder(session, manifest.image, reuse=live and not sync.exact)
         self._controller = hop_controller
         self._audio_good_since = audio_good_since
 
@@ -98,7 +101,7 @@ class Pipeline:
         `features` asks for the picture's dense features too.
         """
         begun_s = monotonic()
-        image = self._images.encode(frame)
+        image = self.images.encode(frame)
         tokens = self.audio.newest
         token = self.sync.token_of(frame, tokens)
         if tokens is None or token is None:

@@ -165,3 +165,24 @@ def test_a_slow_stream_reads_what_it_needs_before_the_window_rolls_on() -> None:
         assert pipeline.audio.newest is not None
     assert pipeline.audio.newest is not None
     assert token_end(pipeline.audio.newest.stop) > 12 * SAMPLE_RATE_HZ - MARGIN_SAMPLES
+
+
+def test_after_an_hour_of_silence_sound_is_as_loud_as_at_first() -> None:
+    half_s, hour = SAMPLE_RATE_HZ // 2, 2 * 3600
+    session = FakeSession()
+    pipeline = Pipeline(session, fake_manifest(), audio="streaming")
+    silence = np.zeros((half_s, 1), np.float32)
+    sound = np.concatenate([block.samples_SC for block in blocks(3.0)])
+    halves = [*np.split(sound, 6), *([silence] * hour), *np.split(sound, 6)]
+    for index, samples_SC in enumerate(halves):
+        first = index * half_s
+        pipeline.push(AudioBlock(samples_SC, SAMPLE_RATE_HZ, first, first / SAMPLE_RATE_HZ))
+        assert pipeline.encode_audio()
+    (stream,) = session.streams
+    assert stream.resets == 0
+    assert pipeline.audio.hops_skipped == 0
+    assert len(stream.levels) == pytest.approx(len(halves) * half_s / 2880, abs=2)
+    assert np.isfinite(stream.levels).all()
+    silent = stream.levels[len(stream.levels) // 2]
+    assert silent.deviation == pytest.approx(0.01, rel=1e-3)  # 20 dB above the floor, no lower
+    assert stream.levels[-1].deviation == pytest.approx(stream.levels[10].deviation, rel=0.05)
