@@ -1,9 +1,10 @@
 """What can go wrong for a person, and the exit code each has.
 
 StreamError        1  itself: a library of the system is missing
-├── UsageError     2  the command line asks for something impossible
+├── UsageError     2  a command line or a call asks for something impossible
 ├── SourceError    3  a camera, microphone or file cannot be read
-│   └── UnexpectedSourceError  nobody foresaw it: opening it again is no remedy
+│   ├── UnexpectedSourceError  nobody foresaw it: opening it again is no remedy
+│   └── FrameStaleError  no new frame came in time; asking again may bring one
 ├── FeedAuthError  5  in `feed.errors`: the feed's keys
 ├── SloError       6  what was measured is slower than was asked for
 └── OutputError    7  a recording or report cannot be written
@@ -21,7 +22,7 @@ class StreamError(Exception):
 
 
 class UsageError(StreamError):
-    """The command line asks for something impossible."""
+    """A command line or a call asks for something impossible."""
 
     exit_code: ClassVar[int] = 2
 
@@ -34,6 +35,10 @@ class SourceError(StreamError):
 
 class UnexpectedSourceError(SourceError):
     """A source's own thread failed in a way that nobody foresaw; the run ends."""
+
+
+class FrameStaleError(SourceError, TimeoutError):
+    """No new frame came in time."""
 
 
 class SloError(StreamError):

@@ -4,6 +4,7 @@ Times are seconds of `time.monotonic()` (for a file read offline: seconds of the
 Axes: H W pixels, S samples, C channels, K heads.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -65,6 +66,27 @@ class Heatmap:
     def skew_s(self) -> float | None:
         """How much later the sound used ends than the picture was captured; None before any."""
         return None if self.audio_end_s is None else self.audio_end_s - self.frame.capture_s
+
+
+class Film(Protocol):
+    """Frames and audio that are there already: a file, a recording, arrays.
+
+    Attributes
+    ----------
+    name : what people read.
+    fps : frames a second, on average.
+    rate_hz : of the audio.
+    """
+
+    name: str
+    fps: float
+    rate_hz: int
+
+    def __iter__(self) -> Iterator[Frame | AudioBlock]:
+        """Yield all of it by time, from its start."""
+
+    def items(self, frames_late_s: float = 0.0) -> Iterator[Frame | AudioBlock]:
+        """Yield all of it by time; each frame only after the audio of so many seconds more."""
 
 
 class Receiver(Protocol):

@@ -30,7 +30,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_holds_every_file_of_the_tree(wheel: Path) -> None:
     expected = {
-        f"denseav/{path.relative_to(ROOT)}"
+        f"denseav/{path.relative_to(ROOT)}".replace("stream/package/", "")
         for package in PACKAGES
         for path in (ROOT / package).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
@@ -72,6 +72,40 @@ def test_what_runs_live_imports_no_torch_and_its_door_no_library(tmp_path: Path)
         check=True,
     )
     assert done.stdout == "[] []\n"
+
+
+NAMED = """
+import sys, time
+begun_s = time.perf_counter()
+import denseav
+took_s = time.perf_counter() - begun_s
+heavy = [name for name in ("numpy", "cv2", "onnxruntime", "torch") if name in sys.modules]
+named = [getattr(denseav, name).__name__ for name in denseav.__all__]
+torch = [name for name in ("torch", "matplotlib", "denseav.models") if name in sys.modules]
+print(took_s < 0.1, heavy, named == denseav.__all__, torch)
+"""
+
+
+def test_importing_the_package_costs_nothing_and_all_it_names_is_there(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", NAMED],
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout == "True [] True []\n"
+
+
+def test_what_is_named_is_what_other_programs_are_given() -> None:
+    import denseav
+    from denseav.stream import python
+
+    assert denseav.__all__ == python.__all__
+    assert set(denseav.__all__) <= set(dir(denseav))
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        denseav.nonsense  # noqa: B018
 
 
 def test_nothing_is_noted_down_about_who_runs_it(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from denseav.export.runtime.bundle import (
     Bundle,
@@ -20,6 +20,7 @@ from denseav.export.terminal_text import safe_text
 from denseav.stream.app.audio_choice import open_for_audio
 from denseav.stream.app.live_loop import LiveRun
 from denseav.stream.app.offline_loop import run_offline
+from denseav.stream.app.sinks import Say
 from denseav.stream.app.view import View
 from denseav.stream.calibration.av_offset import CALIBRATION_S, watch, words, write_clip
 from denseav.stream.calibration.room_noise import learn, with_settings, words_of_room
@@ -40,7 +41,27 @@ from denseav.stream.sources.media_file import Clip
 from denseav.stream.sources.open import described, open_sources, supervised
 from denseav.stream.stats.json_lines import StatsLines, check_destination
 from denseav.stream.stats.stats import Stats
-from denseav.stream.types import Heatmap, Source
+from denseav.stream.types import Film, Heatmap, Source
+
+
+class Consumer(Protocol):
+    """Another program that takes the heatmaps of a run."""
+
+    def begin(self, manifest: Manifest) -> None:
+        """Take note of the model that runs, before the first heatmap."""
+
+    def heatmap(self, heatmap: Heatmap) -> None:
+        """Take a heatmap on the thread that makes them: live it must not wait, offline it may."""
+
+
+def print_line(line: str) -> None:
+    """Print a line for people, as the command does."""
+    print(f"denseav-live: {safe_text(line)}", file=sys.stderr, flush=True)  # noqa: T201
+
+
+def print_ready(inputs: str) -> None:
+    """Print the line that scripts wait for."""
+    print(f"denseav-live READY {inputs}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def run(
@@ -49,7 +70,10 @@ def run(
     opened: threading.Event,
     *,
     stats: Stats | None = None,
-    on_ready: Callable[[], None] | None = None,
+    on_ready: Callable[[str], None] = print_ready,
+    say: Say = print_line,
+    film: Film | None = None,
+    consumer: Consumer | None = None,
 ) -> dict[str, Any]:
     """Open what the options name, run until it ends or `stop` is set, and close everything.
 
@@ -59,7 +83,10 @@ def run(
     stop : set from any thread to end the run.
     opened : is set when all is open: from then on there is something to close.
     stats : takes the figures; None for one of its own.
-    on_ready : called at the first heatmap that is worth announcing.
+    on_ready : called with what runs at the first heatmap that is worth announcing.
+    say : called with each line for people.
+    film : is played in place of what the options name.
+    consumer : takes every heatmap.
 
     Returns
     -------
@@ -72,23 +99,25 @@ def run(
     """
     if options.stats_json is not None:
         check_destination(options.stats_json)
-    bundle = open_model(options)
+    bundle = open_model(options, say)
     model, given = options.model, options.sources
     sync = Sync(exact=model.sync == "exact", lookahead=model.lookahead)
     sync.check(bundle.manifest.audio.tokens)
-    session, audio = open_for_audio(bundle, model, _say)
-    bundle, room = _in_this_room(options, bundle, session, audio, stop)
+    session, audio = open_for_audio(bundle, model, say)
+    bundle, room = _in_this_room(options, bundle, session, audio, stop=stop, say=say)
     manifest, stats = bundle.manifest, stats or Stats()
-    health = SourceHealth(_say)
+    health = SourceHealth(say)
     report = partial(_report, stats, health, session, manifest, audio)
     with ExitStack() as outputs:
-        _open_monitors(options, stats, report, outputs)
-        clip = Clip(given.source) if given.offline and given.source is not None else None
-        sources = [] if clip else supervised(open_sources(given), health, stats)
+        _open_monitors(options, stats, report, outputs, say=say)
+        if film is None and given.offline and given.source is not None:
+            film = Clip(given.source)
+        clip = film if given.offline else None
+        sources = [] if clip else supervised(open_sources(given, film), health, stats)
         for source in sources:
             outputs.callback(source.stop)
         names = [item.name for item in ([clip] if clip else sources)]
-        _say("looking at and listening to " + " and ".join(names))
+        say("looking at and listening to " + " and ".join(names))
         _interrupt_when(stop, session)
         pipeline = Pipeline(
             TimedSession(session, stats),
@@ -99,8 +128,12 @@ def run(
             audio_good_since=partial(_audio_good_since, health, given.av_offset_s),
         )
         hud = Hud(session.backend, session.precision, names, health.states, room)
-        view = outputs.enter_context(closing(_open_view(options.display, manifest, hud, stats)))
-        publish = None
+        view = _open_view(options.display, manifest, hud, stats, say=say)
+        outputs.enter_context(closing(view))
+        takers = []
+        if consumer is not None:
+            consumer.begin(manifest)
+            takers.append(consumer.heatmap)
         if options.feed.publish is not None:
             spec = given.camera or str(given.source or "demo")
             origin = Origin(
@@ -110,8 +143,8 @@ def run(
                 backend=session.backend,
                 precision=session.precision,
             )
-            publisher = _open_publisher(options.feed, origin, stats, health)
-            publish = outputs.enter_context(closing(publisher)).heatmap
+            publisher = _open_publisher(options.feed, origin, stats, health, say=say)
+            takers.append(outputs.enter_context(closing(publisher)).heatmap)
         opened.set()
         if clip:
             with suppress(Interrupted):
@@ -122,6 +155,7 @@ def run(
                     stats,
                     stop=stop,
                     seconds=options.seconds,
+                    publish=takers,
                     av_offset_s=given.av_offset_s,
                 )
         else:
@@ -132,8 +166,8 @@ def run(
                 stats,
                 stop=stop,
                 seconds=options.seconds,
-                ready=_announcer(session, sources, audio=given.mic != "none", then=on_ready),
-                publish=publish,
+                ready=_announcer(session, sources, given.mic != "none", on_ready),
+                publish=takers,
                 av_offset_s=given.av_offset_s,
                 health=health,
             ).run()
@@ -158,7 +192,7 @@ def calibrate(options: LiveOptions, stop: threading.Event, opened: threading.Eve
     sources = open_sources(options.sources)
     opened.set()
     seconds = options.seconds or CALIBRATION_S
-    _say(f"watching for flashes that click, for {seconds:g} s")
+    print_line(f"watching for flashes that click, for {seconds:g} s")
     offset = watch(sources, seconds, stop, options.sources.av_offset_s)
     return words(offset, options.sources.av_offset_ms)
 
@@ -168,20 +202,22 @@ def _in_this_room(
     bundle: Bundle,
     session: Session,
     audio: AudioWay,
+    *,
     stop: threading.Event,
+    say: Say,
 ) -> tuple[Bundle, str | None]:
     """Say what runs, and return it with what the room or the options ask for, in words too."""
     manifest, room = bundle.manifest, None
     trained = "" if manifest.trained else " (untrained: random weights)"
-    _say(f"model {manifest.model}{trained} on {session.backend}, {session.precision}")
+    say(f"model {manifest.model}{trained} on {session.backend}, {session.precision}")
     asked = options.room
     manifest = with_settings(manifest, asked.energy_floor_dbfs, asked.thresholds)
     if asked.calibrate is not None:
-        _say(f"learning the room for {asked.calibrate:g} s: keep quiet")
+        say(f"learning the room for {asked.calibrate:g} s: keep quiet")
         sources = open_sources(options.sources)
         learned = learn(sources, session, manifest, audio=audio, seconds=asked.calibrate, stop=stop)
         if learned is not None:
-            _say(words_of_room(manifest, learned))
+            say(words_of_room(manifest, learned))
             manifest = learned.settle(manifest)
             floor_dbfs = manifest.audio.energy_floor_dbfs
             room = f"noise {learned.noise_dbfs:.0f} dBFS, silent below {floor_dbfs:.0f} dBFS"
@@ -199,6 +235,8 @@ def _open_monitors(
     stats: Stats,
     report: Callable[..., dict[str, Any]],
     outputs: ExitStack,
+    *,
+    say: Say,
 ) -> None:
     """Begin to write figures where they were asked for; closed last, they know how it ended."""
     if options.prometheus is not None:
@@ -210,9 +248,9 @@ def _open_monitors(
         names = ("backend", "precision", "model", "trained")
         metrics = Metrics(options.prometheus, stats, {name: str(what[name]) for name in names})
         outputs.enter_context(closing(metrics))
-        _say(f"metrics at {metrics.url}")
+        say(f"metrics at {metrics.url}")
     if options.stats_json is not None:
-        lines = StatsLines(options.stats_json, report, _say)
+        lines = StatsLines(options.stats_json, report, say)
         outputs.enter_context(closing(lines))
 
 
@@ -242,7 +280,7 @@ def _report(
     return report | {"audio": audio, "sources": health.report()}
 
 
-def open_model(options: LiveOptions) -> Bundle:
+def open_model(options: LiveOptions, say: Say = print_line) -> Bundle:
     """Open the bundle that the options name, else the exported one, else the demo's."""
     if options.model.model is not None:
         return open_bundle(options.model.model)
@@ -250,7 +288,7 @@ def open_model(options: LiveOptions) -> Bundle:
         return open_bundle(demo_folder())
     if default_folder().is_dir():
         return open_bundle(default_folder())
-    _say(
+    say(
         "no exported model yet, so the small demo model runs; for the released weights, in a "
         "clone of denseav: pip install '.[export]' && "
         "denseav-export hf:mhamilton723/DenseAV-sound-language"
@@ -258,23 +296,25 @@ def open_model(options: LiveOptions) -> Bundle:
     return open_bundle(demo_folder())
 
 
-def _open_view(options: DisplayOptions, manifest: Manifest, hud: Hud, stats: Stats) -> View:
+def _open_view(
+    options: DisplayOptions, manifest: Manifest, hud: Hud, stats: Stats, *, say: Say
+) -> View:
     overlay = Overlay(manifest.heads, manifest.trained, options.view)
     strip = Strip(manifest.heads, options.strip)
     window = not options.headless and display_available()
     screen = rerun = None
     if options.display == "rerun":
         rerun = RerunDisplay(manifest.heads, window)
-        _say(f"Rerun's viewer is at {rerun.url}; others connect with: rerun {rerun.url}")
+        say(f"Rerun's viewer is at {rerun.url}; others connect with: rerun {rerun.url}")
     elif window:
         screen = Screen("denseav")
     if not (options.headless or window):
-        _say("no display here, so running headless")
+        say("no display here, so running headless")
     return View(
         overlay,
         hud,
         stats,
-        say=_say,
+        say=say,
         strip=strip,
         screen=screen,
         record=options.record,
@@ -283,7 +323,7 @@ def _open_view(options: DisplayOptions, manifest: Manifest, hud: Hud, stats: Sta
 
 
 def _open_publisher(
-    options: FeedOptions, origin: Origin, stats: Stats, health: SourceHealth
+    options: FeedOptions, origin: Origin, stats: Stats, health: SourceHealth, *, say: Say
 ) -> Publisher:
     assert options.publish is not None
     publisher = Publisher(
@@ -296,31 +336,20 @@ def _open_publisher(
         stats=stats,
         sources=health.states,
     )
-    _say(f"publishing heatmaps at {publisher.endpoint}")
+    say(f"publishing heatmaps at {publisher.endpoint}")
     return publisher
 
 
 def _announcer(
-    session: Session,
-    sources: Sequence[Source],
-    *,
-    audio: bool,
-    then: Callable[[], None] | None = None,
+    session: Session, sources: Sequence[Source], audio: bool, announce: Callable[[str], None]
 ) -> Callable[[Heatmap], bool]:
-    """Return what prints the READY line: at the first heatmap with sound, if there is to be any."""
+    """Return what announces the run: at the first heatmap with audio, if there is to be any."""
     inputs = " ".join(map(described, sources))
 
     def ready(heatmap: Heatmap) -> bool:
         if audio and heatmap.audio_end_s is None:
             return False
-        backend = f"{session.backend}-{session.precision}"
-        print(f"denseav-live READY backend={backend} {inputs}", file=sys.stderr, flush=True)  # noqa: T201
-        if then is not None:
-            then()
+        announce(f"backend={session.backend}-{session.precision} {inputs}")
         return True
 
     return ready
-
-
-def _say(line: str) -> None:
-    print(f"denseav-live: {safe_text(line)}", file=sys.stderr, flush=True)  # noqa: T201

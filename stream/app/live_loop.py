@@ -35,7 +35,7 @@ class LiveRun:
     stop : set from anywhere to end the run.
     seconds : how long to run; None until the source ends or a person quits.
     ready : called with each heatmap until it returns True: the first that is worth announcing.
-    publish : called with every heatmap on the thread that makes them; must not wait.
+    publish : are called with every heatmap on the thread that makes them; must not wait.
     av_offset_s : how much later the sound arrives than the picture; taken off the sound's times.
     health : the states of sources that may fail and come back; None when they cannot.
     """
@@ -50,7 +50,7 @@ class LiveRun:
         stop: threading.Event,
         seconds: float | None = None,
         ready: Callable[[Heatmap], bool] | None = None,
-        publish: Callable[[Heatmap], None] | None = None,
+        publish: Sequence[Callable[[Heatmap], None]] = (),
         av_offset_s: float = 0.0,
         health: SourceHealth | None = None,
     ) -> None:
@@ -164,8 +164,8 @@ class LiveRun:
             self._stats.skew(heatmap.skew_s)
             if self._ready is not None and self._ready(heatmap):
                 self._ready = None
-            if self._publish is not None:
-                self._publish(heatmap)
+            for publish in self._publish:
+                publish(heatmap)
             if self._heatmaps.put(heatmap):
                 self._stats.drop("sink_busy")
 

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from denseav.export.runtime.bundle import BundleError
 from denseav.export.terminal_text import safe_console, safe_text
-from denseav.stream.app.build import run
+from denseav.stream.app.build import print_ready, run
 from denseav.stream.cli.live_options import parse
 from denseav.stream.errors import OutputError, SloError, SourceError, StreamError
 from denseav.stream.options import LiveOptions
@@ -147,7 +147,8 @@ def _measure(case: _Case, end: threading.Event, opened: threading.Event) -> _Out
     timer = threading.Timer(_seconds(case.options), end.set)
     timer.daemon = True
 
-    def begin() -> None:
+    def begin(inputs: str) -> None:
+        print_ready(inputs)
         stats.restart()
         timer.start()
         begun.set()

@@ -22,6 +22,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
+from dataclasses import field as attribute
 from pathlib import Path
 from threading import Condition, Event, Thread
 from time import get_clock_info, monotonic, monotonic_ns
@@ -72,7 +73,7 @@ class Head:
     """One head; `peak` (x, y) and `box` (left, top, right, bottom) in pixels, or None.
 
     `score` is the map's highest value; it means something from `threshold` on, and no more above
-    `ceiling`.
+    `ceiling`. `heat` is the map, float32 [h, w], spread evenly over the frame.
     """
 
     name: str
@@ -82,6 +83,18 @@ class Head:
     ceiling: float
     peak: tuple[float, ...] | None
     box: tuple[float, ...] | None
+    heat: np.ndarray[Any, np.dtype[np.float32]] = attribute(compare=False, repr=False)
+
+    def mask(self, image: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Return where an image [H, W, ...] of the frame is hot: bool [H, W], by whole cells.
+
+        Hot is from the threshold on; nothing is where the head is not valid.
+        """
+        (height, width), (rows, columns) = image.shape[:2], self.heat.shape
+        row_H = np.arange(height) * rows // height
+        column_W = np.arange(width) * columns // width
+        hot = (self.heat >= self.threshold) & self.valid
+        return np.asarray(hot[row_H[:, None], column_W])
 
 
 @dataclass(frozen=True)
@@ -214,6 +227,7 @@ def _head(record: Any, size: tuple[int, int], heat_HW: Any) -> Head:
         ceiling=ceiling,
         peak=peak,
         box=box,
+        heat=heat_HW.astype(np.float32),
     )
 
 

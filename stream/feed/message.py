@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from denseav.export.runtime.bundle import Head
 from denseav.stream.feed.client import MAGIC, MAJOR, MINOR, PREFIX, clock_name
+from denseav.stream.feed.client import Head as FoundHead
 from denseav.stream.types import Heatmap
 
 PREVIEW_LONGEST_SIDE = 1280
@@ -116,13 +117,10 @@ def heat_fields(
     maps_KHW: NDArray[np.float16] = limited_KHW.astype(np.float16)
     rows, columns = maps_KHW.shape[1:]
     scale = (frame_width / columns, frame_height / rows)
+    found = found_heads(origin.heads, maps_KHW, (frame_width, frame_height), heatmap.valid_K)
     assert heatmap.audio_start_s is not None
     assert heatmap.audio_end_s is not None
     skew_s = heatmap.audio_end_s - heatmap.frame.capture_s
-    heads = [
-        _head(head, maps_KHW[k], scale, valid)
-        for k, (head, valid) in enumerate(zip(origin.heads, heatmap.valid_K, strict=True))
-    ]
     fields = {
         "frame": heatmap.frame.index,
         "frame_size": [frame_width, frame_height],
@@ -131,7 +129,7 @@ def heat_fields(
         "audio_end_ns": _ns(heatmap.audio_end_s),
         "skew_ms": round(1000 * skew_s, 3),
         "audio_dbfs": round(heatmap.rms_dbfs, 1),
-        "heads": heads,
+        "heads": [_record(head) for head in found.values()],
         "heat_to_pixel": [scale[0], 0, 0, 0, scale[1], 0, 0, 0, 1],
         "model": origin.model,
         "backend": origin.backend,
@@ -141,8 +139,29 @@ def heat_fields(
     return fields, maps_KHW
 
 
+def found_heads(
+    heads: Sequence[Head],
+    heat_KHW: NDArray[np.floating],
+    frame_size: tuple[int, int],
+    valid_K: Sequence[bool],
+) -> dict[str, FoundHead]:
+    """Return for each head, by its name, what was found and where.
+
+    Parameters
+    ----------
+    heads : of the model, in the order of the maps.
+    heat_KHW : their maps.
+    frame_size : width and height of the frame in pixels.
+    valid_K : which of them mean something: the others have no place.
+    """
+    rows, columns = heat_KHW.shape[1:]
+    scale = (frame_size[0] / columns, frame_size[1] / rows)
+    each = zip(heads, heat_KHW, valid_K, strict=True)
+    return {head.name: _found(head, heat_YX, scale, valid) for head, heat_YX, valid in each}
+
+
 def region(
-    heat_YX: NDArray[np.float16], threshold: float
+    heat_YX: NDArray[np.floating], threshold: float
 ) -> tuple[tuple[int, int], tuple[int, int, int, int] | None]:
     """Return the hottest cell (column, row) and the box of cells round it over the threshold.
 
@@ -169,18 +188,31 @@ def preview_jpeg(image_HW3: NDArray[np.uint8]) -> bytes:
     return jpeg.tobytes()
 
 
-def _head(
-    head: Head, heat_YX: NDArray[np.float16], scale: tuple[float, float], valid: bool
-) -> dict[str, Any]:
-    (column, row), box = region(heat_YX, head.threshold)
-    record: dict[str, Any] = {"name": head.name, "valid": valid, "threshold": head.threshold}
-    record |= {"ceiling": head.ceiling, "score": float(heat_YX[row, column])}
-    record |= {"peak": None, "box": None}
+def _found(
+    head: Head, heat_YX: NDArray[np.floating], scale: tuple[float, float], valid: bool
+) -> FoundHead:
+    (column, row), cells = region(heat_YX, head.threshold)
+    peak = box = None
     if valid:
-        record["peak"] = [round((column + 0.5) * scale[0], 3), round((row + 0.5) * scale[1], 3)]
-    if valid and box is not None:
-        record["box"] = [round(edge * scale[index % 2], 3) for index, edge in enumerate(box)]
-    return record
+        peak = round((column + 0.5) * scale[0], 3), round((row + 0.5) * scale[1], 3)
+    if valid and cells is not None:
+        box = tuple(round(edge * scale[index % 2], 3) for index, edge in enumerate(cells))
+    return FoundHead(
+        name=head.name,
+        valid=valid,
+        score=float(heat_YX[row, column]),
+        threshold=head.threshold,
+        ceiling=head.ceiling,
+        peak=peak,
+        box=box,
+        heat=heat_YX.astype(np.float32, copy=False),
+    )
+
+
+def _record(head: FoundHead) -> dict[str, Any]:
+    """Return a head as the header has it: all but its map."""
+    names = "name", "valid", "threshold", "ceiling", "score", "peak", "box"
+    return {name: getattr(head, name) for name in names}
 
 
 def _ns(time_s: float) -> int:

@@ -14,20 +14,22 @@ from denseav.stream.sources.microphone import Microphone
 from denseav.stream.sources.paced_file import PacedClip
 from denseav.stream.sources.supervisor import SupervisedSource
 from denseav.stream.stats.stats import Stats
-from denseav.stream.types import Source
+from denseav.stream.types import Film, Source
 
 ADDRESS_MAX = 4096
 DEMO_CLIP = Path(__file__).parents[1] / "demo" / "clip.mp4"
 
 
-def open_sources(options: SourceOptions) -> list[Source]:
-    """Return what the options name.
+def open_sources(options: SourceOptions, film: Film | None = None) -> list[Source]:
+    """Return the film, played at its pace, or what the options name.
 
     Raises
     ------
     SourceError
         When it cannot be opened; then nothing stays open.
     """
+    if film is not None:
+        return [PacedClip(film)]
     if options.demo:
         return [PacedClip(Clip(DEMO_CLIP), loop=True)]
     if options.source is not None:

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from functools import partial
 
 from denseav.stream.errors import SourceError
-from denseav.stream.sources.media_file import Clip, ready_s
+from denseav.stream.sources.media_file import ready_s
 from denseav.stream.sources.source_thread import SourceThread
-from denseav.stream.types import AudioBlock, Frame, Receiver
+from denseav.stream.types import AudioBlock, Film, Frame, Receiver
 
 TOLERATED_LAG_S = 1.0
 
@@ -25,7 +25,7 @@ class PacedClip:
     loop : begin again at its end; time, frame index and `first_sample` go on without a seam.
     """
 
-    def __init__(self, clip: Clip, loop: bool = False) -> None:
+    def __init__(self, clip: Film, loop: bool = False) -> None:
         self.name = clip.name
         self._clip = clip
         self._loop = loop
@@ -60,7 +60,7 @@ class PacedClip:
         receiver.ended(error)
 
 
-def endless(clip: Clip) -> Iterator[Frame | AudioBlock]:
+def endless(clip: Film) -> Iterator[Frame | AudioBlock]:
     """Yield the clip again and again, each lap moved on by the length of the laps before.
 
     A lap lasts as long as the longer of its two streams, in whole samples of sound.

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from denseav.stream.app.build import _announcer
+from denseav.stream.app.build import _announcer, print_ready
 from denseav.stream.types import Frame, Heatmap
 from tests.support.fake_session import FakeSession
 from tests.support.fakes import FakeCamera
@@ -34,7 +34,7 @@ def test_the_command_says_ready_once_and_what_runs() -> None:
 
 
 def test_ready_waits_for_the_first_sound(capsys: pytest.CaptureFixture[str]) -> None:
-    ready = _announcer(FakeSession(), [FakeCamera()], audio=True)
+    ready = _announcer(FakeSession(), [FakeCamera()], True, print_ready)
     assert not ready(heatmap(None))
     assert capsys.readouterr().err == ""
     assert ready(heatmap(1.0))
@@ -42,4 +42,4 @@ def test_ready_waits_for_the_first_sound(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_without_a_microphone_the_first_picture_will_do() -> None:
-    assert _announcer(FakeSession(), [FakeCamera()], audio=False)(heatmap(None))
+    assert _announcer(FakeSession(), [FakeCamera()], False, print_ready)(heatmap(None))
