@@ -1,7 +1,8 @@
 """The bundle: a folder with a manifest and the graphs of one exported model.
 
-A folder enters, a checked `Bundle` leaves. This file knows what the manifest says and
-whether the files are the ones it names; it never opens a graph and imports no torch.
+A folder enters, a checked `Bundle` leaves: every field of the manifest within its bounds, every
+file the one it names, every graph taking and giving what it says. No graph runs here, and no
+torch is imported.
 
 Errors
 ------
@@ -15,16 +16,30 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
+from msgspec import Meta
 from platformdirs import user_cache_path
+
+from denseav.export.outside_files import parse_json, read_bounded
+from denseav.export.runtime.graph_files import GraphFile, Layout, read_graph
 
 SCHEMA = 2  # 1 had audio graphs that normalise the window themselves
 MANIFEST = "manifest.json"
 GRAPHS = ("image", "audio", "heatmap")
 AUDIO_STEP = "audio_step"  # the fourth graph; bundles from before streaming lack it
-STATE_MAX_BYTES = 2**32
+MANIFEST_MAX_BYTES = 2**20
+STATE_MAX_BYTES = 2**30
+
+Count = Annotated[int, Meta(ge=1, le=2**24)]
+Side = Annotated[int, Meta(ge=1, le=8192)]
+Name = Annotated[str, Meta(min_length=1, max_length=200)]
+Precision = Literal["fp32", "fp16", "int8"]
+Parity = Mapping[str, Mapping[str, float]]
+"""Figures of each head by name."""
+
+_SHOWN = 4
 
 SAMPLE_RATE_HZ = 16_000
 TOKEN_HOP_SAMPLES = 2_880  # 180 ms: HuBERT's 320-sample hop, pooled by 3 and by 3 again
@@ -45,19 +60,33 @@ class Head:
     one at the ceiling is drawn in full. They are fixed at export, never per frame.
     """
 
-    name: str
+    name: Name
     threshold: float
     ceiling: float
+
+    def __post_init__(self) -> None:
+        if not -math.inf < self.threshold < self.ceiling < math.inf:
+            raise ValueError(
+                f"head {self.name!r} has no scale from {self.threshold} to {self.ceiling}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageInput:
     """What the image graph takes: `uint8 [height, width, 3]`, RGB; and its grid of features."""
 
-    height: int
-    width: int
-    grid_height: int
-    grid_width: int
+    height: Side
+    width: Side
+    grid_height: Side
+    grid_width: Side
+
+    def __post_init__(self) -> None:
+        patch, rest = divmod(self.height, self.grid_height)
+        if rest or self.width != patch * self.grid_width:
+            raise ValueError(
+                f"frames of {self.height}x{self.width} are no grid of square patches, "
+                f"{self.grid_height}x{self.grid_width}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,16 +97,15 @@ class AudioInput:
     does it itself, each window by its own deviation.
     """
 
-    window_samples: int
-    tokens: int
-    energy_floor_dbfs: float
+    window_samples: Count
+    tokens: Count
+    energy_floor_dbfs: Annotated[float, Meta(ge=-400, le=0)]
     takes_normalized: bool = False
 
     def __post_init__(self) -> None:
         if window_samples(self.tokens) != self.window_samples:
-            raise BundleError(
-                f"a window of {self.window_samples} samples does not hold {self.tokens} tokens; "
-                "export the model again"
+            raise ValueError(
+                f"a window of {self.window_samples} samples does not hold {self.tokens} tokens"
             )
 
 
@@ -85,8 +113,8 @@ class AudioInput:
 class StateTensor:
     """One tensor of an audio step's state, before any audio all zeros."""
 
-    shape: tuple[int, ...]
-    dtype: str
+    shape: Annotated[tuple[Count, ...], Meta(max_length=8)]
+    dtype: Annotated[str, Meta(pattern="^(float32|float16|int64)$")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,17 +126,17 @@ class AudioStep:
     the next state. `context_tokens` older tokens are seen by those.
     """
 
-    context_tokens: int
-    revisit: int
-    states: Mapping[str, StateTensor]
+    context_tokens: Count
+    revisit: Annotated[int, Meta(ge=0)]
+    states: Annotated[Mapping[Name, StateTensor], Meta(max_length=10_000)]
 
     def __post_init__(self) -> None:
         nbytes = sum(
             math.prod(state.shape) * np.dtype(state.dtype).itemsize
             for state in self.states.values()
         )
-        if nbytes > STATE_MAX_BYTES or any(n < 1 for s in self.states.values() for n in s.shape):
-            raise ValueError("the audio step's states have impossible shapes")
+        if nbytes > STATE_MAX_BYTES:
+            raise ValueError(f"the audio step's states have {nbytes:,} bytes")
 
     def require_shapes(self, inputs: Mapping[str, tuple[int, ...]]) -> None:
         """Raise `BundleError` when a graph with such inputs has other states than these."""
@@ -128,21 +156,37 @@ class Manifest:
     `calibration` says what the heads' scale was set with, where that was a folder of pairs.
     """
 
-    model: str
+    model: Name
     trained: bool
-    source: str
-    precision: str
-    opset: int
-    heads: tuple[Head, ...]
+    source: Annotated[str, Meta(max_length=4096)]
+    precision: Precision
+    opset: Count
+    heads: Annotated[tuple[Head, ...], Meta(min_length=1, max_length=64)]
     image: ImageInput
     audio: AudioInput
-    parity: Mapping[str, Any]
-    files: Mapping[str, str]
-    engine_parity: Mapping[str, Any] = field(default_factory=dict)
+    parity: Parity
+    files: Annotated[
+        Mapping[
+            Annotated[str, Meta(pattern=r"^[^/\\:\x00]{1,255}$")],
+            Annotated[str, Meta(pattern="^[0-9a-f]{64}$")],
+        ],
+        Meta(max_length=1000),
+    ]
+    engine_parity: Parity = field(default_factory=dict)
     calibration: Mapping[str, Any] = field(default_factory=dict)
     audio_step: AudioStep | None = None
-    step_parity: Mapping[str, Any] = field(default_factory=dict)
-    schema: int = SCHEMA
+    step_parity: Mapping[str, Parity] = field(default_factory=dict)
+    schema: Annotated[int, Meta(ge=1)] = SCHEMA
+
+    def __post_init__(self) -> None:
+        names = {head.name for head in self.heads}
+        if len(names) != len(self.heads):
+            raise ValueError("two heads have the same name")
+        for parity in (self.parity, self.engine_parity, *self.step_parity.values()):
+            if not names.issuperset(parity):
+                raise ValueError(f"parity is of other heads: {', '.join(parity)}")
+        if self.audio_step is not None and self.audio_step.revisit >= self.audio.tokens:
+            raise ValueError("the audio step computes more tokens again than a window holds")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,8 +246,8 @@ def file_sha256(path: Path) -> str:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write `manifest.json` into `folder`."""
-    text = json.dumps(dataclasses.asdict(manifest), indent=2)
-    (folder / MANIFEST).write_text(text + "\n")
+    text = json.dumps(dataclasses.asdict(manifest), indent=2, allow_nan=False)
+    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
 
 def open_bundle(folder: Path) -> Bundle:
@@ -212,8 +256,10 @@ def open_bundle(folder: Path) -> Bundle:
     Raises
     ------
     BundleError
-        When the folder holds no bundle, its schema is newer than this program, a file is
-        missing, or a file's hash is not the manifest's.
+        When the folder holds no bundle, its schema is newer than this program, a field is
+        missing, of a wrong type or out of range, fields contradict each other, a file is missing
+        or has another hash than the manifest's, or a graph takes or gives other tensors or reads
+        files that the manifest does not name.
     """
     manifest = _read_manifest(folder)
     for name, digest in manifest.files.items():
@@ -229,49 +275,107 @@ def open_bundle(folder: Path) -> Bundle:
     for graph in bundle.graphs:
         if bundle.graph(graph).name not in manifest.files:
             raise BundleError(f"{folder}: the manifest names no {graph}.onnx; export it again")
+    _check_graphs(bundle)
     return bundle
 
 
 def _read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     try:
-        record = json.loads(path.read_text())
-    except OSError:
+        data = read_bounded(path, MANIFEST_MAX_BYTES)
+    except (FileNotFoundError, NotADirectoryError):
         raise BundleError(
             f"{folder} holds no {MANIFEST}; make a bundle with: denseav-export CHECKPOINT --out DIR"
         ) from None
-    except ValueError as error:
-        raise BundleError(f"{path} is not JSON ({error}); export the bundle again") from None
-    schema = record.get("schema") if isinstance(record, dict) else None
-    if not isinstance(schema, int) or schema < 1:
-        raise BundleError(f"{path} is not a denseav manifest; export the bundle again")
-    if schema > SCHEMA:
+    except OSError as error:
         raise BundleError(
-            f"{folder} has schema {schema}, newer than the {SCHEMA} this denseav reads; "
-            "upgrade denseav"
-        )
+            f"{path} cannot be read ({error.strerror}); export the bundle again"
+        ) from None
     try:
-        return _parse(record)
-    except (KeyError, TypeError, ValueError) as error:
-        raise BundleError(f"{path} is damaged ({error!r}); export the bundle again") from None
+        schema = parse_json(data, _Schema).schema
+        if schema > SCHEMA:
+            raise BundleError(
+                f"{folder} has schema {schema}, newer than the {SCHEMA} this denseav reads; "
+                "upgrade denseav"
+            )
+        return parse_json(data, Manifest)
+    except ValueError as error:
+        raise BundleError(
+            f"{path} is no denseav manifest, or is damaged ({error}); export the bundle again"
+        ) from None
 
 
-def _parse(record: dict[str, Any]) -> Manifest:
-    names = {field.name for field in dataclasses.fields(Manifest)}
-    fields = {name: value for name, value in record.items() if name in names}
-    fields["heads"] = tuple(Head(**head) for head in fields["heads"])
-    fields["image"] = ImageInput(**fields["image"])
-    fields["audio"] = AudioInput(**fields["audio"])
-    if fields.get("audio_step") is not None:
-        fields["audio_step"] = _parse_step(fields["audio_step"])
-    if any(Path(name).name != name for name in fields["files"]):
-        raise ValueError("a file name leads out of the bundle")
-    return Manifest(**fields)
+@dataclass(frozen=True)
+class _Schema:
+    """What every manifest has, and all that is known of a newer one."""
+
+    schema: Annotated[int, Meta(ge=1)]
 
 
-def _parse_step(record: dict[str, Any]) -> AudioStep:
-    states = {
-        name: StateTensor(shape=tuple(map(int, state["shape"])), dtype=state["dtype"])
-        for name, state in record["states"].items()
+def _check_graphs(bundle: Bundle) -> None:
+    """Compare what each graph says of itself with the manifest, and with the other graphs."""
+    graphs: dict[str, GraphFile] = {}
+    for name in bundle.graphs:
+        try:
+            graphs[name] = read_graph(bundle.graph(name))
+        except (OSError, ValueError) as error:
+            raise BundleError(
+                f"{bundle.graph(name)} cannot be read ({error}); export the bundle again"
+            ) from None
+        if unnamed := sorted(graphs[name].weights - set(bundle.manifest.files)):
+            raise BundleError(
+                f"{bundle.folder}: {name}.onnx reads {', '.join(unnamed)}, which the manifest does "
+                "not name; export the bundle again"
+            )
+    for name, (inputs, outputs) in _expected(bundle.manifest, graphs).items():
+        for what, found, expected in (
+            ("takes", graphs[name].inputs, inputs),
+            ("gives", graphs[name].outputs, outputs),
+        ):
+            if found != expected:
+                raise BundleError(
+                    f"{bundle.folder}: the {name} graph {what} {_listed(found)}, and the manifest "
+                    f"says {_listed(expected)}; export the bundle again"
+                )
+
+
+Layouts = Mapping[str, Layout]
+
+
+def _expected(
+    manifest: Manifest, graphs: Mapping[str, GraphFile]
+) -> dict[str, tuple[Layouts, Layouts]]:
+    """Return what each graph has to take and give; features are as the encoders give them."""
+    image, audio, heads = manifest.image, manifest.audio, len(manifest.heads)
+    grid = (image.grid_height, image.grid_width)
+    dtype, channels = _features(graphs["image"].outputs.get("image_features"))
+    image_features: Layouts = {"image_features": (dtype, (heads, channels, *grid))}
+    audio_features: Layouts = {"audio_features": (dtype, (heads, channels, audio.tokens))}
+    expected: dict[str, tuple[Layouts, Layouts]] = {
+        "image": ({"image": ("uint8", (image.height, image.width, 3))}, image_features),
+        "audio": ({"wave": ("float32", (audio.window_samples,))}, audio_features),
+        "heatmap": (
+            {**image_features, **audio_features, "token": ("int64", (1,))},
+            {"heat": ("float32", (heads, *grid))},
+        ),
     }
-    return AudioStep(**record | {"states": states})
+    if manifest.audio_step is not None:
+        past = {"past_features": audio_features["audio_features"]}
+        states = {name: (s.dtype, s.shape) for name, s in manifest.audio_step.states.items()}
+        expected[AUDIO_STEP] = (
+            {"wave": ("float32", (TOKEN_SPAN_SAMPLES,)), **past, **states},
+            {**audio_features, **{f"next_{name}": layout for name, layout in states.items()}},
+        )
+    return expected
+
+
+def _features(layout: Layout | None) -> tuple[str, int]:
+    """Return the dtype and number of channels of features `[K, C, H, W]`."""
+    dtype, shape = layout or ("", ())
+    return dtype, shape[1] if len(shape) == 4 else 0
+
+
+def _listed(layouts: Layouts) -> str:
+    shown = [f"{name} {dtype}{list(shape)}" for name, (dtype, shape) in layouts.items()]
+    more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
+    return (", ".join(shown[:_SHOWN]) or "nothing") + more

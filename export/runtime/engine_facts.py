@@ -11,9 +11,15 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from denseav.export.runtime.bundle import GRAPHS, Bundle, BundleError, Manifest
+from denseav.export.outside_files import read_json
+from denseav.export.runtime.bundle import (
+    GRAPHS,
+    MANIFEST_MAX_BYTES,
+    Bundle,
+    BundleError,
+    Manifest,
+)
 
 _FIELDS = {
     "library": "the library",
@@ -138,17 +144,14 @@ def fixed_shapes(graph: str, manifest: Manifest) -> dict[str, list[int]]:
 def _read(engine: Path, bundle: Bundle) -> Sidecar:
     path = sidecar_path(engine)
     try:
-        record: dict[str, Any] = json.loads(path.read_text())
-        fields = {field.name: record[field.name] for field in dataclasses.fields(Sidecar)}
-        typed = {
-            "shapes": dict(fields["shapes"]),
-            "compute_capabilities": tuple(map(str, fields["compute_capabilities"])),
-        }
-        return Sidecar(**fields | typed)
+        sidecar = read_json(path, Sidecar, MANIFEST_MAX_BYTES)
+        if path.name in bundle.manifest.files:
+            return sidecar
+        reason = "is not one of the bundle's files"
     except FileNotFoundError:
         reason = "is missing"
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = f"cannot be read ({error!r})"
+    except (OSError, ValueError) as error:
+        reason = f"cannot be read ({error})"
     remedy = f"rebuild it with: {rebuild_command(bundle.folder)}"
     raise MismatchError(f"{path} {reason}, so {engine.name} is not opened; {remedy}") from None
 

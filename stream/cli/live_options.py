@@ -25,6 +25,7 @@ from denseav.stream.options import (
 CALIBRATION_MAX_S = 120.0
 _CAMERA_ID = re.compile(r"[A-Za-z0-9._-]{1,25}")  # the feed's topics have no more room
 OFFSET_MAX_MS = 1000.0
+HEAT_MAX = 1e9  # beyond it, a ceiling above a threshold is no longer another number
 
 _CODES = """\
 on a machine that is too slow, frames are dropped first, down to 5 a second; then the audio
@@ -357,7 +358,7 @@ def _threshold(text: str) -> tuple[str, float]:
         heat = float(value)
     except ValueError:
         heat = float("nan")
-    if not head or not abs(heat) < float("inf"):
+    if not head or not abs(heat) < HEAT_MAX:
         raise argparse.ArgumentTypeError(f"{text!r} is not HEAD=HEAT as in sound=5.5")
     return head, heat
 

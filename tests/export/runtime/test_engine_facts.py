@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from onnx import helper
 
 from denseav.export.runtime import open_session as opening
 from denseav.export.runtime.bundle import (
@@ -30,6 +31,13 @@ from denseav.export.runtime.open_session import open_session
 from denseav.export.runtime.trt_library import load_library
 from tests.support.fake_gpu import Gpu, fake_gpu
 from tests.support.fake_session import fake_manifest
+from tests.support.tiny_bundle import (
+    IMAGE,
+    IMAGE_FEATURES,
+    make_graph,
+    replace_file,
+    write_tiny_bundle,
+)
 
 HERE = Machine(
     library="tensorrt", version="11.1.0.106", gpu="NVIDIA Fake 1", compute_capability="9.0"
@@ -43,12 +51,10 @@ SHAPES = {
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
-    """A bundle whose graphs and engines are any bytes, and whose facts fit `HERE`."""
-    folder = tmp_path / "bundle"
-    folder.mkdir()
+    """A bundle whose engines are any bytes, and whose facts fit `HERE`."""
+    folder = write_tiny_bundle(tmp_path / "bundle")
     for graph in GRAPHS:
         onnx = folder / f"{graph}.onnx"
-        onnx.write_bytes(graph.encode())
         engine = engine_path(folder, graph)
         engine.write_bytes(b"engine of " + graph.encode())
         sidecar = Sidecar(
@@ -169,7 +175,10 @@ def test_rebuilding_runs_the_exporter_and_opens_what_it_made(
 def test_a_rebuild_that_fails_is_said_and_nothing_is_opened(
     bundle: Bundle, gpu: Gpu, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    stale = edit(bundle, "image", gpu="NVIDIA Other")
+    secret = [helper.make_node("Secret", ["image"], ["image_features"])]
+    unbuildable = make_graph([IMAGE], [IMAGE_FEATURES], secret).SerializeToString()
+    replace_file(bundle.folder, "image.onnx", unbuildable)
+    stale = open_bundle(bundle.folder)
     before = {path.name: path.read_bytes() for path in stale.folder.iterdir()}
     with pytest.raises(BundleError, match="not rebuilt, for the reason above; use --on-mismatch"):
         open_session(stale, "trt", on_mismatch="rebuild")

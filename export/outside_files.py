@@ -1,0 +1,108 @@
+"""Files from outside: bounded before they are read, and named so that FFmpeg opens no other.
+
+Paths enter; bytes, rows, checked records and names leave. It knows nothing of what they mean, has
+no torch and imports nothing of ours, so that every layer may use it.
+"""
+
+import codecs
+import csv
+import errno
+import io
+import os
+import stat
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+LIST_BYTES_MAX = 2**30  # the papers' longest list has 70 MB
+_FIELD_CHARS_MAX = 2**20
+
+T = TypeVar("T")
+
+
+def ffmpeg_name(path: str | Path) -> str:
+    """Return what FFmpeg is to be told to open or write this very file.
+
+    Bare, it takes `2024-05-01T12:30:15.mp4` for an address, and `http:` for one too.
+    """
+    return f"file:{path}"
+
+
+def read_bounded(path: Path, bytes_max: int) -> bytes:
+    """Return the bytes of a regular file.
+
+    Raises
+    ------
+    OSError
+        When it is missing, larger than that, or no file: a pipe would be waited for.
+    """
+    how = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    try:
+        handle = os.open(path, how)
+    except ValueError:  # a NUL in its name
+        raise FileNotFoundError(errno.ENOENT, "there can be no file of this name") from None
+    with open(handle, "rb") as file:  # noqa: PTH123 - it is open
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file")
+        data = file.read(bytes_max + 1)
+    if len(data) > bytes_max:
+        raise OSError(errno.EFBIG, f"it has more than {bytes_max:,} bytes")
+    return data
+
+
+def read_json(path: Path, kind: type[T], bytes_max: int) -> T:
+    """Return a JSON file as a typed record, every field checked.
+
+    Parameters
+    ----------
+    kind : a dataclass, or whatever msgspec can check; `object` for any JSON.
+
+    Raises
+    ------
+    OSError
+        When there is no such file of at most `bytes_max`.
+    ValueError
+        When it is not JSON, or not of that kind; the message says where.
+    """
+    return parse_json(read_bounded(path, bytes_max), kind)
+
+
+def parse_json(data: bytes, kind: type[T]) -> T:
+    """Return JSON as a typed record; see `read_json`."""
+    try:
+        return msgspec.json.decode(data.removeprefix(codecs.BOM_UTF8), type=kind)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise ValueError(str(error)) from None
+
+
+def read_csv(path: Path, bytes_max: int = LIST_BYTES_MAX) -> tuple[list[dict[str, str]], set[str]]:
+    """Return the rows of a CSV file with a header, as spreadsheets save them, and its columns.
+
+    Bytes that are no UTF-8 stay what they are, as in Python's file names: a list made where names
+    were written so finds its files.
+
+    Raises
+    ------
+    OSError
+        When there is no such file of at most `bytes_max`.
+    ValueError
+        When it is no such list.
+    """
+    text = _text(read_bounded(path, bytes_max))
+    csv.field_size_limit(_FIELD_CHARS_MAX)
+    reader = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True)
+    try:
+        rows = list(reader)
+        columns = set(reader.fieldnames or ())
+    except csv.Error as error:
+        raise ValueError(str(error)) from None
+    return [{name: value or "" for name, value in row.items() if name} for row in rows], columns
+
+
+def _text(data: bytes) -> str:
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode("utf-16")
+    return data.decode("utf-8-sig", "surrogateescape")
