@@ -29,6 +29,30 @@ def ffmpeg_name(path: str | Path) -> str:
     return f"file:{path}"
 
 
+def within(folder: Path, name: str | Path) -> Path:
+    """Return the path of what a list names in a folder; links in it lead where people laid them.
+
+    Raises
+    ------
+    ValueError
+        When the name leads out of the folder.
+    """
+    path = folder / name
+    if not _plain(path).is_relative_to(_plain(folder)):
+        raise ValueError(f"{str(name)!r} leads out of {folder}")
+    return path
+
+
+def require_file(path: Path) -> None:
+    """Raise the `OSError` of a path that is missing, or is no regular file: a pipe never ends."""
+    try:
+        mode = path.stat().st_mode
+    except ValueError:  # a NUL in its name
+        raise _unnameable() from None
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "it is no regular file")
+
+
 def read_bounded(path: Path, bytes_max: int) -> bytes:
     """Return the bytes of a regular file.
 
@@ -41,7 +65,7 @@ def read_bounded(path: Path, bytes_max: int) -> bytes:
     try:
         handle = os.open(path, how)
     except ValueError:  # a NUL in its name
-        raise FileNotFoundError(errno.ENOENT, "there can be no file of this name") from None
+        raise _unnameable() from None
     with open(handle, "rb") as file:  # noqa: PTH123 - it is open
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise OSError(errno.EINVAL, "it is no regular file")
@@ -100,6 +124,15 @@ def read_csv(path: Path, bytes_max: int = LIST_BYTES_MAX) -> tuple[list[dict[str
     except csv.Error as error:
         raise ValueError(str(error)) from None
     return [{name: value or "" for name, value in row.items() if name} for row in rows], columns
+
+
+def _plain(path: Path) -> Path:
+    """Return a path without `..`; unlike `resolve`, it follows no link."""
+    return Path(os.path.normpath(path.absolute()))
+
+
+def _unnameable() -> OSError:
+    return FileNotFoundError(errno.ENOENT, "there can be no file of this name")
 
 
 def _text(data: bytes) -> str:

@@ -25,6 +25,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from denseav.export.outside_files import ffmpeg_name
 from denseav.export.runtime.bundle import (
     SAMPLE_RATE_HZ,
     TOKEN_HOP_SAMPLES,
@@ -237,7 +238,7 @@ def _sound(path: Path) -> NDArray[np.float32]:
 def _opened(path: Path) -> Any:
     """Open a sound that is 16 kHz mono; the caller closes it."""
     try:
-        container = av.open(str(path))
+        container = av.open(ffmpeg_name(path))
     except (av.FFmpegError, OSError) as error:
         raise _undecodable(path, error) from None
     streams = container.streams.audio

@@ -12,6 +12,8 @@ UnreadableError      a file cannot be read, or has no sound or no picture
 """
 
 import io
+import struct
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +26,7 @@ import soxr
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from denseav.export.outside_files import ffmpeg_name, require_file
 from denseav.models.audio_encoder import SAMPLE_RATE_HZ
 
 FRAME_SIDE = 256
@@ -36,8 +39,26 @@ LONGEST_S = 60
 HOLE_S = 0.05
 """Sound that comes later than this after the last, in seconds, leaves silence between."""
 
+Image.init()
+PICTURE_FORMATS = sorted(
+    {"AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP"}.intersection(Image.OPEN)
+)
+"""What pictures may be: Pillow starts Ghostscript over PostScript, whatever its name ends with."""
+
 _JPEG_QUALITY = 90
 _FAULTS = (av.error.FFmpegError, OSError, ValueError)
+_PICTURE_FAULTS = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    LookupError,
+    TypeError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+"""What Pillow's readers raise of damaged files."""
 
 Samples = NDArray[np.float32]
 Channels = Literal["mean", "first"]
@@ -92,13 +113,26 @@ def read_picture(path: Path) -> bytes:
     UnreadableError
         When it is missing or no picture.
     """
+    return jpeg(ImageOps.exif_transpose(open_picture(path)))
+
+
+def open_picture(path: Path) -> Image.Image:
+    """Return the picture of a file, decoded, as it is stored.
+
+    Raises
+    ------
+    UnreadableError
+        When it is missing, or no picture of the formats that there are.
+    """
     try:
-        with Image.open(path) as picture:
-            return jpeg(ImageOps.exif_transpose(picture))
+        require_file(path)
+        with Image.open(path, formats=PICTURE_FORMATS) as picture:
+            picture.load()
+            return picture
     except FileNotFoundError:
         raise UnreadableError(f"{path} is missing") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UnreadableError(f"{path} cannot be read as a picture ({error})") from None
+    except _PICTURE_FAULTS as error:
+        raise UnreadableError(f"{path} cannot be read as a picture ({_reason(error)})") from None
 
 
 def read_sound(path: Path, channels: Channels = "mean") -> Samples:
@@ -167,7 +201,8 @@ def cut_video(
 
 def _opened(path: Path) -> Any:
     try:
-        return av.open(str(path))
+        require_file(path)
+        return av.open(ffmpeg_name(path))
     except FileNotFoundError:
         raise UnreadableError(f"{path} is missing") from None
     except _FAULTS as error:

@@ -155,7 +155,7 @@ class ExampleMaker:
 
 def decode_picture(file: bytes) -> Image.Image:
     """Return the picture of a JPEG file, in red, green and blue."""
-    with Image.open(io.BytesIO(file)) as picture:
+    with Image.open(io.BytesIO(file), formats=("JPEG",)) as picture:
         return picture.convert("RGB")
 
 

@@ -14,13 +14,12 @@ Errors
 DataError            the list cannot be read, or lists nothing
 """
 
-import csv
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from denseav.export.outside_files import LIST_BYTES_MAX, read_csv, read_json, within
 from denseav.train.data.decode import Channels
 from denseav.train.errors import DataError
 
@@ -130,24 +129,34 @@ def _videos(folder: Path, kind: str) -> list[Item]:
     ]
 
 
+Scalar = str | int | float | bool | None
+
+
+@dataclass(frozen=True)
+class _Places:
+    """A PlacesAudio list; each row has a `wav`, an `image`, and notes."""
+
+    data: list[dict[str, Scalar]]
+
+
 def _places(manifest: Path, kind: str) -> list[Item]:
     try:
-        rows = json.loads(manifest.read_text(encoding="utf-8"))["data"]
+        rows = read_json(manifest, _Places, LIST_BYTES_MAX).data
         return [_place(manifest.absolute().parents[1], row, kind) for row in rows]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError) as error:
         raise DataError(
-            f'{manifest} is no PlacesAudio list ({error!r}); it should be {{"data": [{{"wav": ..., '
-            '"image": ...}, ...]}'
+            f"{manifest} is no PlacesAudio list ({_reason(error)}); it should be "
+            '{"data": [{"wav": ..., "image": ...}, ...]}'
         ) from None
 
 
-def _place(root: Path, row: dict[str, Any], kind: str) -> Item:
+def _place(root: Path, row: dict[str, Scalar], kind: str) -> Item:
     wav, image = str(row["wav"]), str(row["image"])
     return Item(
         key=Path(wav).with_suffix("").as_posix(),
         kind=kind,
-        sound=root / wav,
-        pictures=(root.parent / "places_subset" / image,),
+        sound=within(root, wav),
+        pictures=(within(root.parent / "places_subset", image),),
         notes={name: value for name, value in row.items() if name != "wav"},
     )
 
@@ -155,13 +164,12 @@ def _place(root: Path, row: dict[str, Any], kind: str) -> Item:
 def _audioset(segments: Path, kind: str) -> list[Item]:
     root = segments.absolute().parents[1]
     try:
-        with segments.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file, skipinitialspace=True))
+        rows, _ = read_csv(segments)
         keys = audioset_ids(rows)
         return [_segment(root, key, row, kind) for key, row in zip(keys, rows, strict=True)]
-    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+    except (OSError, ValueError, KeyError) as error:
         raise DataError(
-            f"{segments} is no AudioSet list ({error!r}); its columns should be YTID, "
+            f"{segments} is no AudioSet list ({_reason(error)}); its columns should be YTID, "
             "start_seconds, end_seconds, positive_labels"
         ) from None
 
@@ -171,10 +179,16 @@ def _segment(root: Path, key: str, row: dict[str, str], kind: str) -> Item:
     return Item(
         key=key,
         kind=kind,
-        sound=root / "audio" / f"{key}.mp3",
+        sound=within(root / "audio", f"{key}.mp3"),
         pictures=(
-            *(frames / f"frame_{index}" / f"{key}.jpg" for index in range(FRAMES)),
-            *(frames / f"{key}_{index}.jpg" for index in range(FRAMES)),
+            *(within(frames, f"frame_{index}/{key}.jpg") for index in range(FRAMES)),
+            *(within(frames, f"{key}_{index}.jpg") for index in range(FRAMES)),
         ),
         notes={"labels": row["positive_labels"]},
     )
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, KeyError):
+        return f"it lacks {error}"
+    return getattr(error, "strerror", None) or str(error)

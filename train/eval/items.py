@@ -18,12 +18,13 @@ Columns of `items.csv`, paths relative to the folder; the first three are needed
 Items without mask and boxes are matched with one another: retrieval.
 """
 
-import csv
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
+from denseav.export.outside_files import read_csv, within
 from denseav.train.data.decode import Channels
 from denseav.train.errors import DataError
 
@@ -173,17 +174,15 @@ def read_rows(path: Path, needed: Iterable[str]) -> list[Row]:
         When it cannot be read, has no rows, or lacks a needed column.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file, skipinitialspace=True)
-            rows, columns = list(reader), set(reader.fieldnames or ())
-    except (OSError, ValueError, csv.Error) as error:
+        rows, columns = read_csv(path)
+    except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read ({error}); check the folder's layout") from None
     lacking = sorted(set(needed) - columns)
     if lacking:
         raise DataError(f"{path} lacks the columns {', '.join(lacking)}")
     if not rows:
         raise DataError(f"{path} has no rows")
-    return [{name: text or "" for name, text in row.items() if name} for row in rows]
+    return rows
 
 
 def _existing(files: Iterable[Path]) -> set[Path]:
@@ -203,24 +202,40 @@ def _own_item(folder: Path, row: Row, where: str) -> tuple[Kind, Item]:
     try:
         boxes = tuple(_box(text) for text in row.get("boxes", "").split(";") if text.strip())
         span = row.get("start_s", ""), row.get("end_s", "")
-        word_s = (float(span[0]), float(span[1])) if any(span) else None
+        word_s = (finite(span[0]), finite(span[1])) if any(span) else None
+        files = [within(folder, row[name]) for name in ("image", "audio")]
+        mask = within(folder, row["mask"]) if row.get("mask") else None
     except ValueError as error:
         raise DataError(
-            f"{where}: {error}; write numbers, boxes as left top right bottom"
+            f"{where}: {error}; write numbers, boxes as left top right bottom, "
+            "and paths within the folder"
         ) from None
-    mask = row.get("mask", "")
     return ("speech" if kind == "speech" else "sound"), Item(
         key=row.get("id") or row["audio"],
-        image=folder / row["image"],
-        audio=folder / row["audio"],
+        image=files[0],
+        audio=files[1],
         category=row.get("category", ""),
         scene=row.get("scene", ""),
-        mask=folder / mask if mask else None,
+        mask=mask,
         boxes=boxes,
         word_s=word_s,
     )
 
 
 def _box(text: str) -> Box:
-    left, top, right, bottom = map(float, text.split())
+    left, top, right, bottom = map(finite, text.split())
     return left, top, right, bottom
+
+
+def finite(text: str) -> float:
+    """Return a number that a list has as text.
+
+    Raises
+    ------
+    ValueError
+        When it is none, or not finite.
+    """
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text!r} is no finite number")
+    return number

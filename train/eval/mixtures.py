@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from denseav.models.files import replacing
 from denseav.train.errors import DataError
-from denseav.train.eval.items import Item, read_rows
+from denseav.train.eval.items import Item, finite, read_rows
 from denseav.train.eval.read import read_wave
 
 Wave = NDArray[np.float32]
@@ -126,7 +126,7 @@ def read_pairs(path: Path, items: Iterable[Item], pool: Iterable[Item]) -> list[
             Pair(
                 item=row["item"],
                 distractor=row["distractor"],
-                gain_db=float(row["gain_db"]),
+                gain_db=finite(row["gain_db"]),
                 seed=int(row["seed"]),
             )
             for row in rows

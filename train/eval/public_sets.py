@@ -14,15 +14,15 @@
 IS3's released annotations hold 3,240 pictures, where a paper says 3,420.
 """
 
-import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
+from denseav.export.outside_files import LIST_BYTES_MAX, parse_json, read_json, within
 from denseav.train.data.source_lists import audioset_ids
 from denseav.train.errors import DataError
-from denseav.train.eval.items import Box, EvalSet, Item, Kind, Row, read_rows
+from denseav.train.eval.items import Box, EvalSet, Item, Kind, Row, finite, read_rows
 
 Span = tuple[float, float]
 
@@ -54,12 +54,12 @@ def places(root: Path) -> list[EvalSet]:
         items = tuple(
             Item(
                 key=entry["wav"],
-                image=root.parent / "places_subset" / entry["image"],
-                audio=root / entry["wav"],
+                image=within(root.parent / "places_subset", entry["image"]),
+                audio=within(root, entry["wav"]),
             )
             for entry in record["data"]
         )
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, ValueError):
         raise _unlike(root / "metadata" / "val.json", "a list `data` with wav and image") from None
     return [EvalSet(name="Places", kind="speech", task="retrieval", items=items)]
 
@@ -73,19 +73,18 @@ def audioset(root: Path) -> list[EvalSet]:
     rows = read_rows(table, ("YTID", "start_seconds", "end_seconds"))
     frames = np.random.default_rng(SEED).integers(FRAMES_PER_CLIP, size=len(rows))
     try:
-        names = audioset_ids(rows)
+        items = tuple(
+            Item(
+                key=name,
+                image=within(root / "frames", f"{name}_{frame}.jpg"),
+                audio=within(root / "audio", f"{name}.mp3"),
+            )
+            for name, frame in zip(audioset_ids(rows), frames, strict=True)
+        )
     except ValueError as error:
         raise DataError(
             f"{table}: {error}; start_seconds and end_seconds must be seconds"
         ) from None
-    items = tuple(
-        Item(
-            key=name,
-            image=root / "frames" / f"{name}_{frame}.jpg",
-            audio=root / "audio" / f"{name}.mp3",
-        )
-        for name, frame in zip(names, frames, strict=True)
-    )
     return [EvalSet(name="AudioSet", kind="sound", task="retrieval", items=items)]
 
 
@@ -98,7 +97,7 @@ def vggss(root: Path) -> list[EvalSet]:
             Item(
                 key=entry["file"],
                 image=_vggss_frame(root, entry["file"]),
-                audio=root / "audio" / f"{entry['file']}.wav",
+                audio=within(root / "audio", f"{entry['file']}.wav"),
                 category=entry["class"],
                 boxes=tuple(
                     (left, top, right, bottom) for left, top, right, bottom in entry["bbox"]
@@ -140,7 +139,9 @@ def _prompted_rows(root: Path, audio: str, *more: str) -> list[Row]:
     table = root / "prompted_segmentation.csv"
     rows = read_rows(table, ("image_location", "ade_class_id", audio, *more))
     try:
-        return [row for row in rows if row[audio] and float(row["ade_class_id"] or 0)]
+        for row in rows:
+            within(root / "frames", row["image_location"])
+        return [row for row in rows if row[audio] and finite(row["ade_class_id"] or "0")]
     except ValueError as error:
         raise DataError(f"{table}: {error}; ade_class_id must be a number") from None
 
@@ -161,17 +162,16 @@ def _prompted_item(root: Path, row: Row, audio: str, word_s: Span | None) -> Ite
 
 def _span(root: Path, timing: str) -> Span:
     try:
-        start_s, end_s = json.loads(timing)
-        return float(start_s), float(end_s)
-    except (ValueError, TypeError):
+        return parse_json(timing.encode(errors="surrogateescape"), cast(type[Span], Span))
+    except ValueError:
         raise DataError(
             f"{root / 'prompted_segmentation.csv'}: timing is {timing!r}, not [start, end] in s"
         ) from None
 
 
 def _vggss_frame(root: Path, name: str) -> Path:
-    middle = root / "frames" / name / "image_050.jpg"
-    return middle if middle.is_file() else root / "frames" / f"{name}.jpg"
+    middle = within(root / "frames", f"{name}/image_050.jpg")
+    return middle if middle.is_file() else within(root / "frames", f"{name}.jpg")
 
 
 def _is3_items(root: Path, path: Path, *, speech: bool) -> tuple[Item, ...]:
@@ -214,7 +214,7 @@ def _metadata(root: Path, name: str) -> Path:
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path, object, LIST_BYTES_MAX)
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read ({error}); check the folder's layout") from None
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from denseav.models.audio_encoder import SAMPLE_RATE_HZ
-from denseav.train.data.decode import UnreadableError, fit, read_recorded
+from denseav.train.data.decode import UnreadableError, fit, open_picture, read_recorded
 from denseav.train.errors import DataError
 from denseav.train.eval.items import Item
 from denseav.train.metrics.localization import Mask, boxes_mask
@@ -81,8 +81,6 @@ def read_wave(item: Item) -> NDArray[np.float32]:
 
 def _open(path: Path) -> Image.Image:
     try:
-        with Image.open(path) as picture:
-            picture.load()
-            return picture
-    except OSError as error:
-        raise DataError(f"{path} is no picture ({error}); replace or remove it") from None
+        return open_picture(path)
+    except UnreadableError as error:
+        raise DataError(f"{error}; replace or remove it") from None

@@ -211,7 +211,7 @@ def test_files_that_cannot_be_decoded_are_named(tmp_path: Path) -> None:
     (tmp_path / "p.jpg").write_bytes(b"no picture")
     with pytest.raises(DataError, match=r"a\.wav cannot be opened"):
         read_wave(item(tmp_path / "a.wav"))
-    with pytest.raises(DataError, match=r"p\.jpg is no picture"):
+    with pytest.raises(DataError, match=r"p\.jpg cannot be read as a picture"):
         read_picture(tmp_path / "p.jpg", (8, 8), stretch=True)
     eval_trees.sound(tmp_path / "empty.wav", 100, 0.0)
     with pytest.raises(DataError, match=r"empty\.wav has no sound"):
