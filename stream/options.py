@@ -105,6 +105,22 @@ class FeedOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PageOptions:
+    """The page for browsers: none without `serve`.
+
+    Attributes
+    ----------
+    serve : host and port; any other host than this machine's own needs TLS and a token.
+    serve_control : whether viewers may change the run.
+    serve_cert : certificate and key, as PEM; None for one that is made once and kept.
+    """
+
+    serve: tuple[str, int] | None = None
+    serve_control: bool = False
+    serve_cert: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class BenchOptions:
     """What is measured: nothing without `bench`, the seconds of each setting.
 
@@ -137,6 +153,7 @@ class LiveOptions:
     room: RoomOptions = field(default_factory=RoomOptions)
     display: DisplayOptions = DisplayOptions()
     feed: FeedOptions = FeedOptions()
+    page: PageOptions = PageOptions()
     bench: BenchOptions = field(default_factory=BenchOptions)
     list_devices: bool = False
     check_device: str | None = None

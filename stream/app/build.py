@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from denseav.export.runtime.bundle import (
     Bundle,
@@ -20,6 +20,7 @@ from denseav.export.terminal_text import safe_text
 from denseav.stream.app.audio_choice import open_for_audio
 from denseav.stream.app.live_loop import LiveRun
 from denseav.stream.app.offline_loop import run_offline
+from denseav.stream.app.page import open_page
 from denseav.stream.app.sinks import Say
 from denseav.stream.app.view import View
 from denseav.stream.calibration.av_offset import CALIBRATION_S, watch, words, write_clip
@@ -42,6 +43,9 @@ from denseav.stream.sources.open import described, open_sources, supervised
 from denseav.stream.stats.json_lines import StatsLines, check_destination
 from denseav.stream.stats.stats import Stats
 from denseav.stream.types import Film, Heatmap, Source
+
+if TYPE_CHECKING:
+    from denseav.stream.web.server import PageServer
 
 
 class Consumer(Protocol):
@@ -128,7 +132,10 @@ def run(
             audio_good_since=partial(_audio_good_since, health, given.av_offset_s),
         )
         hud = Hud(session.backend, session.precision, names, health.states, room)
-        view = _open_view(options.display, manifest, hud, stats, say=say)
+        page = None
+        if options.page.serve is not None:
+            page = outputs.enter_context(closing(open_page(options.page, manifest, hud, stats)))
+        view = _open_view(options.display, manifest, hud, stats, page, say=say)
         outputs.enter_context(closing(view))
         takers = []
         if consumer is not None:
@@ -297,7 +304,13 @@ def open_model(options: LiveOptions, say: Say = print_line) -> Bundle:
 
 
 def _open_view(
-    options: DisplayOptions, manifest: Manifest, hud: Hud, stats: Stats, *, say: Say
+    options: DisplayOptions,
+    manifest: Manifest,
+    hud: Hud,
+    stats: Stats,
+    page: "PageServer | None",
+    *,
+    say: Say,
 ) -> View:
     overlay = Overlay(manifest.heads, manifest.trained, options.view)
     strip = Strip(manifest.heads, options.strip)
@@ -319,6 +332,7 @@ def _open_view(
         screen=screen,
         record=options.record,
         rerun=rerun,
+        page=page,
     )
 
 

@@ -1,4 +1,4 @@
-"""Sinks: drawn heatmaps and audio in; a window, an MP4 file or Rerun's viewer out.
+"""Sinks: drawn heatmaps and audio in; a window, an MP4 file, Rerun's viewer or a page out.
 
 Each knows how it fails: one that does is left, and the others go on. All but `audio` is called on
 the thread that shows. (The feed is a sink of its own, see `feed.publisher`: it takes heatmaps on
@@ -6,10 +6,10 @@ the thread that makes them, and waits for no drawing.)
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +21,15 @@ from denseav.stream.display.rerun_viewer import RerunDisplay
 from denseav.stream.display.window import Screen
 from denseav.stream.errors import OutputError
 from denseav.stream.types import AudioBlock, Heatmap
+from denseav.stream.web.messages import Scaled
+
+if TYPE_CHECKING:  # a web server that few runs need
+    from denseav.stream.web.server import PageServer
 
 _AUDIO_BLOCKS = 2_000  # 20 s of 10 ms blocks: far more than ever waits to be written
 
 Say = Callable[[str], None]
+Wants = Literal["heat", "picture", "canvas"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,13 +39,16 @@ class Drawn:
     Attributes
     ----------
     strength_KHW : float32 in [0, 1].
-    picture : the frame with its heads, blue-green-red.
+    threshold_K, ceiling_K : the heat that is strength 0 and 1; float32.
+    picture : the frame with its heads, blue-green-red; None where no sink wants it.
     canvas : the same with figures and strip; None where no sink wants it.
     """
 
     heatmap: Heatmap
     strength_KHW: NDArray[np.float32]
-    picture: Canvas
+    threshold_K: NDArray[np.float32]
+    ceiling_K: NDArray[np.float32]
+    picture: Canvas | None
     canvas: Canvas | None
 
 
@@ -52,8 +60,8 @@ class Sink(Protocol):
         """Whether it still takes any."""
 
     @property
-    def wants_canvas(self) -> bool:
-        """Whether it shows the figures and the strip, which need not be drawn else."""
+    def wants(self) -> Wants:
+        """How far a heatmap has to be drawn for it; `picture` is without figures and strip."""
 
     def audio(self, block: AudioBlock) -> None:
         """Take some audio. Callable from any thread; never waits."""
@@ -82,7 +90,7 @@ class WindowSink:
     say : called with one line for people.
     """
 
-    wants_canvas = True
+    wants: Wants = "canvas"
 
     def __init__(self, screen: Screen, press: Callable[[str], None], say: Say) -> None:
         self.is_open = True
@@ -151,7 +159,7 @@ class RecordingSink:
     cannot be gone on with is said and left, and `close` raises what it failed with.
     """
 
-    wants_canvas = True
+    wants: Wants = "canvas"
 
     def __init__(self, say: Say) -> None:
         self._say = say
@@ -262,7 +270,7 @@ class RerunSink:
     say : called with one line for people when it failed.
     """
 
-    wants_canvas = False
+    wants: Wants = "picture"
 
     def __init__(self, viewer: RerunDisplay, closed: Callable[[], None], say: Say) -> None:
         self.is_open = True
@@ -275,6 +283,7 @@ class RerunSink:
 
     def show(self, drawn: Drawn) -> None:
         """As `Sink.show`."""
+        assert drawn.picture is not None
         self._viewer.show(drawn.heatmap, drawn.picture, drawn.strength_KHW)
         self.poll()
 
@@ -292,3 +301,43 @@ class RerunSink:
         """As `Sink.close`."""
         self.is_open = False
         self._viewer.close()
+
+
+class PageSink:
+    """The page for browsers, which draw for themselves.
+
+    Parameters
+    ----------
+    server : open.
+    wish : called with each thing that a viewer who may change the run has asked for.
+    """
+
+    wants: Wants = "heat"
+
+    def __init__(self, server: "PageServer", wish: Callable[[Mapping[str, Any]], None]) -> None:
+        self.is_open = True
+        self._server = server
+        self._wish = wish
+        self._shown = 0
+
+    def audio(self, block: AudioBlock) -> None:
+        """As `Sink.audio`."""
+        self._server.audio(block)
+
+    def show(self, drawn: Drawn) -> None:
+        """As `Sink.show`."""
+        self._shown += 1
+        self._server.show(Scaled(self._shown, drawn.heatmap, drawn.threshold_K, drawn.ceiling_K))
+        self.poll()
+
+    def poll(self, fault: str | None = None) -> None:
+        """Do what viewers have asked for; with a fault, have the page say so."""
+        if fault is not None:
+            self._server.poll(fault)
+        for wish in self._server.wishes():
+            self._wish(wish)
+
+    def close(self) -> None:
+        """As `Sink.close`."""
+        self.is_open = False
+        self._server.close()

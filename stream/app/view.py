@@ -3,11 +3,21 @@
 One thread shows; audio comes in from the sources' threads. Without a sink nothing is drawn at all.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from denseav.stream.app.sinks import Drawn, RecordingSink, RerunSink, Say, Sink, WindowSink
+from denseav.stream.app.sinks import (
+    Drawn,
+    PageSink,
+    RecordingSink,
+    RerunSink,
+    Say,
+    Sink,
+    Wants,
+    WindowSink,
+)
 from denseav.stream.display.hud import Hud
 from denseav.stream.display.mp4_recorder import unused_path
 from denseav.stream.display.overlay import Overlay
@@ -16,6 +26,9 @@ from denseav.stream.display.timeline import Strip
 from denseav.stream.display.window import Screen
 from denseav.stream.stats.stats import Stats
 from denseav.stream.types import AudioBlock, Heatmap
+
+if TYPE_CHECKING:  # a web server that few runs need
+    from denseav.stream.web.server import PageServer
 
 
 class View:
@@ -29,6 +42,7 @@ class View:
     screen : the window, or None to show nothing.
     record : a file to record from the start on, or None.
     rerun : Rerun's viewer, or None.
+    page : the page for browsers, or None.
     """
 
     def __init__(
@@ -42,6 +56,7 @@ class View:
         screen: Screen | None = None,
         record: Path | None = None,
         rerun: RerunDisplay | None = None,
+        page: "PageServer | None" = None,
     ) -> None:
         self.quit_asked = False
         self._overlay = overlay
@@ -55,6 +70,8 @@ class View:
         self._sinks: list[Sink] = []
         if rerun is not None:
             self._sinks.append(RerunSink(rerun, self._quit, say))
+        if page is not None:
+            self._sinks.append(PageSink(page, self._wished))
         self._sinks.append(self._recording)
         if screen is not None:
             self._sinks.append(WindowSink(screen, self._press, say))
@@ -87,7 +104,7 @@ class View:
         sinks = self._open_sinks
         if not sinks:
             return
-        drawn = self._drawn(heatmap, any(sink.wants_canvas for sink in sinks))
+        drawn = self._drawn(heatmap, {sink.wants for sink in sinks})
         for sink in sinks:
             sink.show(drawn)
 
@@ -108,20 +125,32 @@ class View:
             for sink in self._sinks:
                 closing.callback(sink.close)
 
-    def _drawn(self, heatmap: Heatmap, with_canvas: bool) -> Drawn:
+    def _drawn(self, heatmap: Heatmap, wanted: Set[Wants]) -> Drawn:
+        scale = self._overlay.scale
+        threshold_K, ceiling_K = scale.thresholds, scale.ceilings
         strength_KHW = self._overlay.strength(heatmap)
         strip = self._strip
         if strip is not None:
             strip.heatmap(heatmap, strength_KHW.max(axis=(1, 2)).tolist())
-        legend = strip is None or not strip.shown
-        picture = self._overlay.draw(heatmap, strength_KHW, legend)
-        if not with_canvas:
-            return Drawn(heatmap, strength_KHW, picture, None)
-        canvas = picture.copy() if any(not sink.wants_canvas for sink in self._sinks) else picture
-        self._hud.draw(canvas, self._stats.snapshot())
-        if strip is not None:
-            canvas = strip.under(canvas, self._overlay.shown)
-        return Drawn(heatmap, strength_KHW, picture, canvas)
+        picture = canvas = None
+        if wanted & {"picture", "canvas"}:
+            legend = strip is None or not strip.shown
+            picture = self._overlay.draw(heatmap, strength_KHW, legend)
+        if picture is not None and "canvas" in wanted:
+            canvas = picture.copy() if "picture" in wanted else picture
+            self._hud.draw(canvas, self._stats.snapshot())
+            if strip is not None:
+                canvas = strip.under(canvas, self._overlay.shown)
+        return Drawn(heatmap, strength_KHW, threshold_K, ceiling_K, picture, canvas)
+
+    @property
+    def is_recording(self) -> bool:
+        """Whether what is shown is being recorded."""
+        return self._recording.is_open
+
+    def _wished(self, wish: Mapping[str, Any]) -> None:
+        if wish.get("do") == "record":
+            self._begin_or_finish()
 
     def _quit(self) -> None:
         self.quit_asked = True

@@ -18,6 +18,7 @@ from denseav.stream.options import (
     FeedOptions,
     LiveOptions,
     ModelOptions,
+    PageOptions,
     RoomOptions,
     SourceOptions,
 )
@@ -57,6 +58,7 @@ def parse(arguments: Sequence[str] | None = None) -> LiveOptions:
         room=record(RoomOptions, given),
         display=record(DisplayOptions, given),
         feed=record(FeedOptions, given),
+        page=record(PageOptions, given),
         bench=record(BenchOptions, given),
         list_devices=given.list_devices,
         check_device=given.check_device,
@@ -119,6 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_display(output)
     output.add_argument("--record", type=Path, metavar="FILE.mp4", help="overlay with its sound")
     output.add_argument("--seconds", type=positive, metavar="N", help="end after N seconds")
+    _add_page(parser.add_argument_group("a page for browsers"))
     _add_figures(parser.add_argument_group("figures"))
     _add_feed(parser.add_argument_group("a feed for other programs"))
     return parser
@@ -219,6 +222,25 @@ def _add_room(group: argparse._ArgumentGroup) -> None:
     )
 
 
+def _add_page(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--serve",
+        type=_host_and_port,
+        metavar="[HOST:]PORT",
+        help="show the run in browsers; without HOST, of this machine alone; any other HOST is "
+        "served by HTTPS, to whoever has the address with its token",
+    )
+    group.add_argument(
+        "--serve-control", action="store_true", help="let viewers record and set thresholds"
+    )
+    group.add_argument(
+        "--serve-cert",
+        type=Path,
+        metavar="FILE.pem",
+        help="certificate and key; default: one made at the first start, and kept",
+    )
+
+
 def _add_figures(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--stats-json",
@@ -275,6 +297,7 @@ def _check(options: argparse.Namespace) -> None:
         raise UsageError("--publish goes with live input: leave --offline out")
     elif options.mic == "none":
         raise UsageError("--publish sends what was compared with sound; leave --mic none out")
+    _check_page(options)
     _check_timing(options)
     _check_room(options)
     _check_figures(options)
@@ -287,6 +310,17 @@ def _check_source(options: argparse.Namespace) -> None:
             raise UsageError("--calibrate-av watches a source or writes a clip to --record")
     elif sum(named) != 1:
         raise UsageError("name one thing to look at: --camera 0, --source FILE, or --demo")
+
+
+def _check_page(options: argparse.Namespace) -> None:
+    if options.serve is None:
+        for option in ("serve_control", "serve_cert"):
+            if getattr(options, option):
+                raise UsageError(f"--{option.replace('_', '-')} goes with --serve only")
+        return
+    for option in ("offline", "bench", "calibrate_av"):
+        if getattr(options, option):
+            raise UsageError(f"--serve shows a live run; leave --{option.replace('_', '-')} out")
 
 
 def _check_timing(options: argparse.Namespace) -> None:
@@ -368,6 +402,13 @@ def _port(text: str) -> int:
     if port > 65_535:
         raise argparse.ArgumentTypeError(f"{text!r} is not a port from 1 to 65535")
     return port
+
+
+def _host_and_port(text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if colon and not host:
+        raise argparse.ArgumentTypeError(f"{text!r} has no host before its colon")
+    return host.strip("[]") or "127.0.0.1", _port(port)
 
 
 def _device(text: str) -> str:

@@ -37,6 +37,11 @@ class Scale:
         self._last_s: float | None = None
 
     @property
+    def thresholds(self) -> NDArray[np.float32]:
+        """The heat from which each head shows; float32 `[K]`."""
+        return self._threshold_K
+
+    @property
     def ceilings(self) -> NDArray[np.float32]:
         """The heat at which each head shows in full, now; float32 `[K]`."""
         return (self._threshold_K + self._range_K * np.exp2(self._octaves_K)).astype(np.float32)

@@ -41,13 +41,17 @@ class Hud:
         if room is not None:
             self._fixed.append(("room", room))
 
+    def rows(self, snapshot: Snapshot) -> list[tuple[str, str]]:
+        """Return labels and values, top to bottom: faults, figures, and what stays."""
+        faults = [("", each.words(monotonic())) for each in self._states() if not each.is_well]
+        return [*faults, *hud_rows(snapshot), *self._fixed]
+
     def draw(self, canvas: Canvas, snapshot: Snapshot) -> None:
         """Draw on the canvas, in place; nothing where it is too small for type."""
         size = type_size(canvas)
         if not size:
             return
-        faults = [("", each.words(monotonic())) for each in self._states() if not each.is_well]
-        rows = [*faults, *hud_rows(snapshot), *self._fixed]
+        rows = self.rows(snapshot)
         gap, line = size, round(1.5 * size)
         rows = rows[: int(0.45 * canvas.shape[0] / line)]  # the lower half is the picture's
         labels = max(text_width(label, size) for label, _ in rows) + gap

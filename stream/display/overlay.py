@@ -53,6 +53,10 @@ class Overlay:
     ------
     UsageError
         When the model has no head of that name.
+
+    Attributes
+    ----------
+    scale : how strongly heat shows.
     """
 
     def __init__(self, heads: Sequence[Head], trained: bool, view: str = "overlay") -> None:
@@ -63,7 +67,7 @@ class Overlay:
         self._choice = 0
         self._layout = view if view in _LAYOUTS else "overlay"
         self._features = FeatureColours()
-        self._scale = Scale(heads)
+        self.scale = Scale(heads)
         if view not in _LAYOUTS:
             self._choice = self._choices.index((self._index(view),))
 
@@ -85,7 +89,7 @@ class Overlay:
 
     def strength(self, heatmap: Heatmap) -> NDArray[np.float32]:
         """Return float32 `[K, H, W]` in [0, 1], as `Scale.strength` does; once a heatmap."""
-        return self._scale.strength(heatmap)
+        return self.scale.strength(heatmap)
 
     def cycle(self) -> None:
         """Show the next choice of heads: all, each alone, none, and all again."""

@@ -53,8 +53,7 @@ class Strip:
         self.shown = shown
         self._names = tuple(head.name for head in heads)
         self._colours = head_colours(self._names)
-        self._lock = Lock()
-        self._loud = _Columns()
+        self._loudness = Loudness()
         self._levels_K = [_Columns() for _ in heads]
         self._valid_K = [_Columns() for _ in heads]
         self._now_s = 0.0
@@ -64,15 +63,7 @@ class Strip:
 
     def audio(self, block: AudioBlock) -> None:
         """Take some sound. Callable from any thread."""
-        peak_S = np.abs(block.samples_SC.mean(axis=1))
-        first = math.floor(block.capture_s * _RATE)
-        last = math.ceil(block.end_s * _RATE) - 1
-        if last < first:
-            return
-        begin_s_N = np.arange(first, last + 1) / _RATE - block.capture_s
-        begin_N = np.clip(np.ceil(begin_s_N * block.rate_hz), 0, len(peak_S) - 1).astype(int)
-        with self._lock:
-            self._loud.put(first, np.maximum.reduceat(peak_S, begin_N))
+        self._loudness.audio(block)
 
     def heatmap(self, heatmap: Heatmap, level_K: Sequence[float]) -> None:
         """Take the strongest place of each head, in [0, 1], at the time of its picture."""
@@ -114,8 +105,7 @@ class Strip:
         canvas = _background(width, size, self._names, tuple(shown)).copy()
         left, end = _gutter(self._names, size), math.floor(self._now_s * _RATE)
         edges_W = np.arange(width - left) * _SHOWN // (width - left)
-        with self._lock:
-            loud_N = self._loud.until(end)
+        loud_N = self._loudness.until(end)
         plot = canvas[:, left:]
         self._rule(plot, end)
         # Quiet speech is a fiftieth of full scale: the root shows it, on a scale that stays.
@@ -146,26 +136,65 @@ class Strip:
                 line[:] = (line // 2 + np.array(self._colours[k], np.uint8) // 2).astype(np.uint8)
 
 
+class Loudness:
+    """The audio's peaks of the last seconds, in columns of time. Any thread."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._peaks = _Columns()
+
+    def audio(self, block: AudioBlock) -> None:
+        """Take some sound."""
+        peak_S = np.abs(block.samples_SC.mean(axis=1))
+        first = math.floor(block.capture_s * _RATE)
+        last = math.ceil(block.end_s * _RATE) - 1
+        if last < first:
+            return
+        begin_s_N = np.arange(first, last + 1) / _RATE - block.capture_s
+        begin_N = np.clip(np.ceil(begin_s_N * block.rate_hz), 0, len(peak_S) - 1).astype(int)
+        with self._lock:
+            self._peaks.put(first, np.maximum.reduceat(peak_S, begin_N))
+
+    def until(self, end: int) -> NDArray[np.float32]:
+        """Return the peaks of the ten seconds up to and with column `end`."""
+        with self._lock:
+            return self._peaks.until(end)
+
+    def since(self, column: int | None) -> tuple[float, int, NDArray[np.float32]]:
+        """Return the peaks from a column on, of ten seconds at most; None for all of those.
+
+        Returns
+        -------
+        begin_s, end, peak_N : the time of the first, the column after the last, and float32 [N].
+            The newest column is left out, for it may still rise.
+        """
+        with self._lock:
+            end = (self._peaks.end or 0) - 1
+            count = min(_SHOWN, end if column is None else max(0, end - column))
+            peak_N = self._peaks.until(end - 1)[_SHOWN - max(0, count) :]
+        return (end - len(peak_N)) / _RATE, end, peak_N
+
+
 class _Columns:
     """One value for each column of time, the newest `_KEPT` of them; nothing is 0."""
 
     def __init__(self) -> None:
         self._value_N = np.zeros(_KEPT, np.float32)
-        self._end: int | None = None
+        self.end: int | None = None  # the column after the newest
 
     def put(self, first: int, value_N: NDArray[np.float32]) -> None:
         """Take values that begin at a column; where there are some already the larger stay."""
         first, value_N = max(first, first + len(value_N) - _KEPT), value_N[-_KEPT:]
         end = first + len(value_N)
-        if self._end is None:
-            self._end = first
-        if end <= self._end - _KEPT:
+        if self.end is None:
+            self.end = first
+        if end <= self.end - _KEPT:
             return
-        fresh = np.arange(self._end, min(end, self._end + _KEPT)) % _KEPT
+        fresh = np.arange(self.end, min(end, self.end + _KEPT)) % _KEPT
         self._value_N[fresh] = 0
         at = np.arange(first, end) % _KEPT
         self._value_N[at] = np.maximum(self._value_N[at], value_N)
-        self._end = max(self._end, end)
+        self.end = max(self.end, end)
 
     def hold(self, column: int, held: int, value: float) -> None:
         """Take the value of a column, and let the one before it last until there."""
@@ -177,7 +206,7 @@ class _Columns:
     def until(self, end: int) -> NDArray[np.float32]:
         """Return the `_SHOWN` values up to and with column `end`."""
         columns = np.arange(end - _SHOWN + 1, end + 1)
-        newest = self._end or 0
+        newest = self.end or 0
         known = (columns < newest) & (columns >= newest - _KEPT)
         return np.where(known, self._value_N[columns % _KEPT], np.float32(0))
 

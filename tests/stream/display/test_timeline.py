@@ -176,7 +176,7 @@ def test_after_hours_and_leaps_of_time_it_is_as_small_as_ever():
     for begin_s in (0.0, 7_200.0, 100_000.0, 99_000.0):
         sound(strip, begin_s, begin_s + 1)
         run(strip, begin_s, begin_s + 1, 1.0)
-    arrays = [strip._loud, *strip._levels_K, *strip._valid_K]
+    arrays = [strip._loudness._peaks, *strip._levels_K, *strip._valid_K]
     assert {len(columns._value_N) for columns in arrays} == {1024}
     for i in range(5000):
         heat(strip, 200_000 + i, 1.0, 1.0)

@@ -1,0 +1,1 @@
+"""Browsers that look at a run, and the one that may be its camera and microphone."""

@@ -1,0 +1,352 @@
+"""The page's server: drawn heatmaps and audio in, pages and messages to browsers out.
+
+On a thread of its own with an event loop; nothing that calls in from other threads waits for a
+browser. What comes from browsers is bounded in number, size and rate. Wishes that change the run
+wait here until the showing thread takes them. Nothing here draws or knows the pipeline.
+"""
+
+import asyncio
+import socket
+import ssl
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+
+from denseav.stream.display.timeline import Loudness
+from denseav.stream.errors import OutputError
+from denseav.stream.types import AudioBlock
+from denseav.stream.web.access import Access, Handler, refused
+from denseav.stream.web.messages import Scaled, loudness_message, map_message, picture_message
+from denseav.stream.web.viewer import TEXT_MAX, Viewer
+
+VIEWERS_MAX = 32
+CONNECTIONS_MAX = 128
+ASKS_WITHIN_S = 10.0  # a connection that has asked for nothing by then is closed
+HEARTBEAT_S = 15.0  # a viewer that answers no ping for so long is gone
+STATE_S = 1.0
+CLOSING_S = 2.0
+SEND_BUFFER = 128 * 1024
+WISHES_MAX = 64
+_TYPES = {
+    ".html": "text/html",
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+}
+_STATIC = Path(__file__).parent / "static"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """What the page says of the run from the start.
+
+    Attributes
+    ----------
+    about : as JSON takes it: the model, its heads and their colours.
+    state : gives what changes, as JSON takes it; called once a second on the server's thread.
+    control : whether viewers may change the run.
+    """
+
+    about: Mapping[str, Any]
+    state: Callable[[], Mapping[str, Any]]
+    control: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Address:
+    """Where it is served, to whom.
+
+    Attributes
+    ----------
+    port : 0 for any that is free.
+    tls : None for plain HTTP.
+    """
+
+    host: str
+    port: int
+    access: Access
+    tls: ssl.SSLContext | None = None
+
+
+@dataclass(slots=True)
+class _Shared:
+    """What the loop sends next; the newest alone."""
+
+    newest: Scaled | None = None
+    fault: str | None = None
+    waking: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class PageServer:
+    """Serves the page until closed.
+
+    Parameters
+    ----------
+    address, page : where, and what.
+
+    Attributes
+    ----------
+    port : that was had.
+
+    Raises
+    ------
+    OutputError
+        When the port cannot be had.
+    """
+
+    def __init__(self, address: Address, page: Page) -> None:
+        self._address = address
+        self._page = page
+        self._files = _files()
+        self._shared = _Shared()
+        self._loudness = Loudness()
+        self._wishes: deque[Mapping[str, Any]] = deque(maxlen=WISHES_MAX)
+        self._silent: set[object] = set()  # connections that have asked for nothing
+        self._viewers: dict[Viewer, int | None] = {}  # and the loudness that each has had
+        self._fresh = asyncio.Event()
+        self._closed = asyncio.Event()
+        self._loop = asyncio.new_event_loop()
+        ready: Future[int] = Future()
+        self._thread = threading.Thread(
+            target=self._run, args=(ready,), name="page server", daemon=True
+        )
+        self._thread.start()
+        try:
+            self.port = ready.result()
+        except OSError as error:
+            raise OutputError(
+                f"cannot serve the page at {address.host}:{address.port} ({error.strerror}); "
+                "choose another port"
+            ) from None
+
+    @property
+    def viewers(self) -> int:
+        """How many look."""
+        return len(self._viewers)
+
+    def show(self, scaled: Scaled) -> None:
+        """Take what is to be shown, in place of what nobody was sent. Never waits."""
+        self._leave(scaled, None)
+
+    def poll(self, fault: str | None) -> None:
+        """Say why nothing new comes; None when there is no fault."""
+        if fault != self._shared.fault:
+            self._leave(None, fault)
+
+    def audio(self, block: AudioBlock) -> None:
+        """Take some audio. Callable from any thread."""
+        self._loudness.audio(block)
+
+    def wishes(self) -> list[Mapping[str, Any]]:
+        """Return what viewers that may change the run have asked for since the last call."""
+        taken = []
+        while self._wishes:
+            taken.append(self._wishes.popleft())
+        return taken
+
+    def close(self) -> None:
+        """Let go of all viewers and of the port. May be called twice."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._closed.set)
+            self._thread.join(2 * CLOSING_S)
+
+    def _leave(self, scaled: Scaled | None, fault: str | None) -> None:
+        shared = self._shared
+        with shared.lock:
+            shared.newest, shared.fault = scaled or shared.newest, fault
+            waking, shared.waking = shared.waking, True
+        if not waking and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        with self._shared.lock:
+            self._shared.waking = False
+        self._fresh.set()
+
+    def _run(self, ready: "Future[int]") -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_until_complete(self._serve(ready))
+        finally:
+            self._loop.close()
+
+    async def _serve(self, ready: "Future[int]") -> None:
+        app = web.Application(
+            middlewares=[self._note_asking, self._address.access.middleware()],
+            client_max_size=TEXT_MAX,
+        )
+        app.router.add_get("/", self._index)
+        app.router.add_get("/live", self._live)
+        app.router.add_get("/{name}", self._file)
+        runner = web.AppRunner(
+            app, access_log=None, keepalive_timeout=HEARTBEAT_S, shutdown_timeout=0.1
+        )
+        await runner.setup()
+        try:
+            listening = await self._listen(runner)
+        except OSError as error:
+            ready.set_exception(error)
+            await runner.cleanup()
+            return
+        ready.set_result(listening.sockets[0].getsockname()[1])
+        tasks = [asyncio.create_task(each()) for each in (self._show, self._tell)]
+        await self._closed.wait()
+        for task in tasks:
+            task.cancel()
+        listening.close()
+        closing = [viewer.close() for viewer in self._viewers]
+        await asyncio.wait_for(asyncio.gather(*closing, return_exceptions=True), CLOSING_S)
+        await runner.cleanup()
+
+    async def _listen(self, runner: web.AppRunner) -> asyncio.Server:
+        server = runner.server
+        assert server is not None
+
+        def accept() -> asyncio.Protocol:
+            if len(server.connections) >= CONNECTIONS_MAX:
+                return _Refusal()
+            handler = server()
+            self._silent.add(handler)
+            self._loop.call_later(ASKS_WITHIN_S, self._close_silent, handler)
+            return handler
+
+        return await self._loop.create_server(
+            accept,
+            self._address.host,
+            self._address.port,
+            ssl=self._address.tls,
+            backlog=64,
+            ssl_handshake_timeout=ASKS_WITHIN_S if self._address.tls else None,
+        )
+
+    def _close_silent(self, handler: RequestHandler) -> None:
+        if handler in self._silent:
+            self._silent.discard(handler)
+            handler.force_close()
+
+    @web.middleware
+    async def _note_asking(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        self._silent.discard(request.protocol)
+        return await handler(request)
+
+    async def _index(self, request: web.Request) -> web.StreamResponse:
+        response = self._files["index.html"].response()
+        return self._address.access.keep(request, response)
+
+    async def _file(self, request: web.Request) -> web.StreamResponse:
+        file = self._files.get(request.match_info["name"])
+        if file is None:
+            return refused(HTTPStatus.NOT_FOUND, "there is no such page")
+        return file.response()
+
+    async def _live(self, request: web.Request) -> web.StreamResponse:
+        if "Origin" not in request.headers:
+            return refused(HTTPStatus.FORBIDDEN, "only the page itself may look")
+        if len(self._viewers) >= VIEWERS_MAX:
+            return refused(HTTPStatus.SERVICE_UNAVAILABLE, "too many viewers; try again later")
+        connection = web.WebSocketResponse(
+            heartbeat=HEARTBEAT_S, max_msg_size=TEXT_MAX, compress=False
+        )
+        await connection.prepare(request)
+        _bound_buffers(request)
+        viewer = Viewer(connection, self._ask, self._fresh.set)
+        self._viewers[viewer] = None
+        try:
+            viewer.answer(about={**self._page.about, "control": self._page.control})
+            viewer.tell(**self._state_for(viewer))
+            self._fresh.set()
+            await viewer.serve()
+        finally:
+            del self._viewers[viewer]
+        return connection
+
+    def _ask(self, viewer: Viewer, wish: Mapping[str, Any]) -> None:
+        if self._page.control:
+            self._wishes.append(wish)
+        else:
+            viewer.answer(refused="viewers may not change this run; start it with --serve-control")
+
+    async def _show(self) -> None:
+        """Send the newest to whoever has drawn what it got; encoded once, if anybody has."""
+        while True:
+            await self._fresh.wait()
+            self._fresh.clear()
+            scaled = self._shared.newest
+            if scaled is None:
+                continue
+            ready = [viewer for viewer in self._viewers if viewer.wants(scaled.sequence)]
+            if not ready:
+                continue
+            picture = await self._loop.run_in_executor(None, picture_message, scaled)
+            map_ = map_message(scaled)
+            capture_s = scaled.heatmap.frame.capture_s
+            for viewer in ready:
+                if viewer in self._viewers:
+                    messages = (picture, map_, *self._heard_since(viewer))
+                    viewer.show(scaled.sequence, capture_s, messages)
+
+    def _heard_since(self, viewer: Viewer) -> tuple[bytes, ...]:
+        begin_s, end, peak_N = self._loudness.since(self._viewers[viewer])
+        self._viewers[viewer] = end
+        return (loudness_message(begin_s, peak_N),) if len(peak_N) else ()
+
+    async def _tell(self) -> None:
+        while True:
+            for viewer in list(self._viewers):
+                viewer.tell(**self._state_for(viewer))
+            await asyncio.sleep(STATE_S)
+
+    def _state_for(self, viewer: Viewer) -> dict[str, Any]:
+        latency_ms = viewer.latency_ms
+        return {
+            "state": {
+                **self._page.state(),
+                "fault": self._shared.fault,
+                "now_s": monotonic(),
+                "viewers": len(self._viewers),
+                "viewer_ms": None if latency_ms is None else [round(each) for each in latency_ms],
+                "passed_over": viewer.passed_over,
+            }
+        }
+
+
+@dataclass(frozen=True)
+class _File:
+    body: bytes
+    content_type: str
+
+    def response(self) -> web.Response:
+        return web.Response(body=self.body, content_type=self.content_type, charset="utf-8")
+
+
+class _Refusal(asyncio.Protocol):
+    """A connection too many."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()
+
+
+def _files() -> dict[str, _File]:
+    return {
+        path.name: _File(path.read_bytes(), _TYPES[path.suffix])
+        for path in _STATIC.iterdir()
+        if path.suffix in _TYPES
+    }
+
+
+def _bound_buffers(request: web.Request) -> None:
+    """Keep the system from storing seconds of pictures for a viewer that does not read."""
+    transport = request.transport
+    if transport is not None:
+        raw = transport.get_extra_info("socket")
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)

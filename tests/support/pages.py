@@ -1,0 +1,39 @@
+"""A page served by this process, and heatmaps to show on it."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from typing import Any
+
+import numpy as np
+
+from denseav.stream.display.drawing import Canvas
+from denseav.stream.types import Frame, Heatmap
+from denseav.stream.web.access import Access, own_names
+from denseav.stream.web.messages import Scaled
+from denseav.stream.web.server import Address, Page, PageServer
+
+HEADS = ({"name": "speech", "colour": "#56b4e9"}, {"name": "<b>sound</b>", "colour": "#e69f00"})
+GREY = np.full((48, 64, 3), 100, np.uint8)
+
+
+@contextmanager
+def page_server(
+    token: str | None = None, control: bool = False, **parts: Any
+) -> Iterator[PageServer]:
+    """Serve a page of two heads, one of which has a name with markup."""
+    about: Mapping[str, Any] = {"model": "made", "note": "", "heads": HEADS}
+    access = Access(token=token, names=own_names(), cookie="denseav-test")
+    page = Page(about=about, state=lambda: {"rows": [("frames", "1")]}, control=control)
+    address = Address(host="127.0.0.1", port=0, access=access, **parts)
+    with closing(PageServer(address, page)) as server:
+        yield server
+
+
+def scaled(sequence: int, capture_s: float, image_HW3: Canvas = GREY) -> Scaled:
+    """Head 0 is lit in its upper left quarter, head 1 is not valid."""
+    frame = Frame(image_HW3, sequence, capture_s)
+    heat_KHW = np.zeros((2, 4, 6), np.float32)
+    heat_KHW[:, :2, :3] = 5.5
+    heatmap = Heatmap(frame, heat_KHW, (True, False), 0.0, 0.2, -20.0, capture_s)
+    scale_K = np.array([1, 2], np.float32)
+    return Scaled(sequence, heatmap, scale_K, scale_K + 3)
