@@ -1,4 +1,4 @@
-"""The page for browsers, put together from options; a web server is loaded where one was asked for."""
+"""The page for browsers from its options; a web server is loaded where one was asked for."""
 
 import sys
 from typing import TYPE_CHECKING
