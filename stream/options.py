@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:  # a command line is understood before what runs is loaded
     from denseav.export.runtime.devices import OnMismatch
     from denseav.export.runtime.session import AudioWay
+    from denseav.stream.media.sound import Channel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +23,7 @@ class SourceOptions:
     camera, camera_size, camera_fps : the camera's name or address, and what it is asked for.
     mic : `default`, a number, a name, or `none`; None for the default beside a camera.
     source : a file with pictures and sound; `offline`, as fast as it goes.
+    audio_track, channel : which of the file's audio, as `media.reader.MediaReader` takes them.
     demo : the clip in the package, looped.
     av_offset_ms : how much later the sound arrives than the picture.
     """
@@ -32,6 +34,8 @@ class SourceOptions:
     mic: str | None = None
     source: Path | None = None
     offline: bool = False
+    audio_track: str | None = None
+    channel: "Channel | None" = None
     demo: bool = False
     av_offset_ms: float = 0.0
 

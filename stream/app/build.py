@@ -39,7 +39,13 @@ from denseav.stream.inference.timed_session import TimedSession
 from denseav.stream.options import DisplayOptions, FeedOptions, LiveOptions
 from denseav.stream.sources.health import SourceHealth
 from denseav.stream.sources.media_file import Clip
-from denseav.stream.sources.open import described, open_sources, supervised
+from denseav.stream.sources.open import (
+    described,
+    films_of,
+    open_file,
+    open_sources,
+    supervised,
+)
 from denseav.stream.stats.json_lines import StatsLines, check_destination
 from denseav.stream.stats.stats import Stats
 from denseav.stream.types import Film, Heatmap, Source
@@ -115,9 +121,10 @@ def run(
     with ExitStack() as outputs:
         _open_monitors(options, stats, report, outputs, say=say)
         if film is None and given.offline and given.source is not None:
-            film = Clip(given.source)
+            film = open_file(given)
         clip = film if given.offline else None
         sources = [] if clip else supervised(open_sources(given, film), health, stats)
+        outputs.callback(_say_mended, [clip] if clip else films_of(sources), say)
         for source in sources:
             outputs.callback(source.stop)
         names = [item.name for item in ([clip] if clip else sources)]
@@ -367,3 +374,9 @@ def _announcer(
         return True
 
     return ready
+
+
+def _say_mended(films: Sequence[Film], say: Callable[[str], None]) -> None:
+    for film in films:
+        if isinstance(film, Clip) and film.mended:
+            say(f"{film.name} was mended: {film.mended}")

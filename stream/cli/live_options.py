@@ -164,6 +164,16 @@ def _add_sources(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--offline", action="store_true", help="run FILE as fast as it goes and drop nothing"
     )
+    group.add_argument(
+        "--audio-track",
+        metavar="N|LANGUAGE",
+        help="of FILE, as in 2 or eng; default: the one that the file gives as default",
+    )
+    group.add_argument(
+        "--channel",
+        choices=("left", "right", "mix"),
+        help="of FILE's audio; default: the mix, or the left where left and right cancel",
+    )
     group.add_argument("--demo", action="store_true", help="the clip in the package, looped")
     group.add_argument("--list-devices", action="store_true", help="cameras and microphones")
 
@@ -287,8 +297,6 @@ def _check(options: argparse.Namespace) -> None:
         for option in ("camera_size", "camera_fps", "mic"):
             if getattr(options, option) is not None:
                 raise UsageError(f"--{option.replace('_', '-')} goes with --camera only")
-    if options.offline and options.source is None:
-        raise UsageError("--offline goes with --source FILE only")
     if options.publish is None:
         for option in ("publish_preview", "publish_keys", "insecure", "camera_id"):
             if getattr(options, option):
@@ -310,6 +318,9 @@ def _check_source(options: argparse.Namespace) -> None:
             raise UsageError("--calibrate-av watches a source or writes a clip to --record")
     elif sum(named) != 1:
         raise UsageError("name one thing to look at: --camera 0, --source FILE, or --demo")
+    for option in ("offline", "audio_track", "channel"):
+        if getattr(options, option) and options.source is None:
+            raise UsageError(f"--{option.replace('_', '-')} goes with --source FILE only")
 
 
 def _check_page(options: argparse.Namespace) -> None:

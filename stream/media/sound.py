@@ -1,0 +1,160 @@
+"""Decoded sound in, the sound as heard out: one channel at one rate, by sample number.
+
+Of two channels the mean is heard, or one of them; of more, FFmpeg's mix to two. Where the mean
+cancels what both channels have, the left one is heard instead, unless the mean was asked for. When
+rate or channels change, the rest is brought to the first rate. A hole in the time stamps is a jump
+in the sample number; what would be heard twice is left out.
+
+S samples, C channels.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from denseav.stream.media.mends import Mends
+
+Channel = Literal["left", "right", "mix"]
+Samples = NDArray[np.float32]
+
+GAP_S = 0.05
+"""Time stamps that disagree less with the sample count are only rounded."""
+CANCELLED = 0.01
+"""The mean cancels when it has less than this share of the channels' power, until it has …"""
+RECOVERED = 0.05
+POWER_S = 0.5
+"""… over about so many seconds."""
+FAINT = 1e-8
+"""Power below -80 dBFS says nothing."""
+_USUAL_RATE_HZ = 48_000
+_NEVER_OVER_FULL = {"rematrix_maxval": "1"}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sound:
+    """Some sound, float32 `[S]` in [-1, 1], whose first sample counts from the file's start."""
+
+    samples_S: Samples
+    first_sample: int
+    rate_hz: int
+
+
+class Hearing:
+    """What hears the sound of one file, from its start to its end.
+
+    Parameters
+    ----------
+    channel : which is heard; None for the mean, or the left one where that cancels.
+    mends : takes what was wrong.
+    """
+
+    def __init__(self, channel: Channel | None, mends: Mends) -> None:
+        self._mix = _Mixer(channel, mends)
+        self._mends = mends
+        self._rate_hz = 0
+        self._form: tuple[int, str, str] | None = None
+        self._resampler: av.AudioResampler | None = None
+        self._at: int | None = None  # where the next sample lies, by the count
+        self._end = 0  # up to where sound was given
+
+    def hear(self, frame: av.AudioFrame, time_s: float | None) -> Iterator[Sound]:
+        """Yield what a frame completes; its time counts from the file's start."""
+        form = frame.sample_rate, frame.format.name, frame.layout.name
+        if form != self._form:
+            yield from self.finish()
+            self._change(form, frame.layout.nb_channels, time_s)
+        self._align(time_s)
+        frame.pts = None  # samples are counted here
+        assert self._resampler is not None
+        for part in self._resampler.resample(frame):
+            yield from self._give(part)
+
+    def finish(self) -> Iterator[Sound]:
+        """Yield what is still held."""
+        if self._resampler is not None:
+            for part in filter(None, self._resampler.resample(None)):
+                yield from self._give(part)
+            self._resampler = None
+
+    def _change(self, form: tuple[int, str, str], channels: int, time_s: float | None) -> None:
+        if self._form is not None and (form[0], form[2]) != (self._form[0], self._form[2]):
+            was, becomes = (f"{rate} Hz {layout}" for rate, _, layout in (self._form, form))
+            self._mends.note(f"the sound changes from {was} to {becomes}", time_s or 0.0)
+        self._form = form
+        self._rate_hz = self._rate_hz or form[0]
+        layout = "stereo" if channels > 2 else None
+        self._resampler = av.AudioResampler(
+            format="fltp", layout=layout, rate=self._rate_hz, options=_NEVER_OVER_FULL
+        )
+
+    def _align(self, time_s: float | None) -> None:
+        stamped = None if time_s is None else round(time_s * self._rate_hz)
+        if self._at is None:
+            self._at = stamped or 0
+        elif stamped is not None and abs(stamped - self._at) > GAP_S * self._rate_hz:
+            self._at = stamped
+
+    def _give(self, part: av.AudioFrame) -> Iterator[Sound]:
+        assert self._at is not None
+        samples_S = self._mix(np.asarray(part.to_ndarray(), np.float32), self._at / self._rate_hz)
+        first, self._at = self._at, self._at + len(samples_S)
+        twice = self._end - first
+        if twice > 0 and self._end:
+            self._mends.note("sound that comes twice is left out", first / self._rate_hz)
+        if twice < len(samples_S):
+            yield Sound(samples_S[max(0, twice) :], max(first, self._end), self._rate_hz)
+            self._end = self._at
+
+
+class _Mixer:
+    """Channels to one."""
+
+    def __init__(self, channel: Channel | None, mends: Mends) -> None:
+        self._channel = channel
+        self._mends = mends
+        self._cancels = False
+        self._mean_power = self._channel_power = 0.0
+
+    def __call__(self, samples_CS: NDArray[np.float32], time_s: float) -> Samples:
+        return self._heard(self._numbers(samples_CS, time_s), time_s)
+
+    def _numbers(self, samples_CS: NDArray[np.float32], time_s: float) -> NDArray[np.float32]:
+        numbers_CS = np.isfinite(samples_CS)
+        if not numbers_CS.all():
+            self._mends.note("samples that are no numbers are taken for silence", time_s)
+            samples_CS = np.where(numbers_CS, samples_CS, np.float32(0))
+        return samples_CS
+
+    def _heard(self, samples_CS: NDArray[np.float32], time_s: float) -> Samples:
+        left_S: Samples = samples_CS[0]
+        right_S: Samples = samples_CS[-1]
+        if len(samples_CS) == 1 or self._channel == "left":
+            return left_S
+        if self._channel == "right":
+            return right_S
+        mean_S: Samples = samples_CS.mean(axis=0, dtype=np.float32)
+        self._measure(samples_CS, mean_S)
+        if not self._cancels:
+            return mean_S
+        if self._channel == "mix":
+            self._mends.note("left and right cancel each other in the mix", time_s)
+            return mean_S
+        self._mends.note("left and right cancel each other, so the left is heard", time_s)
+        return left_S
+
+    def _measure(self, samples_CS: NDArray[np.float32], mean_S: Samples) -> None:
+        """Learn whether the mean cancels, with what was lately heard counting most."""
+        kept = max(0.0, 1 - len(mean_S) / (POWER_S * _USUAL_RATE_HZ))
+        self._mean_power = _faded(self._mean_power, mean_S, kept)
+        self._channel_power = _faded(self._channel_power, samples_CS, kept)
+        if self._channel_power > FAINT:
+            share = self._mean_power / self._channel_power
+            self._cancels = share < (RECOVERED if self._cancels else CANCELLED)
+
+
+def _faded(power: float, samples: NDArray[np.float32], kept: float) -> float:
+    return kept * power + (1 - kept) * float(np.mean(np.square(samples)))
