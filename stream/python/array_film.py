@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from denseav.stream.errors import UsageError
-from denseav.stream.sources.media_file import BLOCK_S, LARGEST_SIDE, SMALLEST_SIDE, ready_s
+from denseav.stream.media.picture import LARGEST_SIDE, SMALLEST_SIDE
+from denseav.stream.sources.media_file import BLOCK_S, ready_s
 from denseav.stream.types import AudioBlock, Frame
 
 RATE_HZ_MIN, RATE_HZ_MAX = 4_000, 384_000  # what devices and files have
