@@ -42,6 +42,7 @@ from denseav.export.runtime.bundle import (
 )
 from denseav.export.runtime.engine_facts import engine_path, sidecar_path
 from denseav.export.terminal_text import safe_console, safe_text
+from denseav.export.version_report import VersionAction
 
 if TYPE_CHECKING:
     from denseav.export.builder.build import Plan, Precision
@@ -133,6 +134,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action=VersionAction)
     parser.add_argument("source", nargs="?", metavar="SOURCE", help="a checkpoint, see below")
     parser.add_argument(
         "--out", type=Path, default=default_folder(), metavar="DIR", help="default: %(default)s"

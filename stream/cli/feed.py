@@ -20,6 +20,7 @@ from rich.live import Live
 
 from denseav.export.command_line import positive, record
 from denseav.export.terminal_text import safe_text
+from denseav.export.version_report import VersionAction
 from denseav.stream.errors import (
     OutputError,
     SourceError,
@@ -137,6 +138,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action=VersionAction)
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     watch = verbs.add_parser("watch", help="show a live table")
     _add_endpoint(watch)

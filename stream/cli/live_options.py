@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from denseav.export.command_line import count, positive, record, size, whole_number
 from denseav.export.runtime.devices import DEVICES, check_device_name
+from denseav.export.version_report import VersionAction
 from denseav.stream.errors import UsageError
 from denseav.stream.options import (
     BenchOptions,
@@ -84,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action=VersionAction)
     _add_sources(parser.add_argument_group("what to look at and listen to"))
     model = parser.add_argument_group("the model and where it runs")
     model.add_argument("--model", type=Path, metavar="DIR", help="a bundle from denseav-export")

@@ -18,6 +18,7 @@ from rich.progress import (
 
 from denseav.export.command_line import count, record, run
 from denseav.export.terminal_text import safe_console
+from denseav.export.version_report import VersionAction
 from denseav.train.cli.world import add_commands
 from denseav.train.data.decode import Channels
 from denseav.train.data.prepare import prepare
@@ -67,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="denseav-data", description="Make training data ready.", allow_abbrev=False
     )
+    parser.add_argument("--version", action=VersionAction)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     command = commands.add_parser(
         "prepare",

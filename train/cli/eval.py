@@ -15,6 +15,7 @@ from rich.text import Text
 
 from denseav.export.command_line import count, record, run, whole_number
 from denseav.export.terminal_text import safe_console, safe_text
+from denseav.export.version_report import VersionAction
 from denseav.models import CheckpointError, DenseAV, load
 from denseav.train.data.decode import Channels
 from denseav.train.errors import DataError
@@ -154,6 +155,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action=VersionAction)
     parser.add_argument("source", metavar="SOURCE", nargs="?", help="a checkpoint, see below")
     data = parser.add_argument_group("data", "each may be given several times")
     for name, (_, what) in LAYOUTS.items():

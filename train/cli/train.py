@@ -12,6 +12,7 @@ import jsonargparse
 from rich.console import Console
 
 from denseav.export.terminal_text import safe_console
+from denseav.export.version_report import VersionAction
 from denseav.models import CheckpointError
 from denseav.train.errors import DataError, PreemptedError, SettingsError
 from denseav.train.trainer.settings import Settings
@@ -58,6 +59,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Settings, Path]:
         epilog=_CODES,
         exit_on_error=False,
     )
+    parser.add_argument("--version", action=VersionAction)
     parser.add_argument("--config", action="config", help="a file of configs/train/")
     parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="the run's folder")
     parser.add_class_arguments(Settings)
