@@ -29,6 +29,7 @@ from denseav.export.builder.trt_engine import (
 )
 from denseav.export.command_line import record, run, size, whole_number
 from denseav.export.runtime.bundle import (
+    AUDIO_STEP,
     GRAPHS,
     MANIFEST,
     SAMPLE_RATE_HZ,
@@ -238,7 +239,7 @@ def _rebuild(options: RebuildOptions, console: Console) -> None:
     if old.precision not in ("fp32", "fp16"):
         raise BundleError(f"there are no TensorRT engines in {old.precision}")
     target = engine_target(options.trt_builder, options.trt_for)
-    engines = [engine_path(out, graph) for graph in GRAPHS]
+    engines = [engine_path(out, graph) for graph in (*GRAPHS, AUDIO_STEP)]
     replaced = {path.name for engine in engines for path in (engine, sidecar_path(engine))}
     kept = {name: digest for name, digest in old.files.items() if name not in replaced}
     with rewritten(out) as folder, _progress(console) as step:

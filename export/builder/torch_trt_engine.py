@@ -67,7 +67,8 @@ def convert(name: str, graph: Graph, example: tuple[Tensor, ...]) -> bytes:
             program,
             arg_inputs=example,
             arg_input_binding_names=graph.inputs,
-            output_binding_names=graph.outputs[0],
+            # Named as what is returned: one tensor, or a tuple of them.
+            output_binding_names=graph.outputs if len(graph.outputs) > 1 else graph.outputs[0],
             **SETTINGS,
         )
     except RuntimeError as error:

@@ -96,7 +96,7 @@ def write_engines(
     manifest : the same with the new files in it.
     """
     files = dict(manifest.files)
-    for name in ("image", "audio", "heatmap"):
+    for name in Bundle(folder=folder, manifest=manifest).graphs:
         step(f"the {name} engine")
         engine = engine_path(folder, name)
         engine.write_bytes(compile_graph(name))

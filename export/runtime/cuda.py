@@ -6,6 +6,7 @@ that spins takes the core that capture and drawing need. Neither torch nor Tenso
 
 import ctypes
 import math
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -15,11 +16,14 @@ from numpy.typing import DTypeLike, NDArray
 
 from denseav.export.runtime.bundle import BundleError
 
+_thread = threading.local()
+
 
 class DeviceMemory:
-    """Bytes on the GPU, at the address `pointer`."""
+    """So many bytes on the GPU, at the address `pointer`."""
 
     def __init__(self, nbytes: int) -> None:
+        self.nbytes = nbytes
         self.pointer: int = checked(cudart.cudaMalloc(nbytes))
 
     def __del__(self) -> None:
@@ -74,6 +78,15 @@ class Stream:
         kind = cudart.cudaMemcpyKind.cudaMemcpyDeviceToHost
         self._copy(staged.host_pointer, pointer or staged.pointer, staged.nbytes, kind)
 
+    def clear(self, memory: DeviceMemory) -> None:
+        """Fill memory with zeros."""
+        checked(cudart.cudaMemsetAsync(memory.pointer, 0, memory.nbytes, self._stream))
+
+    def copy(self, origin: DeviceMemory, to: DeviceMemory) -> None:
+        """Copy memory on the GPU to other memory there, of the same size."""
+        kind = cudart.cudaMemcpyKind.cudaMemcpyDeviceToDevice
+        self._copy(to.pointer, origin.pointer, origin.nbytes, kind)
+
     def record(self, give: Callable[[], None]) -> "Recording":
         """Record what `give` gives to this stream; nothing of it is done.
 
@@ -121,6 +134,16 @@ class Recording:
     def __del__(self) -> None:
         if hasattr(self, "handle"):
             cudart.cudaGraphExecDestroy(self.handle)
+
+
+def unhindered_by_recordings() -> None:
+    """Let the calling thread allocate while another one records.
+
+    ONNX Runtime records so that all other threads are forbidden to, unless they ask for this.
+    """
+    if not hasattr(_thread, "mode"):
+        mode = cudart.cudaStreamCaptureMode.cudaStreamCaptureModeRelaxed
+        _thread.mode = checked(cudart.cudaThreadExchangeStreamCaptureMode(mode))
 
 
 def gpu_facts() -> tuple[str, str]:

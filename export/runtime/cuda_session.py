@@ -1,10 +1,11 @@
 """A bundle's ONNX graphs on ONNX Runtime with CUDA; features stay on the GPU. No torch here.
 
-Every place that features lie in has one binding for good: ONNX Runtime records a CUDA graph of an
-encoder's pass for each, which needs addresses that never change. It works in the session's own
-streams, so that the copies and the waiting are ours.
+Every set of addresses has one binding for good: ONNX Runtime records a CUDA graph of an encoder's
+pass for each, which needs addresses that never change, and for each thread that runs it. It works
+in the session's own streams, so that the copies and the waiting are ours.
 """
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from denseav.export.runtime.bundle import Bundle, BundleError
 from denseav.export.runtime.cuda import Stream
 from denseav.export.runtime.devices import cuda_is_here
 from denseav.export.runtime.gpu_session import GpuSession, Layout, cuda_graphs_asked
-from denseav.export.runtime.onnx_session import OnnxSession, open_graph
+from denseav.export.runtime.onnx_session import open_graph
+from denseav.export.runtime.session import AudioWay
 
 PROVIDER = "CUDAExecutionProvider"
 _MEMORY = "cuda"
@@ -27,43 +29,46 @@ _TYPES = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
     "tensor(int64)": np.int64,
+    "tensor(bool)": np.bool_,
 }
+
+log = logging.getLogger(__name__)
 
 
 class CudaSession(GpuSession):
-    """The three graphs of a bundle, loaded; see `denseav.export.runtime.session.Session`.
+    """Three graphs of a bundle, loaded; see `denseav.export.runtime.session.Session`.
+
+    `records` says whether ONNX Runtime is to record the encoders' passes.
 
     Raises
     ------
     BundleError
-        When CUDA cannot be had, or ONNX Runtime cannot open a graph.
+        When ONNX Runtime cannot open a graph, or run it.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
-        _require_cuda()
-
+    def __init__(self, bundle: Bundle, audio: AudioWay = "window", *, records: bool) -> None:
         def open_engine(graph: str, stream: Stream) -> CudaEngine:
-            return CudaEngine(bundle, graph, stream, records=graph != "heatmap")
+            return CudaEngine(bundle, graph, stream, records=records and graph != "heatmap")
 
-        super().__init__(bundle, "onnxruntime-cuda", open_engine)
+        super().__init__(bundle, "onnxruntime-cuda", open_engine, audio)
+        self.warm_up(bundle)
 
 
-def open_streaming(bundle: Bundle, threads: int = 1) -> OnnxSession:
-    """Load a bundle to stream audio; its passes are bound anew each time, and not recorded.
+def open_cuda(bundle: Bundle, audio: AudioWay = "window") -> CudaSession:
+    """Load a bundle, its passes recorded as CUDA graphs where ONNX Runtime can do that.
 
     Raises
     ------
     BundleError
-        When CUDA cannot be had, or ONNX Runtime cannot open a graph.
+        When CUDA cannot be had, or ONNX Runtime cannot open a graph, or run it.
     """
     _require_cuda()
-
-    def prepare(options: Any) -> None:
-        options.add_provider(PROVIDER, {"use_tf32": "0"})
-
-    return OnnxSession(
-        bundle=bundle, device="cuda", threads=threads, audio="streaming", prepare=prepare
-    )
+    if cuda_graphs_asked():
+        try:
+            return CudaSession(bundle, audio, records=True)
+        except BundleError as error:
+            log.warning("on CUDA without recording passes: %s", error)
+    return CudaSession(bundle, audio, records=False)
 
 
 class CudaEngine:
@@ -75,11 +80,11 @@ class CudaEngine:
     recordable = False  # ONNX Runtime records by itself
 
     def __init__(self, bundle: Bundle, graph: str, stream: Stream, records: bool) -> None:
-        self._records = records and cuda_graphs_asked()
+        self._records = records
         self._session = self._open(bundle, graph, stream)
         tensors = (*self._session.get_inputs(), *self._session.get_outputs())
         self._layouts = {each.name: (tuple(each.shape), _TYPES[each.type]) for each in tensors}
-        self._output = self._session.get_outputs()[0].name
+        self._outputs = {each.name for each in self._session.get_outputs()}
         self._bound: dict[tuple[int, ...], tuple[Any, Any]] = {}
 
     def layout(self, tensor: str) -> Layout:
@@ -91,13 +96,19 @@ class CudaEngine:
         key = tuple(addresses.values())
         if key not in self._bound:
             self._bound[key] = self._bind(addresses), self._run_options(len(self._bound) + 1)
-        self._session.run_with_iobinding(*self._bound[key])
+        try:
+            self._session.run_with_iobinding(*self._bound[key])
+        except Exception as error:  # noqa: BLE001 - ONNX Runtime's own types share no other base
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise BundleError(
+                f"ONNX Runtime fails on CUDA ({reason}); update the driver, or use --device cpu"
+            ) from None
 
     def _bind(self, addresses: dict[str, int]) -> Any:
         binding = self._session.io_binding()
         for name, pointer in addresses.items():
             shape, dtype = self._layouts[name]
-            bind = binding.bind_output if name == self._output else binding.bind_input
+            bind = binding.bind_output if name in self._outputs else binding.bind_input
             bind(name, _MEMORY, 0, dtype, list(shape), pointer)
         return binding
 

@@ -14,12 +14,14 @@ from pathlib import Path
 
 from denseav.export.outside_files import read_json
 from denseav.export.runtime.bundle import (
-    GRAPHS,
+    AUDIO_STEP,
     MANIFEST_MAX_BYTES,
+    TOKEN_SPAN_SAMPLES,
     Bundle,
     BundleError,
     Manifest,
 )
+from denseav.export.runtime.session import AudioWay, graphs_used
 
 _FIELDS = {
     "library": "the library",
@@ -63,7 +65,7 @@ class Sidecar:
 
 
 def engine_path(folder: Path, graph: str) -> Path:
-    """Return where a bundle's folder keeps the engine of `image`, `audio` or `heatmap`."""
+    """Return where a bundle's folder keeps the engine of a graph."""
     return folder / f"{graph}.engine"
 
 
@@ -88,7 +90,7 @@ def write_sidecar(engine: Path, sidecar: Sidecar) -> None:
     sidecar_path(engine).write_text(text + "\n")
 
 
-def engine_library(bundle: Bundle) -> str:
+def engine_library(bundle: Bundle, audio: AudioWay = "window") -> str:
     """Return the name of the library that the bundle's engines were built with.
 
     Raises
@@ -96,12 +98,12 @@ def engine_library(bundle: Bundle) -> str:
     BundleError
         When the bundle holds no engines (`MismatchError` when nothing says what they are).
     """
-    require_engines(bundle)
+    require_engines(bundle, audio)
     return _read(engine_path(bundle.folder, "image"), bundle).library
 
 
-def check_engines(bundle: Bundle, machine: Machine) -> None:
-    """Compare every engine's facts with this machine and bundle; no engine is opened.
+def check_engines(bundle: Bundle, machine: Machine, audio: AudioWay = "window") -> None:
+    """Compare the facts of each engine that is used so with machine and bundle; none is opened.
 
     Raises
     ------
@@ -111,8 +113,8 @@ def check_engines(bundle: Bundle, machine: Machine) -> None:
     BundleError
         When the bundle holds no engines.
     """
-    require_engines(bundle)
-    for graph in GRAPHS:
+    require_engines(bundle, audio)
+    for graph in graphs_used(audio):
         engine = engine_path(bundle.folder, graph)
         sidecar = _read(engine, bundle)
         if difference := _difference(sidecar, machine, graph, bundle):
@@ -122,21 +124,25 @@ def check_engines(bundle: Bundle, machine: Machine) -> None:
             )
 
 
-def require_engines(bundle: Bundle) -> None:
-    """Raise `BundleError` with the remedy when the bundle holds no engines."""
-    if any(engine_path(bundle.folder, graph).name not in bundle.manifest.files for graph in GRAPHS):
+def require_engines(bundle: Bundle, audio: AudioWay = "window") -> None:
+    """Raise `BundleError` with the remedy when the bundle holds no engines to be used so."""
+    files = bundle.manifest.files
+    missing = [g for g in graphs_used(audio) if engine_path(bundle.folder, g).name not in files]
+    if missing:
         raise BundleError(
-            "this bundle holds no TensorRT engines; add them with: "
+            f"this bundle holds no TensorRT engines ({', '.join(missing)}); add them with: "
             f"{rebuild_command(bundle.folder)}; or use --device cuda or cpu"
         )
 
 
 def fixed_shapes(graph: str, manifest: Manifest) -> dict[str, list[int]]:
     """Return the shapes that the manifest fixes; those of features are the graphs' own affair."""
-    image = manifest.image
+    image, step = manifest.image, manifest.audio_step
+    states = {} if step is None else {name: [*s.shape] for name, s in step.states.items()}
     return {
         "image": {"image": [image.height, image.width, 3]},
         "audio": {"wave": [manifest.audio.window_samples]},
+        AUDIO_STEP: {"wave": [TOKEN_SPAN_SAMPLES], **states},
         "heatmap": {"heat": [len(manifest.heads), image.grid_height, image.grid_width]},
     }[graph]
 

@@ -13,7 +13,14 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from denseav.export.runtime.bundle import AUDIO_STEP, Bundle, BundleError, Manifest
-from denseav.export.runtime.session import AudioWay, Features, Interrupted, Level, normalized
+from denseav.export.runtime.session import (
+    AudioWay,
+    Features,
+    Interrupted,
+    Level,
+    graphs_used,
+    normalized,
+)
 
 CPU = "CPUExecutionProvider"
 
@@ -26,7 +33,7 @@ class OnnxSession:
     Parameters
     ----------
     bundle : a checked bundle.
-    device : where features stay: `cpu`, `cuda` or `webgpu`.
+    device : where features stay: `cpu` or `webgpu`.
     threads : how many threads one graph may use on a CPU.
     audio : how audio is encoded: only that graph is loaded.
     prepare : is given ONNX Runtime's options of each graph before it is opened.
@@ -51,9 +58,9 @@ class OnnxSession:
         self._device = device
         self._run_options = ort.RunOptions()
         self._manifest = bundle.manifest
-        names = ("image", "audio" if audio == "window" else AUDIO_STEP, "heatmap")
         self._graphs = {
-            name: open_graph(bundle.graph(name), threads, prepare=prepare) for name in names
+            name: open_graph(bundle.graph(name), threads, prepare=prepare)
+            for name in graphs_used(audio)
         }
 
     def encode_image(self, image_HW3: NDArray[np.uint8]) -> Features:

@@ -92,8 +92,6 @@ def _open(
         from denseav.export.runtime.webgpu_session import open_webgpu
 
         return open_webgpu(bundle, threads, audio, software=not unasked)
-    if audio == "streaming" and kind == "trt":
-        raise BundleError("audio does not stream on trt; use --device cuda, openvino or cpu")
     if kind == "openvino":
         from denseav.export.runtime.openvino_session import OpenVinoSession
 
@@ -101,28 +99,27 @@ def _open(
         return OpenVinoSession(
             bundle=bundle, device=name or "CPU", precision=precision, threads=threads, audio=audio
         )
-    return _open_nvidia(bundle, kind, threads, audio)
+    return _open_nvidia(bundle, kind, audio)
 
 
-def _open_nvidia(bundle: Bundle, kind: str, threads: int, audio: AudioWay) -> Session:
+def _open_nvidia(bundle: Bundle, kind: str, audio: AudioWay) -> Session:
     if kind == "trt":
-        require_engines(bundle)
+        require_engines(bundle, audio)
     if not cuda_is_here():
         raise BundleError("no NVIDIA GPU or driver was found; use --device cpu")
     try:
         if kind == "trt":
             from denseav.export.runtime.trt_session import TrtSession
 
-            return TrtSession(bundle)
-        from denseav.export.runtime.cuda_session import CudaSession, open_streaming
+            return TrtSession(bundle, audio)
+        from denseav.export.runtime.cuda_session import open_cuda
 
-        if audio == "streaming":
-            return open_streaming(bundle, threads)
-        return CudaSession(bundle)
+        return open_cuda(bundle, audio)
     except ImportError as error:
+        extra = {"trt": "trt-runtime"}.get(kind, kind)
         raise BundleError(
             f"the CUDA bindings cannot be loaded ({error}); install them, in a clone of denseav, "
-            f"with: pip install '.[{kind}]'; or use --device cpu"
+            f"with: pip install '.[{extra}]'; or use --device cpu"
         ) from None
 
 

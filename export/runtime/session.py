@@ -13,9 +13,16 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from denseav.export.runtime.bundle import AUDIO_STEP
+
 Features = Any  # lives on the session's device; only the session looks inside
 
 AudioWay = Literal["window", "streaming"]  # each window anew, or each token once
+
+
+def graphs_used(audio: AudioWay) -> tuple[str, str, str]:
+    """Name the graphs of a bundle that a session opens which encodes audio that way."""
+    return "image", "audio" if audio == "window" else AUDIO_STEP, "heatmap"
 
 
 class Interrupted(Exception):  # noqa: N818 - no error: it was asked for

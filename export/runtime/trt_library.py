@@ -16,7 +16,7 @@ TENSORRT = "tensorrt"
 NAMES = {RTX: "TensorRT-RTX", TENSORRT: "TensorRT"}
 
 _REMEDY = {
-    RTX: "install it, in a clone of denseav, with: pip install '.[trt]'",
+    RTX: "install it, in a clone of denseav, with: pip install '.[trt-runtime]'",
     TENSORRT: "install NVIDIA's TensorRT 10 or 11 for this Python",
 }
 

@@ -12,8 +12,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
-
 from denseav.export.runtime.bundle import Bundle, BundleError
 from denseav.export.runtime.cuda import Stream, gpu_facts
 from denseav.export.runtime.engine_facts import (
@@ -25,6 +23,7 @@ from denseav.export.runtime.engine_facts import (
     rebuild_command,
 )
 from denseav.export.runtime.gpu_session import GpuSession, Layout
+from denseav.export.runtime.session import AudioWay
 from denseav.export.runtime.trt_library import NAMES, RTX, error_log, load_library
 
 _INVALID = {
@@ -51,29 +50,22 @@ class TrtSession(GpuSession):
         When the library or the GPU cannot be used, or an engine cannot be opened.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
-        library = engine_library(bundle)
+    def __init__(self, bundle: Bundle, audio: AudioWay = "window") -> None:
+        library = engine_library(bundle, audio)
         trt = load_library(library)
         gpu, capability = gpu_facts()
         machine = Machine(
             library=library, version=trt.__version__, gpu=gpu, compute_capability=capability
         )
-        check_engines(bundle, machine)
+        check_engines(bundle, machine, audio)
         self._engines: list[TrtEngine] = []
 
         def open_engine(graph: str, stream: Stream) -> TrtEngine:
             self._engines.append(TrtEngine(trt, bundle, graph, stream))
             return self._engines[-1]
 
-        super().__init__(bundle, NAMES[library].lower(), open_engine)
-        self._compile(bundle)
-
-    def _compile(self, bundle: Bundle) -> None:
-        """Run each engine once, which compiles what is not yet, and keep that."""
-        size = bundle.manifest.image
-        image = self.encode_image(np.zeros((size.height, size.width, 3), np.uint8))
-        audio = self.encode_audio(np.zeros(bundle.manifest.audio.window_samples, np.float32))
-        self.heatmap(image, audio, 0)
+        super().__init__(bundle, NAMES[library].lower(), open_engine, audio)
+        self.warm_up(bundle)  # compiles what is not yet
         reasons = [engine.keep_compiled() for engine in self._engines]
         if any(reasons):
             log.warning("every start compiles anew: %s", next(filter(None, reasons)))

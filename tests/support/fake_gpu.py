@@ -8,6 +8,7 @@ import ctypes
 import enum
 import itertools
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType, SimpleNamespace
@@ -60,10 +61,16 @@ class Cuda(ModuleType):
     """`cuda.bindings.runtime`: memory is the process's own, freed memory is poisoned."""
 
     cudaError_t = CudaError
-    cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice="up", cudaMemcpyDeviceToHost="down")
+    cudaMemcpyKind = SimpleNamespace(
+        cudaMemcpyHostToDevice="up",
+        cudaMemcpyDeviceToHost="down",
+        cudaMemcpyDeviceToDevice="across",
+    )
     cudaEventBlockingSync, cudaEventDisableTiming = 1, 2
     cudaStreamNonBlocking, cudaHostAllocDefault = 1, 0
-    cudaStreamCaptureMode = SimpleNamespace(cudaStreamCaptureModeThreadLocal="mine")
+    cudaStreamCaptureMode = SimpleNamespace(
+        cudaStreamCaptureModeThreadLocal="mine", cudaStreamCaptureModeRelaxed="relaxed"
+    )
 
     def __init__(self) -> None:
         super().__init__("cuda.bindings.runtime")
@@ -72,6 +79,7 @@ class Cuda(ModuleType):
         self.full, self.records = False, True
         self.graphs = 0
         self.waits: list[Stream] = []
+        self.relaxed: set[str] = set()  # names of threads
 
     def _allocate(self, nbytes: int, side: str) -> tuple[CudaError, int | None]:
         if self.full:
@@ -95,11 +103,21 @@ class Cuda(ModuleType):
     cudaFreeHost = cudaFree
 
     def cudaMemcpyAsync(self, to, origin, nbytes, kind, stream):  # noqa: N802
-        sides = {"up": ("host", "device"), "down": ("device", "host")}[kind]
-        assert (self.sides[origin], self.sides[to]) == sides
+        ways = {"up": ("host", "device"), "down": ("device", "host"), "across": ("device",) * 2}
+        assert (self.sides[origin], self.sides[to]) == ways[kind]
         assert nbytes <= min(len(self.memory[to]), len(self.memory[origin]))
         stream.give(lambda: ctypes.memmove(to, origin, nbytes) and None)
         return OK
+
+    def cudaMemsetAsync(self, at, value, nbytes, stream):  # noqa: N802
+        assert nbytes <= len(self.memory[at])
+        stream.give(lambda: ctypes.memset(at, value, nbytes) and None)
+        return OK
+
+    def cudaThreadExchangeStreamCaptureMode(self, mode):  # noqa: N802
+        assert mode == "relaxed"
+        self.relaxed.add(threading.current_thread().name)
+        return CudaError.cudaSuccess, "mine"
 
     def cudaStreamBeginCapture(self, stream, mode):  # noqa: N802
         assert mode == "mine"
@@ -165,14 +183,16 @@ class Cuda(ModuleType):
 
 
 class Engine:
-    """An exported program with the names of its inputs and its output."""
+    """An exported program with the names of its inputs and outputs."""
 
-    def __init__(self, program, inputs, output) -> None:
-        self.run, self.inputs, self.output = program.module(), inputs, output
+    def __init__(self, program, inputs, outputs) -> None:
+        self.run, self.inputs = program.module(), inputs
+        self.outputs = (outputs,) if isinstance(outputs, str) else outputs
         values = [n.meta["val"] for n in program.graph.nodes if n.op == "placeholder"]
         values = values[-len(inputs) :]
-        result = next(n for n in program.graph.nodes if n.op == "output").args[0][0].meta["val"]
-        named = zip((*inputs, output), (*values, result), strict=True)
+        results = next(n for n in program.graph.nodes if n.op == "output").args[0]
+        values += [node.meta["val"] for node in results]
+        named = zip((*inputs, *self.outputs), values, strict=True)
         self.tensors = {name: (tuple(v.shape), v.dtype) for name, v in named}
 
     def get_tensor_shape(self, name):
@@ -206,7 +226,10 @@ class Context:
     def _run(self, addresses) -> None:
         views = {name: self._view(name, at) for name, at in addresses.items()}
         inputs = [torch.from_numpy(views[name].copy()) for name in self.engine.inputs]
-        views[self.engine.output][...] = self.engine.run(*inputs).numpy()
+        results = self.engine.run(*inputs)
+        results = (results,) if isinstance(results, torch.Tensor) else results
+        for name, result in zip(self.engine.outputs, results, strict=True):
+            views[name][...] = result.numpy()
 
     def _view(self, name, at):
         shape, dtype = self.engine.tensors[name]

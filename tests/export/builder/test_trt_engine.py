@@ -9,7 +9,7 @@ import pytest
 
 from denseav.export import cli
 from denseav.export.builder.atomic_folder import rewritten
-from denseav.export.runtime.bundle import GRAPHS, BundleError, demo_folder, open_bundle
+from denseav.export.runtime.bundle import AUDIO_STEP, GRAPHS, BundleError, demo_folder, open_bundle
 from denseav.export.runtime.devices import cuda_is_here
 from denseav.export.runtime.engine_facts import (
     Machine,
@@ -36,11 +36,12 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_engines_are_built_from_onnx_graphs_alone_and_the_rest_is_kept(engines: Path) -> None:
     before, after = open_bundle(demo_folder()).manifest, open_bundle(engines).manifest
     assert replace(after, files={}) == replace(before, files={})
-    built = {f"{graph}.{end}" for graph in GRAPHS for end in ("engine", "engine.json")}
+    graphs = (*GRAPHS, AUDIO_STEP)
+    built = {f"{graph}.{end}" for graph in graphs for end in ("engine", "engine.json")}
     assert set(after.files) == set(before.files) | built
     assert (engines / "CARD.md").read_bytes() == (demo_folder() / "CARD.md").read_bytes()
     trt = load_library(RTX)
-    for graph in GRAPHS:
+    for graph in graphs:
         data = engine_path(engines, graph).read_bytes()
         assert len(data) > 100_000
         facts = json.loads(sidecar_path(engine_path(engines, graph)).read_text())
@@ -59,7 +60,8 @@ def test_real_engines_are_for_the_cards_they_were_built_for(
     version = load_library(RTX).__version__
     machine = Machine(library=RTX, version=version, gpu="any", compute_capability=capability)
     if fits:
-        check_engines(open_bundle(engines), machine)
+        for audio in ("window", "streaming"):
+            check_engines(open_bundle(engines), machine, audio)
     else:
         with pytest.raises(MismatchError, match=rf"is {capability} here, and it was built for 8.0"):
             check_engines(open_bundle(engines), machine)

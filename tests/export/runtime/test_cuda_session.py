@@ -53,7 +53,7 @@ def session(monkeypatch: pytest.MonkeyPatch) -> Iterator[Session]:
         monkeypatch.setattr(cuda_session, "open_graph", StreamedGraph)
         monkeypatch.setattr(cuda_session, "_MEMORY", "cpu")
         StreamedGraph.opened.clear()
-        yield cuda_session.CudaSession(open_bundle(demo_folder()))
+        yield cuda_session.open_cuda(open_bundle(demo_folder()))
 
 
 def test_bound_places_give_the_cpus_heatmaps_and_are_never_overwritten(session: Session) -> None:

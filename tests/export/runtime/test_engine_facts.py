@@ -140,7 +140,7 @@ def test_missing_facts_are_no_facts(bundle: Bundle, gpu: Gpu) -> None:
 def test_a_bundle_without_engines_says_how_to_get_them(bundle: Bundle) -> None:
     engine_path(bundle.folder, "audio").unlink()
     with pytest.raises(
-        BundleError, match="no TensorRT engines; add them with: denseav-export --rebuild"
+        BundleError, match=r"no TensorRT engines \(audio\); add them with: denseav-export --rebuild"
     ):
         open_session(signed(bundle.folder), "trt")
 
@@ -199,7 +199,7 @@ def test_no_gpu_is_said_before_tensorrt_is_asked_for(
     ("name", "message"),
     [
         ("tensorrt", r"tensorrt is not installed; install NVIDIA's TensorRT 10 or 11"),
-        ("cuda.bindings", r"CUDA bindings cannot be loaded .*\.\[trt\]"),
+        ("cuda.bindings", r"CUDA bindings cannot be loaded .*\.\[trt-runtime\]"),
     ],
 )
 def test_a_missing_module_is_one_line_with_the_remedy(
