@@ -11,7 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from denseav.export.runtime.bundle import AUDIO_STEP, Bundle, BundleError, Manifest
-from denseav.export.runtime.session import AudioWay, Features, Interrupted, Level, normalized
+from denseav.export.runtime.session import (
+    AudioWay,
+    Features,
+    Interrupted,
+    Level,
+    graphs_used,
+    normalized,
+)
 
 _TYPES = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
 
@@ -61,7 +68,7 @@ class OpenVinoSession:
                 device=device,
                 settings=_settings(graph, device, hint, threads),
             )
-            for graph in ("image", "audio" if audio == "window" else AUDIO_STEP, "heatmap")
+            for graph in graphs_used(audio)
         }
         self._requests = {
             graph: model.create_infer_request()
