@@ -23,6 +23,7 @@ from av.format import Flags
 from av.stream import Disposition
 from numpy.typing import NDArray
 
+from denseav.export.outside_files import ffmpeg_name, require_file
 from denseav.stream.media.errors import MediaError
 from denseav.stream.media.mends import Mends
 from denseav.stream.media.picture import LARGEST_SIDE, Display, Order
@@ -141,7 +142,8 @@ class MediaReader:
 
     def _opened(self) -> InputContainer:
         try:
-            return av.open(str(self.path))
+            require_file(self.path)
+            return av.open(ffmpeg_name(self.path))
         except FileNotFoundError:
             raise MediaError(f"{self.path} is missing") from None
         except _FAULTS as error:
@@ -203,7 +205,7 @@ class MediaReader:
                     reached_s = (reached_s if time_s is None else time_s) + span_s
                     yield track, frame, time_s
             if not found:
-                raise MediaError(f"no {_WORDS[kind]} of {self.path.name} can be decoded")
+                raise MediaError(f"{self.path.name} has no {_WORDS[kind]} that can be decoded")
             self.clock_moved |= timeline.moved
             declared_s = _own_s(track)
             if not timeline.moved and declared_s and reached_s < declared_s - CUT_S:

@@ -19,11 +19,11 @@ from rich.progress import (
 from denseav.export.command_line import count, record, run
 from denseav.export.terminal_text import safe_console
 from denseav.export.version_report import VersionAction
+from denseav.stream.media.sound import Channel
 from denseav.train.cli.world import add_commands
-from denseav.train.data.decode import Channels
 from denseav.train.data.prepare import prepare
 from denseav.train.data.shards import KINDS
-from denseav.train.data.source_lists import list_items
+from denseav.train.data.source_lists import left_alone, list_items
 from denseav.train.data.workers import usable_cores
 from denseav.train.errors import DataError
 
@@ -31,7 +31,8 @@ _SOURCES = """\
 SOURCE is a folder of videos (each is cut into clips of 10 s), a PlacesAudio list
 (PlacesAudio_400k_distro/metadata/train.json, pictures in places_subset beside the distro), or an
 AudioSet list (audioset-raw/metadata/*.csv). The same command continues what was stopped. What
-cannot be used is skipped, and listed in DIR/skipped.tsv with the reason.
+cannot be used is skipped, and listed in DIR/skipped.tsv with the reason; what had to be mended is
+listed in DIR/mended.tsv.
 Exit codes: 0 done, 2 usage, 3 the source or DIR is not usable, 130 interrupted."""
 
 
@@ -42,7 +43,8 @@ class PrepareOptions:
     source: Path
     out: Path
     kind: str | None
-    channels: Channels
+    channel: Channel | None
+    audio_track: str | None
     jobs: int
 
 
@@ -88,11 +90,16 @@ def _parser() -> argparse.ArgumentParser:
         "unknown for videos",
     )
     command.add_argument(
-        "--channels",
-        choices=get_args(Channels),
-        default="mean",
-        help="what is taken of recordings with several: their mean, as live, or the first, as in "
-        "the released training; default: %(default)s",
+        "--channel",
+        choices=get_args(Channel),
+        help="of recordings with several; default: the mix, or the left where left and right "
+        "cancel, as live; the released training takes the left",
+    )
+    command.add_argument(
+        "--audio-track",
+        metavar="N|LANGUAGE",
+        help="of videos with several, as in 2 or eng; default: the one that a file gives as "
+        "default",
     )
     command.add_argument(
         "--jobs",
@@ -109,7 +116,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _prepare(options: PrepareOptions, console: Console) -> None:
-    items = list_items(options.source, options.kind, options.channels)
+    items = list_items(
+        options.source, options.kind, channel=options.channel, audio_track=options.audio_track
+    )
+    alone = left_alone(options.source)
+    if alone:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(alone.items()))
+        console.print(f"files left alone: {kinds}", soft_wrap=True, markup=False)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -126,6 +139,12 @@ def _prepare(options: PrepareOptions, console: Console) -> None:
             advance=lambda done: progress.advance(task, done),
         )
     console.print(f"{prepared.clips} clips in {options.out}", soft_wrap=True, markup=False)
+    if prepared.mended:
+        console.print(
+            f"{prepared.mended} files were mended; what had to be is in {prepared.mended_list}",
+            soft_wrap=True,
+            markup=False,
+        )
     if prepared.skipped:
         console.print(
             f"{prepared.skipped} of {len(items)} files were skipped; the reasons are in "

@@ -17,14 +17,14 @@ from denseav.export.command_line import count, record, run, whole_number
 from denseav.export.terminal_text import safe_console, safe_text
 from denseav.export.version_report import VersionAction
 from denseav.models import CheckpointError, DenseAV, load
-from denseav.train.data.decode import Channels
+from denseav.stream.media.sound import Channel
 from denseav.train.errors import DataError
 from denseav.train.eval import public_sets
 from denseav.train.eval.evaluate import RETRIEVAL_ITEMS, Variants, audible, evaluate, subset
 from denseav.train.eval.exported_model import DEMO
 from denseav.train.eval.from_shards import shards
 from denseav.train.eval.heatmaps import T
-from denseav.train.eval.items import EvalSet, own_folder, with_channels, with_files
+from denseav.train.eval.items import EvalSet, own_folder, with_channel, with_files
 from denseav.train.eval.model import TorchModel
 from denseav.train.eval.negative_audio import SEEDS
 from denseav.train.eval.report import Row, tables, write_json
@@ -46,7 +46,7 @@ LAYOUTS: Mapping[str, tuple[Layout, str]] = {
 OF_DATA = (
     "shards",
     "allow-missing",
-    "channels",
+    "channel",
     "retrieval-items",
     "mixed",
     "snr",
@@ -87,7 +87,7 @@ class EvalOptions:
     folders: Sequence[tuple[Layout, Path]]
     shards: Sequence[Path]
     allow_missing: bool
-    channels: Channels
+    channel: Channel | None
     retrieval_items: int
     mixed: Path | None
     snr: Sequence[float]
@@ -177,11 +177,10 @@ def _parser() -> argparse.ArgumentParser:
         "which are silent so that nothing can be mixed with them",
     )
     parser.add_argument(
-        "--channels",
-        choices=get_args(Channels),
-        default="mean",
-        help="what is taken of audio with several: their mean, as in training and live, or the "
-        "first, as in the released evaluation; default: %(default)s",
+        "--channel",
+        choices=get_args(Channel),
+        help="of audio with several; default: the mix, or the left where left and right cancel, as "
+        "in training and live; the released evaluation takes the left",
     )
     parser.add_argument(
         "--retrieval-items",
@@ -251,9 +250,9 @@ def _data(options: EvalOptions, unpacked: Path) -> list[EvalSet]:
         into.mkdir()
         found += shards(folder, into, options.retrieval_items)
     sets = [
-        with_channels(
+        with_channel(
             subset(with_files(data, allow_missing=options.allow_missing), options.retrieval_items),
-            options.channels,
+            options.channel,
         )
         for data in found
     ]
@@ -318,7 +317,7 @@ def _about(options: EvalOptions, model: DenseAV, sets: Sequence[EvalSet]) -> dic
         "model": model.config.name,
         "trained": model.config.trained,
         "heads": model.config.heads,
-        "channels": options.channels,
+        "channel": options.channel,
         "mixed": options.mixed,
         "negative_audio_seeds": SEEDS if options.negative_audio else [],
         "sets": [

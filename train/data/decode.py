@@ -1,10 +1,10 @@
 """Reads what people have, pictures, sound and video of any format, a piece at a time.
 
-Files enter, JPEG files and waves leave. Of audio's channels the mean is taken, or the first, and it
-is resampled to 16 kHz as the live runtime does it; evaluation takes it as recorded
-(`read_recorded`). At most ten seconds of a video are held at once.
+Files enter, JPEG files and waves leave. `denseav.stream.media` reads videos and sound, as it does
+live; sound is resampled to 16 kHz as there, evaluation takes it as recorded (`read_recorded`). At
+most ten seconds of a video are held at once.
 
-Axes: S samples, C channels.
+Axes: S samples.
 
 Errors
 ------
@@ -12,22 +12,24 @@ UnreadableError      a file cannot be read, or has no sound or no picture
 """
 
 import io
+import itertools
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
 
-import av
 import numpy as np
 import soundfile
 import soxr
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from denseav.export.outside_files import ffmpeg_name, require_file
+from denseav.export.outside_files import require_file
 from denseav.models.audio_encoder import SAMPLE_RATE_HZ
+from denseav.stream.media.errors import MediaError
+from denseav.stream.media.reader import MediaReader, Picture
+from denseav.stream.media.sound import Channel, Sound
 
 FRAME_SIDE = 256
 """Stored pictures are scaled down to this short side, in pixels: a crop of 224 with room."""
@@ -35,9 +37,7 @@ FRAME_SIDE = 256
 LEAST_SAMPLES = 6_568
 """Clips with less sound, a twenty-fifth of what the network takes, are not used."""
 LONGEST_S = 60
-"""What is kept of a recording that is no video, in seconds, and the longest hole in any."""
-HOLE_S = 0.05
-"""Sound that comes later than this after the last, in seconds, leaves silence between."""
+"""What is kept of a recording that is no video, in seconds."""
 
 Image.init()
 PICTURE_FORMATS = sorted(
@@ -46,7 +46,6 @@ PICTURE_FORMATS = sorted(
 """What pictures may be: Pillow starts Ghostscript over PostScript, whatever its name ends with."""
 
 _JPEG_QUALITY = 90
-_FAULTS = (av.error.FFmpegError, OSError, ValueError)
 _PICTURE_FAULTS = (
     OSError,
     ValueError,
@@ -61,8 +60,6 @@ _PICTURE_FAULTS = (
 """What Pillow's readers raise of damaged files."""
 
 Samples = NDArray[np.float32]
-Channels = Literal["mean", "first"]
-"""What is taken of a recording's channels: the mean, as live; or the first, as released."""
 
 
 class UnreadableError(Exception):
@@ -113,11 +110,11 @@ def read_picture(path: Path) -> bytes:
     UnreadableError
         When it is missing or no picture.
     """
-    return jpeg(ImageOps.exif_transpose(open_picture(path)))
+    return jpeg(open_picture(path))
 
 
 def open_picture(path: Path) -> Image.Image:
-    """Return the picture of a file, decoded, as it is stored.
+    """Return the picture of a file, decoded and upright.
 
     Raises
     ------
@@ -128,14 +125,21 @@ def open_picture(path: Path) -> Image.Image:
         require_file(path)
         with Image.open(path, formats=PICTURE_FORMATS) as picture:
             picture.load()
-            return picture
+            return ImageOps.exif_transpose(picture)
     except FileNotFoundError:
         raise UnreadableError(f"{path} is missing") from None
     except _PICTURE_FAULTS as error:
         raise UnreadableError(f"{path} cannot be read as a picture ({_reason(error)})") from None
 
 
-def read_sound(path: Path, channels: Channels = "mean") -> Samples:
+def media_reader(
+    path: Path, channel: Channel | None = None, audio_track: str | None = None
+) -> MediaReader:
+    """Return what reads a file of pictures and sound on one core: every core has its own file."""
+    return MediaReader(path, audio_track=audio_track, channel=channel, threads=1)
+
+
+def read_sound(reader: MediaReader) -> Samples:
     """Return the sound of a file, its first minute at most, mono at 16 kHz.
 
     Raises
@@ -143,11 +147,10 @@ def read_sound(path: Path, channels: Channels = "mean") -> Samples:
     UnreadableError
         When it is missing, cannot be decoded, or has no sound.
     """
-    with _opened(path) as container:
-        return _first_minute(_sound_parts(container, path, channels), SAMPLE_RATE_HZ, path)
+    return _first_minute(_sound_at_16_khz(reader), SAMPLE_RATE_HZ, reader.path)
 
 
-def read_recorded(path: Path, channels: Channels = "mean") -> tuple[Samples, int]:
+def read_recorded(reader: MediaReader) -> tuple[Samples, int]:
     """Return the sound of a file, its first minute at most, mono, and its own rate in hertz.
 
     Raises
@@ -155,9 +158,8 @@ def read_recorded(path: Path, channels: Channels = "mean") -> tuple[Samples, int
     UnreadableError
         When it is missing, cannot be decoded, or has no sound.
     """
-    with _opened(path) as container:
-        rate_hz, parts = _recorded_parts(container, path, channels)
-        return _first_minute(parts, rate_hz, path), rate_hz
+    rate_hz, parts = _recorded(reader)
+    return _first_minute(parts, rate_hz, reader.path), rate_hz
 
 
 def _first_minute(parts: Iterator[Samples], rate_hz: int, path: Path) -> Samples:
@@ -168,45 +170,56 @@ def _first_minute(parts: Iterator[Samples], rate_hz: int, path: Path) -> Samples
 
 
 def cut_video(
-    path: Path, piece_s: float, frames_each: int, channels: Channels = "mean"
+    reader: MediaReader, piece_s: float, frames_each: int
 ) -> Iterator[tuple[list[bytes], Samples]]:
     """Yield a video in pieces, each its pictures, evenly spaced, and its sound.
 
-    The last piece is as long as the sound; one without a picture or any sound is not given.
+    A picture is the one that is on the screen then: it stays until the next, the last to the end
+    of the sound. The last piece is as long as the sound; one without a picture or any sound is not
+    given.
 
     Parameters
     ----------
-    path : a video with sound.
+    reader : of a video with sound.
     piece_s : length of a piece, in seconds.
     frames_each : pictures of a whole piece.
-    channels : what is taken of the sound's channels.
 
     Raises
     ------
     UnreadableError
         When it is missing, cannot be decoded, or has no sound or no picture.
     """
-    with _opened(path) as sound_of, _opened(path) as pictures_of:
-        step_s = piece_s / frames_each
-        parts = _sound_parts(sound_of, path, channels)
-        pieces = _pieces(parts, round(piece_s * SAMPLE_RATE_HZ))
-        pictures = _pictures(pictures_of, path)
-        for index, wave_S in enumerate(pieces):
-            count = max(1, min(frames_each, round(len(wave_S) / SAMPLE_RATE_HZ / step_s)))
-            times = [index * piece_s + (place + 0.5) * step_s for place in range(count)]
-            frames = [file for time_s in times if (file := _picture_at(pictures, time_s))]
-            if frames:
-                yield frames, wave_S
+    step_s = piece_s / frames_each
+    pieces = _pieces(_sound_at_16_khz(reader), round(piece_s * SAMPLE_RATE_HZ))
+    screen = _Screen(reader)
+    for index, wave_S in enumerate(pieces):
+        count = max(1, min(frames_each, round(len(wave_S) / SAMPLE_RATE_HZ / step_s)))
+        times = [index * piece_s + (place + 0.5) * step_s for place in range(count)]
+        frames = [file for time_s in times if (file := screen.at(time_s))]
+        if frames:
+            yield frames, wave_S
 
 
-def _opened(path: Path) -> Any:
-    try:
-        require_file(path)
-        return av.open(ffmpeg_name(path))
-    except FileNotFoundError:
-        raise UnreadableError(f"{path} is missing") from None
-    except _FAULTS as error:
-        raise UnreadableError(f"{path} cannot be opened ({_reason(error)})") from None
+class _Screen:
+    """What a video shows, asked for times that only grow."""
+
+    def __init__(self, reader: MediaReader) -> None:
+        self._path = reader.path
+        self._pictures = reader.pictures()
+        self._shown: Picture | None = None
+        self._file: bytes | None = None
+        with _readable():
+            self._next = next(self._pictures, None)
+
+    def at(self, time_s: float) -> bytes | None:
+        """Return the picture on the screen at a time, as a JPEG file; None before the first."""
+        with _readable():
+            while self._next is not None and self._next.time_s <= time_s:
+                self._shown, self._file = self._next, None
+                self._next = next(self._pictures, None)
+            if self._file is None and self._shown is not None:
+                self._file = jpeg(Image.fromarray(self._shown.shown("rgb24")))
+        return self._file
 
 
 def _pieces(parts: Iterable[Samples], samples: int) -> Iterator[Samples]:
@@ -223,80 +236,43 @@ def _pieces(parts: Iterable[Samples], samples: int) -> Iterator[Samples]:
         yield rest_S
 
 
-def _pictures(container: Any, path: Path) -> Iterator[tuple[float, av.VideoFrame]]:
-    """Yield each picture with its time, in seconds after the start of the file."""
-    if not container.streams.video:
-        raise UnreadableError(f"{path} has no picture")
-    start_s = _start_s(container)
-    container.streams.video[0].codec_context.thread_count = 1  # every core has its own file
-    with _decoding(path, "pictures"):
-        for frame in container.decode(video=0):
-            if frame.time is not None:
-                yield frame.time - start_s, frame
+def _sound_at_16_khz(reader: MediaReader) -> Iterator[Samples]:
+    rate_hz, parts = _recorded(reader)
+    resampler = soxr.ResampleStream(rate_hz, SAMPLE_RATE_HZ, 1, dtype="float32")
+    for part_S in parts:
+        yield resampler.resample_chunk(part_S)
+    yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
 
 
-def _picture_at(pictures: Iterator[tuple[float, av.VideoFrame]], time_s: float) -> bytes | None:
-    """Return the first picture, as a JPEG file, that is not earlier; None after the last."""
-    for shown_s, frame in pictures:
-        if shown_s >= time_s:
-            quarter_turns = round(frame.rotation / 90) % 4
-            return jpeg(Image.fromarray(np.rot90(frame.to_ndarray(format="rgb24"), quarter_turns)))
-    return None
+def _recorded(reader: MediaReader) -> tuple[int, Iterator[Samples]]:
+    """Return the rate of the sound, and all of it from the file's start on."""
+    sounds = reader.sound()
+    with _readable():
+        first = next(sounds, None)
+    if first is None:
+        raise UnreadableError(f"{reader.path} has no sound")
+    return first.rate_hz, _without_holes(itertools.chain([first], sounds))
 
 
-def _sound_parts(container: Any, path: Path, channels: Channels) -> Iterator[Samples]:
-    """Yield the sound from the file's start on, at 16 kHz."""
-    rate_hz, parts = _recorded_parts(container, path, channels)
-    with _decoding(path, "sound"):
-        to_16_khz = soxr.ResampleStream(rate_hz, SAMPLE_RATE_HZ, 1, dtype="float32")
-        for block_S in parts:
-            yield to_16_khz.resample_chunk(block_S)
-        yield to_16_khz.resample_chunk(np.zeros(0, np.float32), last=True)
-
-
-def _recorded_parts(
-    container: Any, path: Path, channels: Channels
-) -> tuple[int, Iterator[Samples]]:
-    if not container.streams.audio:
-        raise UnreadableError(f"{path} has no sound")
-    rate_hz = int(container.streams.audio[0].rate)
-    return rate_hz, _without_holes(container, path, rate_hz, channels)
-
-
-def _without_holes(
-    container: Any, path: Path, rate_hz: int, channels: Channels
-) -> Iterator[Samples]:
-    """Yield the sound as recorded from the file's start on; holes in its time are silent."""
-    taken, start_s = 0, _start_s(container)
-    with _decoding(path, "sound"):
-        to_float = av.AudioResampler(format="fltp", rate=rate_hz)
-        for packed in container.decode(audio=0):
-            for frame in to_float.resample(packed):
-                block_CS = frame.to_ndarray()
-                block_S = block_CS[0] if channels == "first" else block_CS.mean(0, np.float32)
-                hole = (
-                    0 if packed.time is None else round((packed.time - start_s) * rate_hz) - taken
-                )
-                if hole > rate_hz * LONGEST_S:
-                    raise UnreadableError(f"the sound of {path} has a hole of over a minute")
-                if hole > rate_hz * HOLE_S:
-                    block_S = np.concatenate([np.zeros(hole, np.float32), block_S])
-                taken += len(block_S)
-                yield block_S
-
-
-def _start_s(container: Any) -> float:
-    return (container.start_time or 0) / av.time_base
+def _without_holes(sounds: Iterator[Sound]) -> Iterator[Samples]:
+    """Yield sound as it is heard: what is missing in it is silent."""
+    heard = 0
+    with _readable():
+        for sound in sounds:
+            while (hole := sound.first_sample - heard) > 0:
+                silent_S = np.zeros(min(hole, sound.rate_hz), np.float32)
+                heard += len(silent_S)
+                yield silent_S
+            heard += len(sound.samples_S)
+            yield sound.samples_S
 
 
 @contextmanager
-def _decoding(path: Path, what: str) -> Iterator[None]:
+def _readable() -> Iterator[None]:
     try:
         yield
-    except _FAULTS as error:
-        raise UnreadableError(
-            f"the {what} of {path} cannot be decoded ({_reason(error)})"
-        ) from None
+    except MediaError as error:
+        raise UnreadableError(str(error)) from None
 
 
 def _reason(error: Exception) -> str:

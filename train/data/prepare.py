@@ -1,10 +1,10 @@
 """Shards are made once: items of a source enter, a folder of shards leaves.
 
 Items are taken in parts; a part is done when its record stands in `parts/`, so that a run that
-was stopped goes on with the parts that are left. A file that cannot be used is skipped, and
-listed with its reason in `skipped.tsv`. A part that was begun and not finished may hold a file
-that ends the process that reads it: it is read in a process of its own, so that this file too
-can be skipped.
+was stopped goes on with the parts that are left. A file that cannot be used is skipped, and listed
+with its reason in `skipped.tsv`; one that had to be mended, in `mended.tsv`. A part that was begun
+and not finished may hold a file that ends the process that reads it: it is read in a process of its
+own, so that this file too can be skipped.
 
 Errors
 ------
@@ -24,14 +24,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 from denseav.models.audio_encoder import SAMPLE_RATE_HZ
+from denseav.stream.media.reader import MediaReader
 from denseav.train.data.decode import (
     LEAST_SAMPLES,
     UnreadableError,
     cut_video,
     flac,
+    media_reader,
     read_picture,
     read_sound,
 )
@@ -45,15 +46,20 @@ PIECE_S = 10.0
 
 _PLAN = "prepare.json"
 _PARTS = "parts"
+_SKIPPED, _MENDED = "skipped", "mended"
+Notes = dict[str, list[tuple[str, str]]]
+"""Keys of items that were skipped or mended, with what there is to say of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """What came of it: how many clips there are, and what was skipped, with the reasons."""
+    """What came of it: how many clips, and how many files were skipped or mended, as listed."""
 
     clips: int
     skipped: int
     skipped_list: Path
+    mended: int
+    mended_list: Path
 
 
 def prepare(
@@ -74,32 +80,40 @@ def prepare(
         When the folder was begun with other items or holds other files, cannot be written, or
         no item is usable.
     """
-    skipped_list = out / "skipped.tsv"
     _claim(items, out)
     if count_closed(out):
         advance(len(items))
-        return _summary(out, skipped_list)
+        return _summary(out)
     (out / _PARTS).mkdir(exist_ok=True)
     parts = [items[at : at + PART_ITEMS] for at in range(0, len(items), PART_ITEMS)]
     _run(parts, out, jobs, advance)
     records = [json.loads(_record_path(out, number).read_text()) for number in range(len(parts))]
-    lines = [
-        f"{key}\t{readable(reason)}\n" for record in records for key, reason in record["skipped"]
-    ]
-    skipped_list.write_text("".join(lines), encoding="utf-8")
+    for name in (_SKIPPED, _MENDED):
+        lines = [f"{key}\t{readable(what)}\n" for record in records for key, what in record[name]]
+        (out / f"{name}.tsv").write_text("".join(lines), encoding="utf-8")
     if not any(record["index"]["chunks"] for record in records):
-        raise DataError(f"nothing was usable; {skipped_list} has the reasons: {lines[0].strip()}")
+        key, reason = records[0][_SKIPPED][0]
+        raise DataError(
+            f"nothing was usable; {out / _SKIPPED}.tsv has the reasons: {key} {readable(reason)}"
+        )
     close_shards(out, [record["index"] for record in records])
     shutil.rmtree(out / _PARTS)
-    return _summary(out, skipped_list)
+    return _summary(out)
 
 
-def _summary(out: Path, skipped_list: Path) -> Prepared:
+def _summary(out: Path) -> Prepared:
+    skipped_list, mended_list = out / f"{_SKIPPED}.tsv", out / f"{_MENDED}.tsv"
     return Prepared(
         clips=count_closed(out),
-        skipped=skipped_list.read_text(encoding="utf-8").count("\n"),
+        skipped=_lines(skipped_list),
         skipped_list=skipped_list,
+        mended=_lines(mended_list),
+        mended_list=mended_list,
     )
+
+
+def _lines(path: Path) -> int:
+    return path.read_text(encoding="utf-8").count("\n") if path.exists() else 0
 
 
 def _claim(items: Sequence[Item], out: Path) -> None:
@@ -117,7 +131,9 @@ def _claim(items: Sequence[Item], out: Path) -> None:
 
 
 def _claimed(item: Item) -> str:
-    return f"{item.kind} {item.key}" + ("" if item.channels == "mean" else " of the first channel")
+    channel = {None: "", "left": " of the first channel"}.get(item.channel, f" {item.channel}")
+    track = "" if item.audio_track is None else f" of track {item.audio_track}"
+    return f"{item.kind} {item.key}{channel}{track}"
 
 
 def _run(
@@ -183,25 +199,28 @@ def make_part(number: int, items: Sequence[Item], out: Path) -> None:
     clips = _clips_apart if work.exists() else _clips
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
-    skipped: list[tuple[str, str]] = []
-    index = write_shards(work, clips(items, skipped))
+    notes: Notes = {_SKIPPED: [], _MENDED: []}
+    index = write_shards(work, clips(items, notes))
     for place, chunk in enumerate(index["chunks"]):
         name = f"shard-{number:06d}-{place}.bin"
         (work / chunk["filename"]).replace(out / name)
         chunk["filename"] = name
     work.rmdir()
-    write_json(_record_path(out, number), {"index": index, "skipped": skipped})
+    write_json(_record_path(out, number), {"index": index, **notes})
 
 
-def _clips(items: Sequence[Item], skipped: list[tuple[str, str]]) -> Iterator[Clip]:
+def _clips(items: Sequence[Item], notes: Notes) -> Iterator[Clip]:
     for item in items:
+        reader = media_reader(item.sound, item.channel, item.audio_track)
         try:
-            yield from _of_pictures(item) if item.pictures else _of_video(item)
+            yield from _of_pictures(item, reader) if item.pictures else _of_video(item, reader)
         except UnreadableError as reason:
-            skipped.append((item.key, str(reason)))
+            notes[_SKIPPED].append((item.key, str(reason)))
+        if reader.mended:
+            notes[_MENDED].append((item.key, "; ".join(reader.mended)))
 
 
-def _clips_apart(items: Sequence[Item], skipped: list[tuple[str, str]]) -> Iterator[Clip]:
+def _clips_apart(items: Sequence[Item], notes: Notes) -> Iterator[Clip]:
     """Read in a process of its own, and go on in another after an item that ends it."""
     if sys.platform == "linux":
         # A worker has one thread, so that it may fork: a hundred times as fast as a fork server.
@@ -220,12 +239,13 @@ def _clips_apart(items: Sequence[Item], skipped: list[tuple[str, str]]) -> Itera
                 if isinstance(sent, Clip):
                     yield sent
                 else:
-                    skipped += sent
+                    for name, lines in sent.items():
+                        notes[name] += lines
                     del left[0]
         except (EOFError, OSError):
             reader.join()
             reason = f"the process that read it died (exit code {reader.exitcode})"
-            skipped.append(
+            notes[_SKIPPED].append(
                 (left.pop(0).key, f"{reason}, by a decoder's fault or for want of memory")
             )
         finally:
@@ -234,21 +254,21 @@ def _clips_apart(items: Sequence[Item], skipped: list[tuple[str, str]]) -> Itera
 
 
 def _send_clips(items: Sequence[Item], receiver: Connection, sender: Connection) -> None:
-    """Send the clips of each item, and then why it was skipped, if it was."""
+    """Send the clips of each item, and then what there is to say of it."""
     receiver.close()  # only the worker's is left, so that sending fails when the worker is gone
     with suppress(BrokenPipeError):
         for item in items:
-            skipped: list[tuple[str, str]] = []
-            for clip in _clips([item], skipped):
+            notes: Notes = {_SKIPPED: [], _MENDED: []}
+            for clip in _clips([item], notes):
                 sender.send(clip)
-            sender.send(skipped)
+            sender.send(notes)
 
 
-def _of_pictures(item: Item) -> list[Clip]:
+def _of_pictures(item: Item, reader: MediaReader) -> list[Clip]:
     there = [path for path in item.pictures if path.exists()]
     if not there:
         raise UnreadableError(f"{item.pictures[0]} is missing")
-    wave_S = read_sound(item.sound, item.channels)
+    wave_S = read_sound(reader)
     if len(wave_S) < LEAST_SAMPLES:
         raise UnreadableError(
             f"{item.sound} has only {len(wave_S) / SAMPLE_RATE_HZ:.2f} s of sound"
@@ -257,10 +277,9 @@ def _of_pictures(item: Item) -> list[Clip]:
     return [Clip(key=item.key, kind=item.kind, frames=frames, audio=flac(wave_S), notes=item.notes)]
 
 
-def _of_video(item: Item) -> Iterator[Clip]:
-    pieces: Any = cut_video(item.sound, PIECE_S, FRAMES, item.channels)
+def _of_video(item: Item, reader: MediaReader) -> Iterator[Clip]:
     found = False
-    for index, (frames, wave_S) in enumerate(pieces):
+    for index, (frames, wave_S) in enumerate(cut_video(reader, PIECE_S, FRAMES)):
         if len(wave_S) >= LEAST_SAMPLES:
             found = True
             key = f"{item.key}@{index * PIECE_S:g}"

@@ -1,6 +1,6 @@
 """What there is to prepare: items of a folder of videos, or of the papers' data sets.
 
-- A folder: every video in it, each cut into pieces of 10 s with 10 pictures.
+- A folder: every video in it, whatever its name, each cut into pieces of 10 s with 10 pictures.
 - PlacesAudio: `NAME/metadata/train.json`, whose `data` lists `wav` and `image`; sounds beside
   `metadata`, pictures in `places_subset` beside `NAME`. Speech.
 - AudioSet: `NAME/metadata/SEGMENTS.csv` with columns YTID, start_seconds, end_seconds and
@@ -14,18 +14,28 @@ Errors
 DataError            the list cannot be read, or lists nothing
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from denseav.export.outside_files import LIST_BYTES_MAX, read_csv, read_json, within
-from denseav.train.data.decode import Channels
+from denseav.stream.media.sound import Channel
 from denseav.train.errors import DataError
 
-VIDEO_SUFFIXES = frozenset(
-    {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm"}
+# fmt: off
+NO_VIDEO = frozenset(
+    {
+        ".7z", ".ass", ".bmp", ".bz2", ".cfg", ".conf", ".css", ".csv", ".db", ".doc", ".docx",
+        ".gif", ".gz", ".heic", ".htm", ".html", ".ini", ".jpeg", ".jpg", ".js", ".json", ".jsonl",
+        ".log", ".md", ".nfo", ".npy", ".npz", ".pdf", ".pickle", ".pkl", ".png", ".pt", ".py",
+        ".rar", ".sh", ".srt", ".ssa", ".sub", ".svg", ".tar", ".tif", ".tiff", ".tsv", ".txt",
+        ".vtt", ".webp", ".xls", ".xlsx", ".xml", ".yaml", ".yml", ".zip",
+    }
 )
+# fmt: on
+"""What lies beside videos and is none; every other file is tried."""
 FRAMES = 10
 """Pictures of ten seconds."""
 
@@ -41,7 +51,7 @@ class Item:
     sound : an audio file, or the video.
     pictures : those of them that exist are used, one at least; empty for a video.
     notes : what the list says of it.
-    channels : what is taken of the sound's channels.
+    channel, audio_track : which sound, as `MediaReader` takes them.
     """
 
     key: str
@@ -49,17 +59,23 @@ class Item:
     sound: Path
     pictures: tuple[Path, ...] = ()
     notes: dict[str, Any] = field(default_factory=dict)
-    channels: Channels = "mean"
+    channel: Channel | None = None
+    audio_track: str | None = None
 
 
-def list_items(source: Path, kind: str | None = None, channels: Channels = "mean") -> list[Item]:
+def list_items(
+    source: Path,
+    kind: str | None = None,
+    channel: Channel | None = None,
+    audio_track: str | None = None,
+) -> list[Item]:
     """List a source, in an order that does not change.
 
     Parameters
     ----------
     source : a folder of videos, a PlacesAudio .json or an AudioSet .csv.
     kind : of all items; None for what the layout promises.
-    channels : what is taken of recordings with several.
+    channel, audio_track : which sound, as `MediaReader` takes them.
 
     Raises
     ------
@@ -80,7 +96,10 @@ def list_items(source: Path, kind: str | None = None, channels: Channels = "mean
         raise DataError(
             f"{source} holds no clip; give a folder with videos, or a list with entries"
         )
-    return [replace(item, key=readable(item.key), channels=channels) for item in items]
+    return [
+        replace(item, key=readable(item.key), channel=channel, audio_track=audio_track)
+        for item in items
+    ]
 
 
 def readable(text: str) -> str:
@@ -120,13 +139,27 @@ def _as_pandas(texts: Sequence[str]) -> list[str]:
     return [str(int(second) if whole else second) for second in seconds]
 
 
+def left_alone(source: Path) -> Counter[str]:
+    """Return how many files of a folder are not tried, by what their names end with."""
+    if not source.is_dir():
+        return Counter()
+    return Counter(path.suffix.lower() or path.name for path in _files(source) if not _tried(path))
+
+
 def _videos(folder: Path, kind: str) -> list[Item]:
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
     return [
         Item(key=path.relative_to(folder).as_posix(), kind=kind, sound=path)
-        for path in paths
-        if path.is_file()
+        for path in _files(folder)
+        if _tried(path)
     ]
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _tried(path: Path) -> bool:
+    return path.suffix.lower() not in NO_VIDEO and not path.name.startswith(".")
 
 
 Scalar = str | int | float | bool | None

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from denseav.export.outside_files import read_csv, within
-from denseav.train.data.decode import Channels
+from denseav.stream.media.sound import Channel
 from denseav.train.errors import DataError
 
 Kind = Literal["speech", "sound"]
@@ -52,7 +52,7 @@ class Item:
     mask : a picture, white where the item is to be found.
     boxes : where it is to be found: left, top, right, bottom, fractions of the picture.
     word_s : when the word is heard; None is the whole sound.
-    channels : what is taken of the audio's channels.
+    channel : of the audio, as `MediaReader` takes it.
     """
 
     key: str
@@ -65,7 +65,7 @@ class Item:
     mask: Path | None = None
     boxes: tuple[Box, ...] = ()
     word_s: tuple[float, float] | None = None
-    channels: Channels = "mean"
+    channel: Channel | None = None
 
     def files(self) -> Iterator[Path]:
         """Yield all files of the item."""
@@ -154,9 +154,9 @@ def with_files(data: EvalSet, *, allow_missing: bool) -> EvalSet:
     return replace(data, items=items, missing=tuple(missing))
 
 
-def with_channels(data: EvalSet, channels: Channels) -> EvalSet:
-    """Return a set of whose audio these channels are taken."""
-    return replace(data, items=tuple(replace(item, channels=channels) for item in data.items))
+def with_channel(data: EvalSet, channel: Channel | None) -> EvalSet:
+    """Return a set of whose audio this channel is heard."""
+    return replace(data, items=tuple(replace(item, channel=channel) for item in data.items))
 
 
 def listed(names: Sequence[object]) -> str:

@@ -12,7 +12,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from denseav.models.audio_encoder import SAMPLE_RATE_HZ
-from denseav.train.data.decode import UnreadableError, fit, open_picture, read_recorded
+from denseav.train.data.decode import (
+    UnreadableError,
+    fit,
+    media_reader,
+    open_picture,
+    read_recorded,
+)
 from denseav.train.errors import DataError
 from denseav.train.eval.items import Item
 from denseav.train.metrics.localization import Mask, boxes_mask
@@ -72,7 +78,7 @@ def read_wave(item: Item) -> NDArray[np.float32]:
         When the file holds no sound that can be decoded.
     """
     try:
-        wave_S, rate_hz = read_recorded(item.audio, item.channels)
+        wave_S, rate_hz = read_recorded(media_reader(item.audio, item.channel))
     except UnreadableError as error:
         raise DataError(f"{error}; replace or remove it") from None
     resampled_S = torchaudio.functional.resample(torch.from_numpy(wave_S), rate_hz, SAMPLE_RATE_HZ)

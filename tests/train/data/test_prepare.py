@@ -17,7 +17,14 @@ from PIL import Image
 
 from denseav.models.audio_encoder import SAMPLE_RATE_HZ as RATE_HZ
 from denseav.train.cli.data import main
-from denseav.train.data.decode import UnreadableError, cut_video, flac, jpeg, read_sound
+from denseav.train.data.decode import (
+    UnreadableError,
+    cut_video,
+    flac,
+    jpeg,
+    media_reader,
+    read_sound,
+)
 from denseav.train.data.example import decode_picture, decode_sound, sound_samples
 from denseav.train.data.prepare import Prepared, make_part, prepare
 from denseav.train.data.shards import Clip, Shards
@@ -95,7 +102,7 @@ def test_what_cannot_be_used_is_listed_with_its_reason(prepared: Path) -> None:
         skipped = dict(csv.reader(file, delimiter="\t"))
     assert sorted(skipped) == ["broken.mov", "mute.mov", "text.mp4"]
     assert skipped["mute.mov"].endswith("mute.mov has no sound")
-    assert "cannot be opened (Invalid data" in skipped["text.mp4"]
+    assert "is not a media file, or is damaged or cut short (Invalid data" in skipped["text.mp4"]
 
 
 def test_any_name_that_a_disk_can_hold_is_prepared_and_one_line_of_the_list(
@@ -120,7 +127,7 @@ def test_any_name_that_a_disk_can_hold_is_prepared_and_one_line_of_the_list(
     assert lines.pop() == ""
     skipped = dict(line.split("\t") for line in lines)
     assert sorted(skipped) == sorted(map(readable, names))
-    assert all("cannot be opened" in reason for reason in skipped.values())
+    assert all("is not a media file" in reason for reason in skipped.values())
     assert "4 of 5 files were skipped" in capsys.readouterr().err
     again = prepare(list_items(folder), out, jobs=1, advance=lambda _: None)
     assert (again.clips, again.skipped) == (1, 4)
@@ -366,7 +373,7 @@ def test_a_hole_in_the_sound_stays_silent(tmp_path: Path) -> None:
     path, greys, wave_SC = tmp_path / "hole.mkv", map(grey, range(30)), tone(RATE_HZ, 3)
     how = {"fps": 10, "rate_hz": RATE_HZ, "gap": (16_000, 8_000), "video": "mjpeg"}
     write_clip(path, greys, wave_SC, audio="pcm_f32le", **how)  # type: ignore[arg-type]
-    [(_, wave_S)] = cut_video(path, 10, 10)
+    [(_, wave_S)] = cut_video(media_reader(path), 10, 10)
     assert len(wave_S) == pytest.approx(56_000, abs=100)
     loud_S = np.abs(wave_S) > 1e-4
     assert loud_S[:15_900].mean() > 0.9
@@ -375,7 +382,7 @@ def test_a_hole_in_the_sound_stays_silent(tmp_path: Path) -> None:
 
 
 def test_turned_videos_are_upright(tmp_path: Path) -> None:
-    [(frames, _)] = cut_video(video(tmp_path / "turned.mov", 1, rotation=90), 10, 10)
+    [(frames, _)] = cut_video(media_reader(video(tmp_path / "turned.mov", 1, rotation=90)), 10, 10)
     assert decode_picture(frames[0]).size == (48, 64)
 
 
@@ -384,7 +391,7 @@ def test_channels_are_mixed_and_resampled_like_live_sound(tmp_path: Path) -> Non
     path = tmp_path / "stereo.wav"
     soundfile.write(path, np.stack([left_S, right_S], axis=1), 48_000, subtype="FLOAT")
     expected_S = (tone(RATE_HZ, 1, 440) + tone(RATE_HZ, 1, 1000))[:, 0] / 2
-    wave_S = read_sound(path)
+    wave_S = read_sound(media_reader(path))
     assert len(wave_S) == RATE_HZ
     np.testing.assert_allclose(wave_S[400:-400], expected_S[400:-400], atol=2e-3)
 
@@ -393,7 +400,7 @@ def test_resampling_agrees_with_the_recorded_below_6_khz(tmp_path: Path) -> None
     with np.load(Path(__file__).parents[2] / "golden" / "data.npz") as golden:
         wave44_S, wave16_S = golden["prep/wave44"], golden["prep/wave16"]
     soundfile.write(tmp_path / "wave.wav", wave44_S, 44_100, subtype="FLOAT")
-    ours_S = read_sound(tmp_path / "wave.wav")[: len(wave16_S)]
+    ours_S = read_sound(media_reader(tmp_path / "wave.wav"))[: len(wave16_S)]
     window_S, low = np.hanning(len(wave16_S)), round(6_000 * len(wave16_S) / RATE_HZ)
     ours, theirs = (np.fft.rfft(wave_S * window_S) for wave_S in (ours_S, wave16_S))
     assert np.linalg.norm((ours - theirs)[:low]) < 1e-3 * np.linalg.norm(theirs[:low])
@@ -402,7 +409,7 @@ def test_resampling_agrees_with_the_recorded_below_6_khz(tmp_path: Path) -> None
 
 def test_only_the_first_minute_of_a_recording_is_kept(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "long.flac", np.zeros(70 * 8_000), 8_000)
-    assert len(read_sound(tmp_path / "long.flac")) == 60 * RATE_HZ
+    assert len(read_sound(media_reader(tmp_path / "long.flac"))) == 60 * RATE_HZ
 
 
 def test_stored_pictures_have_a_short_side_of_256_at_most() -> None:
@@ -425,7 +432,7 @@ def test_a_video_that_breaks_off_gives_what_came_before(tmp_path: Path) -> None:
     ffmpeg(*inputs, "-c:v", "mjpeg", "-c:a", "flac", tmp_path / "whole.mkv")
     path, found = cut(tmp_path / "whole.mkv", tmp_path / "part.mkv", 0.6), 0
     try:
-        for frames, wave_S in cut_video(path, 10, 10):
+        for frames, wave_S in cut_video(media_reader(path), 10, 10):
             found += 1
             assert 1 <= len(frames) <= 10
             assert len(wave_S) <= 160_000

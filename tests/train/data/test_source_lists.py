@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from denseav.train.data.decode import UnreadableError, open_picture, read_picture, read_sound
+from denseav.train.data.decode import (
+    UnreadableError,
+    media_reader,
+    open_picture,
+    read_picture,
+    read_sound,
+)
 from denseav.train.data.source_lists import list_items
 from denseav.train.errors import DataError
 from denseav.train.eval.items import own_folder
@@ -118,7 +124,7 @@ def nothing(path: Path) -> None:
 
 READERS: dict[str, Callable[[Path], object]] = {
     "picture": read_picture,
-    "sound": read_sound,
+    "sound": lambda path: read_sound(media_reader(path)),
     "evaluated picture": lambda path: read_item_picture(path, (8, 8), stretch=True),
 }
 

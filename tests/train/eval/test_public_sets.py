@@ -8,7 +8,8 @@ import torch
 import torchaudio
 from PIL import Image
 
-from denseav.train.data.decode import Channels, read_sound
+from denseav.stream.media.sound import Channel
+from denseav.train.data.decode import media_reader, read_sound
 from denseav.train.errors import DataError
 from denseav.train.eval import public_sets
 from denseav.train.eval.items import EvalSet, Item, own_folder, with_files
@@ -178,23 +179,23 @@ def test_pictures_are_cut_in_the_middle_or_stretched(tmp_path: Path) -> None:
     assert 0.4 < (stretched > 127).mean() < 0.6
 
 
-def item(audio: Path, channels: Channels = "mean") -> Item:
-    return Item(key="k", image=audio, audio=audio, channels=channels)
+def item(audio: Path, channel: Channel | None = None) -> Item:
+    return Item(key="k", image=audio, audio=audio, channel=channel)
 
 
-@pytest.mark.parametrize(("channels", "tones"), [("first", {1000: 0.3}), ("mean", BOTH)])
-def test_a_wave_is_the_mean_or_the_first_channel_at_16_khz(
-    tmp_path: Path, channels: Channels, tones: dict[int, float]
+@pytest.mark.parametrize(("channel", "tones"), [("left", {1000: 0.3}), (None, BOTH)])
+def test_a_wave_is_the_mean_or_the_left_channel_at_16_khz(
+    tmp_path: Path, channel: Channel | None, tones: dict[int, float]
 ) -> None:
     eval_trees.stereo_mp3(tmp_path / "a.mp3", 1000, 3000)
-    wave_S = read_wave(item(tmp_path / "a.mp3", channels))
+    wave_S = read_wave(item(tmp_path / "a.mp3", channel))
     assert wave_S.dtype == np.float32
     assert len(wave_S) == pytest.approx(16_000, abs=1500)  # mp3 pads its ends
     time_S = np.arange(2_000, 14_000) / 16_000
     for hz in (1000, 3000):
         level = 2 * np.abs(np.mean(wave_S[2_000:14_000] * np.exp(-2j * np.pi * hz * time_S)))
         assert level == pytest.approx(tones.get(hz, 0.0), abs=0.02)
-    whole_S = read_sound(tmp_path / "a.mp3", channels)  # as prepared, and as live
+    whole_S = read_sound(media_reader(tmp_path / "a.mp3", channel))  # as prepared, and as live
     np.testing.assert_allclose(wave_S[500:-500], whole_S[500 : len(wave_S) - 500], atol=0.01)
 
 
@@ -209,7 +210,7 @@ def test_waves_are_resampled_as_the_released_evaluation_does(tmp_path: Path, rat
 def test_files_that_cannot_be_decoded_are_named(tmp_path: Path) -> None:
     (tmp_path / "a.wav").write_bytes(b"RIFF no wave at all")
     (tmp_path / "p.jpg").write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"a\.wav cannot be opened"):
+    with pytest.raises(DataError, match=r"a\.wav is not a media file"):
         read_wave(item(tmp_path / "a.wav"))
     with pytest.raises(DataError, match=r"p\.jpg cannot be read as a picture"):
         read_picture(tmp_path / "p.jpg", (8, 8), stretch=True)

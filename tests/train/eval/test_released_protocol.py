@@ -65,7 +65,7 @@ def report(
     pairs = zip(names, where, strict=True)
     arguments = [part for name, at in pairs for part in (f"--{name}", str(trees / at))]
     out = folder / "out.json"
-    assert main([str(folder), *arguments, "--channels", "first", "--json", str(out)]) == 0
+    assert main([str(folder), *arguments, "--channel", "left", "--json", str(out)]) == 0
     rows: list[dict[str, Any]] = json.loads(out.read_text())["results"]
     return {(row["data"], row["metric"], row["head"]): row["value"] for row in rows}
 
