@@ -15,6 +15,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Commands of this environment are found by name, though it may not have been activated.
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
+import psutil
 import pytest
 from hypothesis import settings
 
@@ -26,19 +27,66 @@ from tests.support.servers import MjpegServer, PulseServer, RtspServer
 # A shell's background jobs ignore Ctrl-C, and so would each program that a test interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+PACED = pytest.StashKey[bool]()
+
+# Files of ten seconds and more, the longest first: none is left to one process at the end.
+LONG = (
+    "trainer/test_resume",
+    "cli/test_standard_error",
+    "distributed/test_launch",
+    "sources/test_supervisor",
+    "export/test_cli",
+    "distributed/test_fsdp",
+    "sources/test_network_capture",
+    "cli/test_feed",
+    "cli/test_live_recording",
+    "cli/test_eval",
+    "cli/test_live_errors",
+    "runtime/test_trt_session",
+    "data/test_batch",
+    "distributed/test_rank0_files",
+    "display/test_rerun_viewer",
+    "world/test_run",
+    "trainer/test_loop",
+    "models/test_fidelity",
+    "sources/test_camera",
+)
+
 # An example that the machine stalls in is not a slow one.
 settings.register_profile("tests", deadline=None, derandomize=True)
 settings.load_profile("tests")
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Run one process more than there are cores: tests in real time mostly wait."""
+    return (psutil.cpu_count() or 1) + 1
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep a file in one process, for its fixtures; what takes its time comes first, one by one."""
     for item in items:
-        file = f"{item.path.parent.name}/{item.path.stem}"
-        realtime = item.get_closest_marker("realtime")
-        item.add_marker(pytest.mark.xdist_group("realtime" if realtime else file))
-    items.sort(key=lambda item: item.get_closest_marker("realtime") is None)
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
+    turns = {group: turn for turn, group in enumerate(("realtime", *LONG))}
+    items.sort(key=lambda item: turns.get(_group(item), len(turns)))
+
+
+def _group(item: pytest.Item) -> str:
+    if item.get_closest_marker("realtime"):
+        return "realtime"
+    return f"{item.path.parent.name}/{item.path.stem}"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Let the process that runs in real time have a core whenever it asks for one.
+
+    It is the first to get a test, and goes on with others when it is done; all others give way.
+    """
+    if "PYTEST_XDIST_WORKER" in os.environ and not item.session.stash.get(PACED, False):
+        item.session.stash[PACED] = True
+        if item.get_closest_marker("realtime") is None:
+            os.nice(5)
 
 
 @pytest.fixture(autouse=True)
@@ -75,6 +123,27 @@ def common(tmp_path_factory: pytest.TempPathFactory) -> Path:
     inputs = ("-f", "lavfi", "-i", pictures, "-f", "lavfi", "-i", sound)
     ffmpeg(*inputs, "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-movflags", "+faststart", path)
     return path
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of this test run, the same in all its processes."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_graphs(shared_folder: Path) -> Iterator[None]:
+    """From now on an export converts only graphs that no test has exported before."""
+    from tests.support import shared_graphs
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            shared_graphs.building, "_export", shared_graphs.SharedGraphs(shared_folder).export
+        )
+        yield
 
 
 @pytest.fixture

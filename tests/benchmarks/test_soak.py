@@ -35,7 +35,7 @@ def soak() -> Iterator[ModuleType]:
 
 
 def test_a_short_run_leaks_nothing(soak: ModuleType) -> None:
-    figures = soak.soak(22.0, COMMAND)
+    figures = soak.soak(16.0, COMMAND)
     assert figures["memory_growth_mb"] is not None
     assert figures["fps"] > 0
     grown = [check for check in soak.checks(figures) if "lines" not in check.name]

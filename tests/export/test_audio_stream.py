@@ -9,33 +9,23 @@ import pytest
 from numpy.typing import NDArray
 
 from denseav.export.builder import probe_inputs
-from denseav.export.builder.build import Plan, build, make_plan
+from denseav.export.builder.build import make_plan
 from denseav.export.builder.graphs import Graphs, make_graphs
-from denseav.export.runtime.bundle import Bundle, BundleError, open_bundle, window_samples
+from denseav.export.runtime.bundle import Bundle, BundleError, window_samples
 from denseav.export.runtime.onnx_session import OnnxSession
 from denseav.export.runtime.open_session import open_session
 from denseav.export.runtime.openvino_session import OpenVinoSession
 from denseav.export.runtime.session import AudioStream, Features, Interrupted, Level, Session
 from denseav.models.streaming_mask import StreamConfig
+from tests.support.tiny_exports import FRAME_SIZE, STREAM, TOKENS, exported
 from tests.support.tiny_model import CONFIG, tiny
 
-FRAME_SIZE = (32, 48)
-TOKENS = 4
-STREAM = StreamConfig(context_tokens=3, revisit=1)
 STEPS = 40
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return exported(tmp_path_factory.mktemp("bundle"), STREAM)
-
-
-def exported(folder: Path, stream: StreamConfig) -> Bundle:
-    plan = Plan(
-        source="tests", precision="fp32", frame_size=FRAME_SIZE, tokens=TOKENS, stream=stream
-    )
-    build(tiny(), plan, folder, lambda step: None)
-    return open_bundle(folder)
+    return exported(tmp_path_factory.mktemp("bundle"))
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +137,7 @@ def test_numbers_that_are_none_count_as_silence_and_are_forgotten(stream: AudioS
 
 
 def test_a_stream_that_computes_all_anew_is_the_windowed_pass(tmp_path: Path) -> None:
-    whole = exported(tmp_path, StreamConfig(context_tokens=1, revisit=TOKENS - 1))
+    whole = exported(tmp_path, stream=StreamConfig(context_tokens=1, revisit=TOKENS - 1))
     wave_S = WAVE_S[: window_samples(TOKENS)]
     window = open_session(whole, "cpu").encode_audio(wave_S)
     stream = open_session(whole, "cpu", audio="streaming").audio_stream()

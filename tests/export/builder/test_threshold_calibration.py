@@ -19,16 +19,17 @@ from denseav.export.runtime.open_session import open_session
 from denseav.export.runtime.session import Session
 from denseav.models import save
 from tests.support.fake_session import TOKENS, FakeSession, fake_manifest
+from tests.support.tiny_exports import ARGUMENTS, FRAME_SIZE, exported
+from tests.support.tiny_exports import TOKENS as EXPORTED_TOKENS
 from tests.support.tiny_model import tiny
 
-SAMPLES = window_samples(6)
-FRAME = (32, 48)
+SAMPLES = window_samples(EXPORTED_TOKENS)
 
 
 def write_pair(
     folder: Path, name: str, wave_S: NDArray[np.float32], seed: int = 0, rate_hz: int = 16_000
 ) -> None:
-    picture = probe_inputs.frames(1, *FRAME, seed=seed)[0]
+    picture = probe_inputs.frames(1, *FRAME_SIZE, seed=seed)[0]
     cv2.imwrite(str(folder / f"{name}.png"), picture)
     with wave.open(str(folder / f"{name}.wav"), "wb") as file:
         file.setnchannels(1)
@@ -60,8 +61,8 @@ def bundle_folder(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     """The tiny model, exported and calibrated by the command."""
     parent = tmp_path_factory.mktemp("bundles")
     save(tiny(), parent / "checkpoint")
-    arguments = [str(parent / "checkpoint"), "--out", str(parent / "bundle"), "--window", "1"]
-    arguments += ["--frame-size", "32x48", "--calibration", str(folder)]
+    arguments = [str(parent / "checkpoint"), "--out", str(parent / "bundle"), *ARGUMENTS]
+    arguments += ["--calibration", str(folder)]
     assert cli.main(arguments) == 0
     return parent / "bundle"
 
@@ -106,10 +107,7 @@ def test_the_manifest_says_what_the_scale_was_set_with(bundle_folder: Path, fold
 def test_a_calibrated_bundle_is_known_again_by_its_scale_without_the_folder(
     bundle_folder: Path, tmp_path: Path
 ) -> None:
-    save(tiny(), tmp_path / "checkpoint")
-    arguments = [str(tmp_path / "checkpoint"), "--out", str(tmp_path / "b"), "--window", "1"]
-    assert cli.main([*arguments, "--frame-size", "32x48"]) == 0
-    plain = open_bundle(tmp_path / "b").manifest
+    plain = exported(tmp_path).manifest
     calibrated = open_bundle(bundle_folder).manifest
     assert plain.heads != calibrated.heads
     record = json.loads((bundle_folder / "manifest.json").read_text())

@@ -21,6 +21,7 @@ from denseav.export.runtime.engine_facts import (
 from denseav.export.runtime.open_session import open_session
 from denseav.export.runtime.trt_library import RTX, load_library
 from denseav.models import save
+from tests.support.tiny_exports import ARGUMENTS
 from tests.support.tiny_model import tiny
 
 
@@ -99,9 +100,9 @@ def test_a_checkpoint_becomes_half_precision_engines_on_a_machine_without_a_gpu(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save(tiny(), tmp_path / "checkpoint")
-    arguments = ["--trt", "fp16", "--frame-size", "32x48", "--window", "0.7"]
     out = tmp_path / "bundle"
-    assert cli.main([str(tmp_path / "checkpoint"), "--out", str(out), *arguments]) == 0
+    arguments = [str(tmp_path / "checkpoint"), "--out", str(out), *ARGUMENTS, "--trt", "fp16"]
+    assert cli.main(arguments) == 0
     bundle = open_bundle(out)
     assert bundle.manifest.precision == "fp16"
     assert engine_path(out, "image").name in bundle.manifest.files

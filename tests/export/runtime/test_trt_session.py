@@ -26,9 +26,10 @@ from denseav.export.runtime.open_session import open_session
 from denseav.export.runtime.session import Interrupted, Level, Session
 from denseav.models import save
 from tests.support.fake_gpu import Context, Gpu, Stream, fake_gpu
+from tests.support.tiny_exports import ARGUMENTS, FRAME_SIZE
 from tests.support.tiny_model import tiny
 
-FRAME_SIZE = (32, 48)
+ENGINES = ("--trt", "fp16", "--trt-builder", "torch-tensorrt")
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +43,8 @@ def bundle(gpu: Gpu, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A tiny model in half precision, exported with engines by the command itself."""
     folder = tmp_path_factory.mktemp("trt")
     save(tiny(), folder / "checkpoint")
-    arguments = ["--trt", "fp16", "--frame-size", "32x48", "--window", "0.7"]
-    arguments += ["--trt-builder", "torch-tensorrt"]
     source, out = str(folder / "checkpoint"), str(folder / "bundle")
-    assert cli.main([source, "--out", out, *arguments]) == 0
+    assert cli.main([source, "--out", out, *ARGUMENTS, *ENGINES]) == 0
     return open_bundle(folder / "bundle")
 
 
@@ -352,8 +351,6 @@ def test_engines_over_tolerance_are_not_kept(
     monkeypatch.setattr(Context, "_run", wrong)
     out = tmp_path / "bundle"
     source = bundle.manifest.source
-    arguments = ["--trt", "fp16", "--frame-size", "32x48", "--window", "0.7"]
-    arguments += ["--trt-builder", "torch-tensorrt"]
-    assert cli.main([source, "--out", str(out), *arguments]) == 4
+    assert cli.main([source, "--out", str(out), *ARGUMENTS, *ENGINES]) == 4
     assert "tensorrt in fp16 does not compute this model" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

@@ -9,10 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from denseav.export.builder.build import Plan, build
 from denseav.export.runtime.bundle import Bundle, BundleError, demo_folder, open_bundle
 from denseav.export.runtime.session import AudioWay, Session
-from denseav.models.streaming_mask import StreamConfig
 from denseav.stream.app import audio_choice
 from denseav.stream.app.audio_choice import open_for_audio
 from denseav.stream.app.offline_loop import run_offline
@@ -23,19 +21,15 @@ from denseav.stream.sources.media_file import Clip
 from denseav.stream.stats.stats import Stats
 from denseav.stream.types import Frame
 from tests.stream.app.test_offline_loop import Shown
-from tests.support.live_command import live
+from tests.support.live_command import live, live_here
 from tests.support.media import grey, tone, write_clip
-from tests.support.tiny_model import tiny
+from tests.support.tiny_exports import exported
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, shared_graphs: None) -> Path:
     """A bundle of the tiny network that can do both."""
-    folder = tmp_path_factory.mktemp("bundle")
-    stream = StreamConfig(context_tokens=3, revisit=1)
-    plan = Plan(source="tests", precision="fp32", frame_size=(32, 48), tokens=10, stream=stream)
-    build(tiny(), plan, folder, lambda step: None)
-    return folder
+    return exported(tmp_path_factory.mktemp("bundle")).folder
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +114,7 @@ def test_a_bundle_that_cannot_stream_is_run_by_the_window_and_nothing_is_measure
 
 
 def test_to_stream_with_one_is_one_line_and_the_remedy(old: Path, tmp_path: Path) -> None:
-    done = live(tmp_path, "--demo", "--headless", "--model", old, "--audio", "streaming")
+    done = live_here(tmp_path, "--demo", "--headless", "--model", old, "--audio", "streaming")
     assert done.returncode == 4
     (line,) = done.stderr.splitlines()
     assert "export the model again, or use --audio window" in line

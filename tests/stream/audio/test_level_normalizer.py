@@ -1,7 +1,6 @@
 """What live windows are normalised by, and that a session keeps to it."""
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,9 +8,8 @@ import torch
 from numpy.typing import NDArray
 
 from denseav.export.builder import probe_inputs
-from denseav.export.builder.build import Plan, build
 from denseav.export.builder.graphs import make_graphs
-from denseav.export.runtime.bundle import TOKEN_HOP_SAMPLES, Bundle, open_bundle, window_samples
+from denseav.export.runtime.bundle import TOKEN_HOP_SAMPLES, Bundle, window_samples
 from denseav.export.runtime.open_session import open_session
 from denseav.export.runtime.session import normalized
 from denseav.models.audio_encoder import normalize_wave
@@ -19,10 +17,10 @@ from denseav.stream.audio.level_normalizer import LevelNormalizer
 from denseav.stream.inference.pipeline import Pipeline
 from denseav.stream.types import AudioBlock, Frame
 from tests.support.fake_session import FakeSession, fake_manifest
+from tests.support.tiny_exports import TOKENS, exported
 from tests.support.tiny_model import tiny
 
 FLOOR_DBFS = -60.0
-TOKENS = 4
 SAMPLES = window_samples(TOKENS)
 PICTURE = probe_inputs.frames(1, 32, 48, seed=3)[0]
 
@@ -86,10 +84,12 @@ def test_a_least_deviation_keeps_quiet_windows_quiet_and_loud_ones_as_they_are()
     assert normalized(wave_S + 0.5, 4 * deviation).mean() == pytest.approx(0, abs=1e-4)
 
 
-def test_an_exported_model_hears_a_window_as_pytorch_does_at_any_deviation(tmp_path: Path) -> None:
-    plan = Plan(source="tests", precision="fp32", frame_size=(32, 48), tokens=TOKENS)
-    build(tiny(), plan, tmp_path, lambda step: None)
-    bundle = open_bundle(tmp_path)
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory, shared_graphs: None) -> Bundle:
+    return exported(tmp_path_factory.mktemp("bundle"))
+
+
+def test_an_exported_model_hears_a_window_as_pytorch_does_at_any_deviation(bundle: Bundle) -> None:
     model = tiny()
     model.prepare_export(32, 48)
     session, wave_S = open_session(bundle, "cpu"), stream()[:SAMPLES]
@@ -109,13 +109,12 @@ def test_an_exported_model_hears_a_window_as_pytorch_does_at_any_deviation(tmp_p
     assert np.abs(heats[0] - heats[1]).max() > 0.01 * np.abs(heats[0]).max()
 
 
-def test_a_graph_that_normalises_by_itself_is_given_the_sound_as_it_is(tmp_path: Path) -> None:
-    plan = Plan(source="tests", precision="fp32", frame_size=(32, 48), tokens=TOKENS)
-    manifest = build(tiny(), plan, tmp_path, lambda step: None)
-    assert manifest.audio.takes_normalized
-    audio = dataclasses.replace(manifest.audio, takes_normalized=False)
-    old = Bundle(folder=tmp_path, manifest=dataclasses.replace(manifest, audio=audio))
-    new, wave_S = open_session(open_bundle(tmp_path), "cpu"), stream()[:SAMPLES]
+def test_a_graph_that_normalises_by_itself_is_given_the_sound_as_it_is(bundle: Bundle) -> None:
+    assert bundle.manifest.audio.takes_normalized
+    audio = dataclasses.replace(bundle.manifest.audio, takes_normalized=False)
+    manifest = dataclasses.replace(bundle.manifest, audio=audio)
+    old = Bundle(folder=bundle.folder, manifest=manifest)
+    new, wave_S = open_session(bundle, "cpu"), stream()[:SAMPLES]
     expected = new.encode_audio(wave_S, 0.5).numpy()
     given = open_session(old, "cpu").encode_audio(normalized(wave_S, 0.5), 9.0).numpy()
     assert np.array_equal(given, expected)

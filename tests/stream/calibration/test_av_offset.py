@@ -18,7 +18,7 @@ from denseav.stream.inference.sync_policy import Sync
 from denseav.stream.sources.media_file import Clip
 from denseav.stream.types import AudioBlock, Frame
 from tests.support.fake_session import FakeSession, fake_manifest
-from tests.support.live_command import LiveProcess, live
+from tests.support.live_command import LiveProcess, live, live_here
 from tests.support.media import ffmpeg, grey, write_clip
 from tests.support.servers import MjpegServer, PulseServer
 from tests.support.stalls import thrice
@@ -179,7 +179,7 @@ def test_too_few_flashes_say_what_was_seen(tmp_path: Path) -> None:
     ],
 )
 def test_senseless_asks_are_refused(tmp_path: Path, given: list[str], message: str) -> None:
-    ran = live(tmp_path, *given)
+    ran = live_here(tmp_path, *given)
     assert ran.returncode == 2
     assert message in ran.stderr
 

@@ -144,10 +144,10 @@ def test_the_screen_says_what_was_learned() -> None:
 
 
 def test_the_command_learns_the_room_and_takes_what_it_printed(tmp_path: Path) -> None:
-    shared = ("--demo", "--headless", "--seconds", "4")
-    first = live(tmp_path, *shared, "--calibrate", "4")
+    shared = ("--demo", "--headless", "--seconds", "3")
+    first = live(tmp_path, *shared, "--calibrate", "3")
     assert first.returncode == 0, first.stderr
-    assert "learning the room for 4 s: keep quiet" in first.stderr
+    assert "learning the room for 3 s: keep quiet" in first.stderr
     kept = re.search(r"to keep what was learned: (.*)", first.stderr)
     assert kept is not None
     again = live(tmp_path, *shared, *kept[1].split())

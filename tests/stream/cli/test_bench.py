@@ -20,7 +20,7 @@ from denseav.stream.cli import bench
 from denseav.stream.cli.live_options import parse
 from denseav.stream.errors import SourceError, UsageError
 from denseav.stream.stats.stats import Stats
-from tests.support.live_command import LiveProcess, environment, live
+from tests.support.live_command import LiveProcess, environment, live, live_here
 
 pytestmark = pytest.mark.realtime
 
@@ -30,7 +30,7 @@ DEMO = ("--demo", "--headless", "--device", "cpu")
 def test_every_combination_is_measured(tmp_path: Path) -> None:
     over = ("--bench-over", "threads=1,2", "device=cpu")
     outputs = ("--cdf", "cdf.csv", "--stats-json", "s.jsonl")
-    done = live(tmp_path, *DEMO, "--bench", "3", *over, *outputs)
+    done = live(tmp_path, *DEMO, "--bench", "1", *over, *outputs)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("READY") == 2
     names = ["threads=1 device=cpu", "threads=2 device=cpu"]
@@ -42,11 +42,11 @@ def test_every_combination_is_measured(tmp_path: Path) -> None:
     assert [record["setting"] for record in records] == names
     for record in records:
         assert record["frames_out"] >= 1
-        assert 1 < record["seconds"] < 15
+        assert 0.5 < record["seconds"] < 15
 
 
 def test_the_cdf_holds_every_latency(tmp_path: Path) -> None:
-    arguments = ("--bench", "3", "--cdf", "cdf.csv", "--stats-json", "-", "--slo-ms", "60000")
+    arguments = ("--bench", "1", "--cdf", "cdf.csv", "--stats-json", "-", "--slo-ms", "60000")
     done = live(tmp_path, *DEMO, *arguments)
     assert done.returncode == 0, done.stderr
     record = json.loads(done.stdout)
@@ -76,7 +76,7 @@ def test_warming_up_is_no_part_of_it(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         return real(*arguments, stats=stats, **more)
 
     monkeypatch.setattr(bench, "run", cold)
-    given = [*DEMO, "--bench", "3", "--stats-json", str(tmp_path / "s.jsonl")]
+    given = [*DEMO, "--bench", "1", "--stats-json", str(tmp_path / "s.jsonl")]
     bench.bench(given, parse(given), threading.Event(), threading.Event())
     record = json.loads((tmp_path / "s.jsonl").read_text())
     assert record["frames_out"] >= 1
@@ -84,7 +84,7 @@ def test_warming_up_is_no_part_of_it(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 
 def test_slower_than_asked_for_is_an_exit_code(tmp_path: Path) -> None:
-    done = live(tmp_path, *DEMO, "--bench", "3", "--slo-ms", "0.001")
+    done = live(tmp_path, *DEMO, "--bench", "1", "--slo-ms", "0.001")
     assert done.returncode == 6, done.stderr
     assert "capture to heatmap" in done.stdout
     said = r"denseav-live: error: p99 of [\d.]+ ms is over 0.001 ms \(as given\)"
@@ -92,7 +92,7 @@ def test_slower_than_asked_for_is_an_exit_code(tmp_path: Path) -> None:
 
 
 def test_a_setting_that_cannot_run_does_not_keep_the_others_from_it(tmp_path: Path) -> None:
-    arguments = ("--bench", "3", "--bench-over", "device=cuda,cpu")
+    arguments = ("--bench", "1", "--bench-over", "device=cuda,cpu")
     done = live(tmp_path, "--demo", "--headless", *arguments, env={"CUDA_VISIBLE_DEVICES": "-1"})
     assert done.returncode == 4
     assert re.search(r"device=cuda +│ not measured", done.stdout)
@@ -122,14 +122,15 @@ def test_ctrl_c_ends_the_setting_in_hand_and_begins_no_other(tmp_path: Path) -> 
 
 
 SLOW_SECOND_CASE = """
-import sys, time
+import pathlib, sys, time
 from denseav.stream.app import build
 opened, calls = build.open_for_audio, []
 def slow(*arguments):
     calls.append(None)
     if len(calls) == 2:
         print("LOADING", file=sys.stderr, flush=True)
-        time.sleep(4)
+        while not pathlib.Path("interrupted").exists():
+            time.sleep(0.01)
     return opened(*arguments)
 build.open_for_audio = slow
 from denseav.stream.cli.live import main
@@ -138,7 +139,7 @@ sys.exit(main())
 
 
 def test_ctrl_c_while_a_later_setting_loads_leaves_the_finished_ones(tmp_path: Path) -> None:
-    arguments = [*DEMO, "--bench", "2", "--bench-over", "threads=1,2", "--stats-json", "s.jsonl"]
+    arguments = [*DEMO, "--bench", "1", "--bench-over", "threads=1,2", "--stats-json", "s.jsonl"]
     process = subprocess.Popen(
         [sys.executable, "-c", SLOW_SECOND_CASE, *arguments],
         cwd=tmp_path,
@@ -150,6 +151,7 @@ def test_ctrl_c_while_a_later_setting_loads_leaves_the_finished_ones(tmp_path: P
     assert process.stderr is not None
     assert any("LOADING" in line for line in process.stderr)
     process.send_signal(signal.SIGINT)
+    (tmp_path / "interrupted").touch()
     table, _ = process.communicate(timeout=60)
     assert process.returncode == 0
     assert re.search(r"threads=1 +│ onnxruntime-cpu", table)
@@ -204,7 +206,7 @@ def test_senseless_asks_are_refused_in_one_line(given: str, message: str) -> Non
 def test_a_setting_is_checked_like_the_command_line_before_anything_runs(
     tmp_path: Path, over: str
 ) -> None:
-    done = live(tmp_path, *DEMO, "--bench", "5", "--bench-over", over)
+    done = live_here(tmp_path, *DEMO, "--bench", "5", "--bench-over", over)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("denseav-live: error: ")
     assert "model demo" not in done.stderr
@@ -212,7 +214,7 @@ def test_a_setting_is_checked_like_the_command_line_before_anything_runs(
 
 @pytest.mark.parametrize("option", ["--cdf", "--stats-json"])
 def test_a_place_that_takes_no_file_is_known_before(tmp_path: Path, option: str) -> None:
-    done = live(tmp_path, *DEMO, "--bench", "5", option, "missing/x")
+    done = live_here(tmp_path, *DEMO, "--bench", "5", option, "missing/x")
     assert done.returncode == 7
     assert done.stderr == (
         "denseav-live: error: cannot write the report missing/x (No such file or directory); "
@@ -221,7 +223,7 @@ def test_a_place_that_takes_no_file_is_known_before(tmp_path: Path, option: str)
 
 
 def test_a_full_disk_is_told_after_the_table(tmp_path: Path) -> None:
-    done = live(tmp_path, *DEMO, "--bench", "3", "--cdf", "/dev/full")
+    done = live(tmp_path, *DEMO, "--bench", "1", "--cdf", "/dev/full")
     assert done.returncode == 7
     assert "capture to heatmap" in done.stdout
     assert "No space left on device" in done.stderr.splitlines()[-1]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from denseav.export.runtime.bundle import demo_folder
-from tests.support.live_command import LiveProcess, environment, live
+from tests.support.live_command import LiveProcess, environment, live, live_here
 from tests.support.media import LEVELS, cut, ffmpeg, grey, tone, write_clip
 from tests.support.servers import MjpegServer
 
@@ -70,7 +70,7 @@ FILES: dict[str, tuple[Callable[[Path, Path], object], str]] = {
 def test_a_file_that_cannot_be_read(common: Path, tmp_path: Path, name: str) -> None:
     make, message = FILES[name]
     make(common, tmp_path / name)
-    done = live(tmp_path, "--source", name, "--offline", "--headless")
+    done = live_here(tmp_path, "--source", name, "--offline", "--headless")
     refused(done, 3, name, message)
 
 
@@ -95,14 +95,14 @@ def test_what_came_before_the_cut_is_kept_whole(common: Path, tmp_path: Path) ->
     ],
 )
 def test_an_unknown_camera(tmp_path: Path, spec: str, message: str) -> None:
-    done = live(tmp_path, "--camera", spec, "--mic", "none", "--headless")
+    done = live_here(tmp_path, "--camera", spec, "--mic", "none", "--headless")
     refused(done, 3, message)
     assert "secret" not in done.stderr
 
 
 @pytest.mark.parametrize("spec", ["no such thing", "99999999999999999999"])
 def test_an_unknown_microphone(mjpeg_server: MjpegServer, tmp_path: Path, spec: str) -> None:
-    done = live(tmp_path, "--camera", mjpeg_server.url, "--mic", spec, "--headless")
+    done = live_here(tmp_path, "--camera", mjpeg_server.url, "--mic", spec, "--headless")
     refused(done, 3, f"no microphone {spec}; see: denseav-live --list-devices")
 
 
@@ -129,7 +129,7 @@ def test_a_bundle_that_cannot_be_used(
 ) -> None:
     shutil.copytree(demo_folder(), tmp_path / "model")
     harm(tmp_path / "model")
-    refused(live(tmp_path, "--demo", "--headless", "--model", "model"), 4, message)
+    refused(live_here(tmp_path, "--demo", "--headless", "--model", "model"), 4, message)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_a_device_that_is_not_here_is_never_another(
     tmp_path: Path, device: str, remedy: str
 ) -> None:
     hidden = {"CUDA_VISIBLE_DEVICES": "-1"}
-    done = live(tmp_path, "--demo", "--headless", "--device", device, env=hidden)
+    done = live_here(tmp_path, "--demo", "--headless", "--device", device, env=hidden)
     refused(done, 4, remedy)
 
 
@@ -156,7 +156,7 @@ def test_a_device_that_is_not_here_is_never_another(
 )
 def test_an_output_that_cannot_be_written(tmp_path: Path, arguments: str, message: str) -> None:
     (tmp_path / "taken.mp4").write_text("precious")
-    done = live(tmp_path, "--demo", "--headless", "--seconds", "0.2", *arguments.split())
+    done = live_here(tmp_path, "--demo", "--headless", "--seconds", "0.2", *arguments.split())
     refused(done, 7, message)
     assert [path.name for path in tmp_path.iterdir()] == ["taken.mp4"]
     assert (tmp_path / "taken.mp4").read_text() == "precious"

@@ -11,7 +11,7 @@ import pytest
 from denseav.stream.feed import keys as feed_keys
 from denseav.stream.feed.client import HeatmapSubscriber
 from tests.support.feeds import free_endpoint, make_keys
-from tests.support.live_command import LiveProcess, live
+from tests.support.live_command import LiveProcess, live_here
 from tests.support.ports import free_port
 from tests.support.stalls import until
 
@@ -74,6 +74,6 @@ def test_what_a_feed_cannot_be_is_a_usage_error(
     options: tuple[str, ...], complaint: str, tmp_path: Path
 ) -> None:
     shown = () if "--camera" in options else ("--demo",)
-    done = live(tmp_path, *shown, "--publish", "tcp://127.0.0.1:5557", *options)
+    done = live_here(tmp_path, *shown, "--publish", "tcp://127.0.0.1:5557", *options)
     assert done.returncode == 2
     assert complaint in done.stderr

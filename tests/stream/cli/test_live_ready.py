@@ -26,7 +26,7 @@ def test_the_command_says_ready_once_and_what_runs() -> None:
         "-c",
         "from denseav.stream.cli.live import main; raise SystemExit(main())",
     ]
-    options = ["--demo", "--headless", "--seconds", "8", "--device", "cpu"]
+    options = ["--demo", "--headless", "--seconds", "5", "--device", "cpu"]
     run = subprocess.run([*command, *options], capture_output=True, text=True, timeout=60)
     assert run.returncode == 0, run.stderr
     ready = [line for line in run.stderr.splitlines() if " READY " in line]

@@ -4,7 +4,6 @@ import json
 import resource
 import signal
 import sys
-import time
 from pathlib import Path
 
 import av
@@ -12,8 +11,9 @@ import pytest
 
 from tests.support.feeds import free_endpoint
 from tests.support.live_command import LiveProcess, live
+from tests.support.stalls import until
 
-RECORDED_S = 5.0
+FRAGMENT_BYTES = 150_000  # of the demo's two seconds at most
 
 
 def seconds(path: Path) -> tuple[float, float]:
@@ -23,6 +23,12 @@ def seconds(path: Path) -> tuple[float, float]:
     with av.open(str(path)) as container:
         sound_s = max(frame.time for frame in container.decode(audio=0))
     return pictures_s, sound_s
+
+
+def until_recorded(folder: Path) -> None:
+    """Wait until more than a fragment is on the disk."""
+    path = folder / "r.part.mp4"
+    until(lambda: path.exists() and path.stat().st_size > FRAGMENT_BYTES, 60)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no such signals")
@@ -35,25 +41,24 @@ def test_however_it_is_ended_its_recording_plays(
     tmp_path: Path, number: signal.Signals, code: int, name: str
 ) -> None:
     process = LiveProcess(tmp_path, "--demo", "--headless", "--record", "r.mp4")
-    process.until("READY")
-    time.sleep(RECORDED_S)
+    until_recorded(tmp_path)
     process.process.send_signal(number)
     assert process.end() == code
     assert [path.name for path in tmp_path.iterdir()] == [name]
-    assert min(seconds(tmp_path / name)) > RECORDED_S - 3
+    assert min(seconds(tmp_path / name)) > 1
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")
 def test_a_full_disk_ends_the_recording_alone(tmp_path: Path) -> None:
     def small_disk() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (FRAGMENT_BYTES, FRAGMENT_BYTES))
 
-    arguments = ("--demo", "--headless", "--record", "r.mp4", "--seconds", "14")
+    arguments = ("--demo", "--headless", "--record", "r.mp4", "--seconds", "8")
     done = live(tmp_path, *arguments, "--stats-json", "-", limits=small_disk)
     assert done.returncode == 7
     assert "kept in r.part.mp4; the run goes on without it" in done.stderr
     assert done.stderr.splitlines()[-1].startswith("denseav-live: error: cannot write")
-    assert json.loads(done.stdout.splitlines()[-1])["seconds"] > 12
+    assert json.loads(done.stdout.splitlines()[-1])["seconds"] > 7
     assert min(seconds(tmp_path / "r.part.mp4")) > 1
 
 
@@ -72,7 +77,7 @@ def test_a_log_that_nobody_reads_any_more_ends_nothing(tmp_path: Path) -> None:
     )
     assert process.process.stderr is not None
     process.process.stderr.close()
-    time.sleep(RECORDED_S)
+    until_recorded(tmp_path)
     process.process.send_signal(signal.SIGTERM)
     assert process.process.wait(30) == 0
     LiveProcess.running.remove(process.process)

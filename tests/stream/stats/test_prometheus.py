@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from denseav.stream.errors import OutputError
 from denseav.stream.stats.prometheus import CONNECTIONS_MAX, Metrics
 from denseav.stream.stats.stats import Stats
-from tests.support.live_command import LiveProcess, live
+from tests.support.live_command import LiveProcess
 from tests.support.ports import free_port
 from tests.support.stalls import until
 
@@ -138,6 +138,6 @@ def test_the_command_serves_what_it_does_to_this_machine_only(tmp_path: Path) ->
 def test_the_command_ends_at_once_where_the_port_is_taken(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        done = live(tmp_path, "--demo", "--headless", "--prometheus", str(port))
+        done = live_here(tmp_path, "--demo", "--headless", "--prometheus", str(port))
     assert done.returncode == 7
     assert done.stderr.splitlines()[-1].startswith("denseav-live: error: cannot serve metrics at")

@@ -1,5 +1,6 @@
 """Processes that SLURM or torchrun starts: one run of them all, or one line that says why not."""
 
+import multiprocessing
 import os
 import re
 import shlex
@@ -18,11 +19,9 @@ from tests.support.ports import free_port
 DOCS = Path(__file__).parents[3] / "docs"
 DEBUG = DOCS.parent / "configs" / "train" / "debug.yaml"
 ARGUMENTS = (
-    "-m", "denseav.train.cli.train", "--config", str(DEBUG), "--optimization.steps", "3",
+    "--config", str(DEBUG), "--optimization.steps", "3",
     "--rhythm.log", "1", "--rhythm.validate", "3", "--made.batch_size", "4",
 )  # fmt: skip
-COMMAND = (sys.executable, *ARGUMENTS)
-TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", *ARGUMENTS)
 
 
 def slurm(tasks: int) -> list[dict[str, str]]:
@@ -40,21 +39,27 @@ def slurm(tasks: int) -> list[dict[str, str]]:
     return [job | {"SLURM_PROCID": str(task), "SLURM_LOCALID": str(task)} for task in range(tasks)]
 
 
-def begin(command: tuple[str, ...], **more: str) -> subprocess.Popen[str]:
-    here = os.environ | {"OMP_NUM_THREADS": "1"} | more
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=here)
-
-
-def end(running: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:
-    said = [one.communicate(timeout=240)[1] for one in running]
-    return [(one.returncode, text) for one, text in zip(running, said, strict=True)]
+def run_task(task: dict[str, str], out: Path, said: Path) -> None:
+    """Be one of the processes that srun starts."""
+    os.environ |= task
+    with said.open("w") as file:
+        os.dup2(file.fileno(), sys.stderr.fileno())
+    sys.exit(main([*ARGUMENTS, "--out", str(out)]))  # how many there are is srun's to say
 
 
 def test_tasks_of_slurm_are_one_run(tmp_path: Path) -> None:
-    own = ("--out", str(tmp_path))  # how many there are is srun's to say
-    ended = end([begin((*COMMAND, *own), **task) for task in slurm(2)])
-    assert [code for code, _ in ended] == [0, 0], ended
-    first, other = (said for _, said in ended)
+    paths = [tmp_path / "first", tmp_path / "other"]
+    begin = multiprocessing.get_context("forkserver").Process  # with everything imported
+    tasks = [
+        begin(target=run_task, args=(task, tmp_path, said))
+        for task, said in zip(slurm(2), paths, strict=True)
+    ]
+    for task in tasks:
+        task.start()
+    for task in tasks:
+        task.join(timeout=240)
+    first, other = (path.read_text() for path in paths)
+    assert [task.exitcode for task in tasks] == [0, 0], first + other
     assert len(re.findall(r"^step \d/3  contrast", first, re.MULTILINE)) == 3
     assert "step" not in other
     state = torch.load(tmp_path / LAST, weights_only=True)
@@ -65,7 +70,7 @@ def test_tasks_of_slurm_are_one_run(tmp_path: Path) -> None:
 def test_one_task_of_slurm_is_a_run_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in slurm(1)[0].items():
         monkeypatch.setenv(name, value)
-    assert main([*ARGUMENTS[2:], "--out", str(tmp_path)]) == 0
+    assert main([*ARGUMENTS, "--out", str(tmp_path)]) == 0
     state = torch.load(tmp_path / LAST, weights_only=True)
     assert [own["loader"]["given"] for own in state["processes"]] == [3]
 
@@ -85,8 +90,8 @@ def test_torchruns_line_of_the_documents_is_one_run(tmp_path: Path) -> None:
     command[command.index("runs/2head")] = str(tmp_path)
     ports = ("--master-port", str(free_port()))
     command[1:1] = ports
-    ((code, said),) = end([begin((*command, *ARGUMENTS[4:]))])
-    assert code == 0, said
+    ended = subprocess.run([*command, *ARGUMENTS[2:]], capture_output=True, text=True, timeout=240)
+    assert ended.returncode == 0, ended.stderr
     assert len(torch.load(tmp_path / LAST, weights_only=True)["processes"]) == 2
 
 
@@ -111,7 +116,7 @@ def test_another_number_of_tasks_is_one_line(
         if value:
             monkeypatch.setenv(name, value)
     out = tmp_path / "run"
-    assert main([*ARGUMENTS[2:], "--out", str(out), "--machine.devices", str(devices)]) == 2
+    assert main([*ARGUMENTS, "--out", str(out), "--machine.devices", str(devices)]) == 2
     said = capsys.readouterr().err
     assert remedy in said
     assert said.count("\n") == 1, said

@@ -5,6 +5,7 @@ import re
 import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -13,10 +14,11 @@ import torch
 from denseav.models import CheckpointError
 from denseav.train.cli.train import main, parse
 from denseav.train.data.shards import save_clips
+from denseav.train.errors import PreemptedError
 from denseav.train.trainer import loop
 from denseav.train.trainer.checkpointer import BEST, LAST
 from denseav.train.trainer.loop import learning_rate, train
-from denseav.train.trainer.run_log import METRICS
+from denseav.train.trainer.run_log import METRICS, RunLog
 from tests.support.made_clips import made_clip
 from tests.support.train_parts import NETWORK
 from tests.support.train_runs import ARGUMENTS, SMALL, losses, make, quiet, start
@@ -64,19 +66,18 @@ def test_kill_and_the_same_command_again_give_the_same_run(
         assert torch.equal(value, states[1]["learner"][name]), name
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_a_run_that_is_told_to_stop_saves_and_goes_on_as_if_nothing_was(
-    tmp_path: Path, number: signal.Signals
-) -> None:
-    """The signal comes to the whole group, loading workers and a second process included."""
+TWO = ("--machine.devices", "2", "--made.batch_size", "4", "--rhythm.save", "1000")
+
+
+def test_two_processes_that_are_told_to_stop_go_on_as_if_nothing_was(tmp_path: Path) -> None:
+    """The signal comes to the whole group, the second process included."""
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    two = ("--machine.devices", "2", "--made.batch_size", "4", "--rhythm.save", "1000")
-    running = start(whole, *two)
-    run = start(stopped, *two, start_new_session=True)
+    running = start(whole, *TWO)
+    run = start(stopped, *TWO, start_new_session=True)
     assert run.stderr is not None
     for line in run.stderr:
         if line.startswith("step 9/"):
-            os.killpg(run.pid, number)
+            os.killpg(run.pid, signal.SIGTERM)
             break
     said = run.stderr.read()
     run.stderr.close()
@@ -85,12 +86,40 @@ def test_a_run_that_is_told_to_stop_saves_and_goes_on_as_if_nothing_was(
     assert "Traceback" not in said
     step = torch.load(stopped / LAST, weights_only=True)["progress"]["step"]
     assert 9 <= step < 26
-    again = start(stopped, *two)
-    _, said = again.communicate(timeout=240)
-    assert again.returncode == 0, said
-    _, said = running.communicate(timeout=240)
-    assert running.returncode == 0, said
+    for ended in (start(stopped, *TWO), running):
+        _, said = ended.communicate(timeout=240)
+        assert ended.returncode == 0, said
+        assert said.count("step 26/26  contrast") == 1
+        assert "Warning" not in said
     assert losses(stopped) == losses(whole)
+    assert list(losses(stopped)) == list(range(1, 27))
+    for folder in (whole, stopped):
+        state = torch.load(folder / LAST, weights_only=True)
+        assert [own["loader"]["given"] for own in state["processes"]] == [26, 26]
+    again, _ = parse(["--config", str(stopped / "settings.yaml"), "--out", "elsewhere"])
+    assert (again.machine.devices, again.optimization.steps) == (2, 26)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_run_that_is_told_to_stop_saves_and_goes_on_as_if_nothing_was(
+    tmp_path: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = RunLog.record_step
+
+    def record_and_stop(self: RunLog, step: int, *figures: Any) -> None:
+        record(self, step, *figures)
+        if step == 3:
+            signal.raise_signal(number)
+
+    settings = replace(SMALL, rhythm=replace(SMALL.rhythm, save=1000))
+    with monkeypatch.context() as patch:
+        patch.setattr(RunLog, "record_step", record_and_stop)
+        with pytest.raises(PreemptedError, match="told to stop after step 3"):
+            train(settings, make(tmp_path / "stopped"), quiet())
+    assert torch.load(tmp_path / "stopped" / LAST, weights_only=True)["progress"]["step"] == 3
+    for folder in ("stopped", "whole"):
+        train(settings, make(tmp_path / folder), quiet())
+    assert losses(tmp_path / "stopped") == losses(tmp_path / "whole")
 
 
 def test_workers_that_load_outlive_a_signal_to_all(tmp_path: Path, shards: Path) -> None:
@@ -202,18 +231,3 @@ def test_a_line_cut_off_by_a_kill_is_forgotten(tmp_path: Path) -> None:
         file.write('{"step": 5, "loss/total": 1}\n{"step": 6, "lo')
     train(SMALL, tmp_path, quiet())
     assert list(losses(tmp_path)) == list(range(1, 9))
-
-
-def test_two_processes_speak_once_and_go_on(tmp_path: Path) -> None:
-    two = ("--machine.devices", "2", "--made.batch_size", "4", "--rhythm.log", "2")
-    for steps in ("6", "8"):
-        run = start(tmp_path, *two, "--optimization.steps", steps)
-        _, said = run.communicate(timeout=240)
-        assert run.returncode == 0, said
-        assert said.count(f"step {steps}/{steps}  contrast") == 1
-        assert "Warning" not in said
-    state = torch.load(tmp_path / LAST, weights_only=True)
-    assert [own["loader"]["given"] for own in state["processes"]] == [8, 8]
-    assert list(losses(tmp_path)) == [2, 4, 6, 8]
-    again, _ = parse(["--config", str(tmp_path / "settings.yaml"), "--out", "elsewhere"])
-    assert (again.machine.devices, again.optimization.steps) == (2, 8)
