@@ -19,9 +19,9 @@ import psutil
 import pytest
 from hypothesis import settings
 
-from tests.support.desktop import XServer
 from tests.support.live_command import LiveProcess
 from tests.support.media import LEVELS, ffmpeg, grey, tone, write_clip
+from tests.support.screen.desktop import XServer
 from tests.support.servers import MjpegServer, PulseServer, RtspServer
 
 # A shell's background jobs ignore Ctrl-C, and so would each program that a test interrupts.
@@ -137,7 +137,7 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def shared_graphs(shared_folder: Path) -> Iterator[None]:
     """From now on an export converts only graphs that no test has exported before."""
-    from tests.support import shared_graphs
+    from tests.support.export import shared_graphs
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(

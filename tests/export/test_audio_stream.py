@@ -17,7 +17,7 @@ from denseav.export.runtime.open_session import open_session
 from denseav.export.runtime.openvino_session import OpenVinoSession
 from denseav.export.runtime.session import AudioStream, Features, Interrupted, Level, Session
 from denseav.models.streaming_mask import StreamConfig
-from tests.support.tiny_exports import FRAME_SIZE, STREAM, TOKENS, exported
+from tests.support.export.tiny_exports import FRAME_SIZE, STREAM, TOKENS, exported
 from tests.support.tiny_model import CONFIG, tiny
 
 STEPS = 40

@@ -24,7 +24,7 @@ from denseav.export.runtime.open_session import open_session
 from denseav.export.runtime.proof import Tolerance
 from denseav.models import save
 from tests.support.disk import room
-from tests.support.tiny_exports import ARGUMENTS, FRAME_SIZE, TOKENS, exported
+from tests.support.export.tiny_exports import ARGUMENTS, FRAME_SIZE, TOKENS, exported
 from tests.support.tiny_model import CONFIG, tiny, tiny_audio
 
 FILES = {"image.onnx", "audio.onnx", "heatmap.onnx", "probes.npz", "audio_step.onnx"}

@@ -18,9 +18,9 @@ from denseav.export.runtime.bundle import BundleError, Manifest, open_bundle, wi
 from denseav.export.runtime.open_session import open_session
 from denseav.export.runtime.session import Session
 from denseav.models import save
+from tests.support.export.tiny_exports import ARGUMENTS, FRAME_SIZE, exported
+from tests.support.export.tiny_exports import TOKENS as EXPORTED_TOKENS
 from tests.support.fake_session import TOKENS, FakeSession, fake_manifest
-from tests.support.tiny_exports import ARGUMENTS, FRAME_SIZE, exported
-from tests.support.tiny_exports import TOKENS as EXPORTED_TOKENS
 from tests.support.tiny_model import tiny
 
 SAMPLES = window_samples(EXPORTED_TOKENS)

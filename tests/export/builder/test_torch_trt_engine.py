@@ -10,7 +10,7 @@ import torch
 from denseav.export.builder.graphs import HeatmapGraph, make_graphs
 from denseav.export.builder.torch_trt_engine import convert, require_torch_tensorrt
 from denseav.export.runtime.bundle import BundleError
-from tests.support.fake_gpu import Gpu, fake_gpu
+from tests.support.export.fake_gpu import Gpu, fake_gpu
 from tests.support.tiny_model import tiny
 
 

@@ -21,7 +21,7 @@ from denseav.export.runtime.engine_facts import (
 from denseav.export.runtime.open_session import open_session
 from denseav.export.runtime.trt_library import RTX, load_library
 from denseav.models import save
-from tests.support.tiny_exports import ARGUMENTS
+from tests.support.export.tiny_exports import ARGUMENTS
 from tests.support.tiny_model import tiny
 
 

@@ -16,7 +16,7 @@ from onnx.external_data_helper import set_external_data
 
 from denseav.export.runtime.bundle import BundleError, Head, open_bundle, write_manifest
 from denseav.export.runtime.open_session import open_session
-from tests.support.tiny_bundle import (
+from tests.support.export.tiny_bundle import (
     AUDIO_FEATURES,
     HEAT,
     IMAGE,

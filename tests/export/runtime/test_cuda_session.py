@@ -19,7 +19,7 @@ from denseav.export.runtime.devices import cuda_is_here
 from denseav.export.runtime.onnx_session import OnnxSession, open_graph
 from denseav.export.runtime.open_session import open_proven
 from denseav.export.runtime.session import Session
-from tests.support.fake_gpu import Stream, fake_gpu
+from tests.support.export.fake_gpu import Stream, fake_gpu
 
 without_gpu = pytest.mark.skipif(not cuda_is_here(), reason="no NVIDIA GPU")
 

@@ -29,15 +29,15 @@ from denseav.export.runtime.engine_facts import (
 )
 from denseav.export.runtime.open_session import open_session
 from denseav.export.runtime.trt_library import load_library
-from tests.support.fake_gpu import Gpu, fake_gpu
-from tests.support.fake_session import fake_manifest
-from tests.support.tiny_bundle import (
+from tests.support.export.fake_gpu import Gpu, fake_gpu
+from tests.support.export.tiny_bundle import (
     IMAGE,
     IMAGE_FEATURES,
     make_graph,
     replace_file,
     write_tiny_bundle,
 )
+from tests.support.fake_session import fake_manifest
 
 HERE = Machine(
     library="tensorrt", version="11.1.0.106", gpu="NVIDIA Fake 1", compute_capability="9.0"

@@ -25,8 +25,8 @@ from denseav.export.runtime.bundle import (
 from denseav.export.runtime.open_session import open_session
 from denseav.export.runtime.session import Interrupted, Level, Session
 from denseav.models import save
-from tests.support.fake_gpu import Context, Gpu, Stream, fake_gpu
-from tests.support.tiny_exports import ARGUMENTS, FRAME_SIZE
+from tests.support.export.fake_gpu import Context, Gpu, Stream, fake_gpu
+from tests.support.export.tiny_exports import ARGUMENTS, FRAME_SIZE
 from tests.support.tiny_model import tiny
 
 ENGINES = ("--trt", "fp16", "--trt-builder", "torch-tensorrt")

@@ -21,9 +21,9 @@ from denseav.stream.sources.media_file import Clip
 from denseav.stream.stats.stats import Stats
 from denseav.stream.types import Frame
 from tests.stream.app.test_offline_loop import Shown
+from tests.support.export.tiny_exports import exported
 from tests.support.live_command import live, live_here
 from tests.support.media import grey, tone, write_clip
-from tests.support.tiny_exports import exported
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ from denseav.models.audio_encoder import normalize_wave
 from denseav.stream.audio.level_normalizer import LevelNormalizer
 from denseav.stream.inference.pipeline import Pipeline
 from denseav.stream.types import AudioBlock, Frame
+from tests.support.export.tiny_exports import TOKENS, exported
 from tests.support.fake_session import FakeSession, fake_manifest
-from tests.support.tiny_exports import TOKENS, exported
 from tests.support.tiny_model import tiny
 
 FLOOR_DBFS = -60.0

@@ -30,9 +30,9 @@ from denseav.stream.sources.microphone import Microphone
 from denseav.stream.sources.open import count_losses
 from denseav.stream.sources.paced_file import PacedClip
 from denseav.stream.stats.stats import Stats
-from tests.support.desktop import find_window, press, screen_until, screenshot
 from tests.support.live_command import LiveProcess, environment, live
 from tests.support.media import ffmpeg
+from tests.support.screen.desktop import find_window, press, screen_until, screenshot
 from tests.support.servers import MjpegServer, PulseServer, RtspServer
 from tests.support.stalls import until
 

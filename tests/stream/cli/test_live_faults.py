@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from denseav.stream.feed.client import StatusSubscriber
 from denseav.stream.feed.message import preview_jpeg
-from tests.support.desktop import XServer, find_window, screen_until
 from tests.support.faults import break_and_mend, stamp_s, stamped
 from tests.support.feeds import free_endpoint, status_of
 from tests.support.live_command import LiveProcess, live
 from tests.support.media import grey
+from tests.support.screen.desktop import XServer, find_window, screen_until
 from tests.support.servers import MjpegServer, PulseServer
 
 pytestmark = pytest.mark.realtime

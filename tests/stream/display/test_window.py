@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.support.desktop import find_window, press, screen_until
+from tests.support.screen.desktop import find_window, press, screen_until
 
 SHOW = """
 import sys, time

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from denseav.stream.errors import OutputError
 from denseav.stream.stats.prometheus import CONNECTIONS_MAX, Metrics
 from denseav.stream.stats.stats import Stats
-from tests.support.live_command import LiveProcess
+from tests.support.live_command import LiveProcess, live_here
 from tests.support.ports import free_port
 from tests.support.stalls import until
 

@@ -7,7 +7,7 @@ import pytest
 
 from denseav.stream.web.access import Access, Rate, is_loopback
 from denseav.stream.web.server import PageServer
-from tests.support.pages import page_server
+from tests.support.screen.pages import page_server
 
 TOKEN = "a-token-of-this-start"
 

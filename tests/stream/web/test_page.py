@@ -6,8 +6,8 @@ from time import monotonic
 
 import pytest
 
-from tests.support.browser import open_tab
-from tests.support.pages import page_server, scaled
+from tests.support.screen.browser import open_tab
+from tests.support.screen.pages import page_server, scaled
 
 PIXEL = """(() => {
   const canvas = document.getElementById("picture");

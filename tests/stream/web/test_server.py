@@ -17,7 +17,7 @@ from denseav.stream.errors import OutputError
 from denseav.stream.types import AudioBlock
 from denseav.stream.web import server as server_module
 from denseav.stream.web.server import VIEWERS_MAX, PageServer
-from tests.support.pages import page_server, scaled
+from tests.support.screen.pages import page_server, scaled
 
 Client = aiohttp.ClientSession
 MAP, PICTURE, LOUDNESS = 1, 2, 3

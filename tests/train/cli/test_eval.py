@@ -11,7 +11,8 @@ import torch
 
 from denseav.models import save
 from denseav.train.cli.eval import main
-from tests.support import eval_trees, tiny_model
+from tests.support import tiny_model
+from tests.support.train import eval_trees
 
 
 @pytest.fixture(scope="module", autouse=True)

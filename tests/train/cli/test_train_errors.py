@@ -11,8 +11,8 @@ import yaml
 from denseav.train.cli.train import main, parse
 from denseav.train.data.shards import save_clips
 from denseav.train.errors import SettingsError
-from tests.support.made_clips import made_clip
-from tests.support.train_runs import ARGUMENTS, DEBUG
+from tests.support.train.made_clips import made_clip
+from tests.support.train.runs import ARGUMENTS, DEBUG
 
 CONFIGURATIONS = sorted(DEBUG.parent.glob("*.yaml"))
 FROM_SHARDS = "--made null --data.image_size 32 --data.workers 0 --data.batch_size 2 --data.shards"

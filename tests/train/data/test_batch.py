@@ -16,7 +16,7 @@ from denseav.train.data.dataset import ClipDataset, DataSettings, Mixing
 from denseav.train.data.example import NO_AUGMENTATION, WAVE_SAMPLES, Augmentation
 from denseav.train.data.loader import Loader, make_loader
 from denseav.train.errors import DataError
-from tests.support.made_clips import made_clip, made_shards
+from tests.support.train.made_clips import made_clip, made_shards
 
 CLIPS = 14
 

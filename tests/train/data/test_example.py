@@ -16,7 +16,7 @@ from denseav.train.data.example import (
     decode_sound,
 )
 from denseav.train.data.shards import Clip
-from tests.support.made_clips import flac_file, jpeg_file, made_clip
+from tests.support.train.made_clips import flac_file, jpeg_file, made_clip
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -31,8 +31,8 @@ from denseav.train.data.shards import Clip, Shards
 from denseav.train.data.source_lists import Item, list_items, readable
 from denseav.train.errors import DataError
 from denseav.train.eval.public_sets import audioset
-from tests.support.crashing import CrashingFile, DeadlyPath
 from tests.support.media import cut, ffmpeg, grey, speak, tone, write_clip
+from tests.support.train.crashing import CrashingFile, DeadlyPath
 
 
 def clips(folder: Path) -> dict[str, Clip]:

@@ -10,7 +10,7 @@ from litdata.streaming import item_loader
 
 from denseav.train.data.shards import DamagedClip, Shards, save_clips, write_shards
 from denseav.train.errors import DataError
-from tests.support.made_clips import made_clip, made_shards
+from tests.support.train.made_clips import made_clip, made_shards
 
 CLIPS = 22
 

@@ -14,7 +14,7 @@ from denseav.train.loss.denseav_loss import Weights, denseav_terms
 from denseav.train.loss.learner import Encode
 from denseav.train.loss.mix_and_separate import Separation, separation_terms
 from denseav.train.loss.pooling import Pooling
-from tests.support.train_parts import batch, learner, mixed_batch, rows
+from tests.support.train.parts import batch, learner, mixed_batch, rows
 
 CLIPS = 8
 HEADS = ("speech", "sound")

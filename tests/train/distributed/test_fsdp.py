@@ -24,7 +24,7 @@ from denseav.train.trainer.loop import train
 from denseav.train.trainer.settings import Backbones, Intervals, Optimization, Settings
 from denseav.train.trainer.stages import set_learning, stages
 from tests.support.ports import free_port
-from tests.support.train_parts import NETWORK, batch, learner, rows, with_lora
+from tests.support.train.parts import NETWORK, batch, learner, rows, with_lora
 
 TWO = 2
 CLIPS = 4

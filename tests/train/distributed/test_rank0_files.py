@@ -19,8 +19,8 @@ from denseav.train.trainer.loop import train
 from denseav.train.trainer.pretrain_audio import keep
 from denseav.train.trainer.run_log import METRICS, RunLog
 from tests.support.disk import room
-from tests.support.train_parts import batch, learner
-from tests.support.train_runs import SMALL, losses, make, quiet, start
+from tests.support.train.parts import batch, learner
+from tests.support.train.runs import SMALL, losses, make, quiet, start
 
 SHORT = replace(SMALL, optimization=replace(SMALL.optimization, steps=2))
 

@@ -14,7 +14,7 @@ from denseav.train.distributed.collectives import first_to_report
 from denseav.train.distributed.rank0_files import on_rank_zero
 from denseav.train.errors import DiskError
 from denseav.train.trainer.checkpointer import LAST, Checkpointer
-from tests.support.train_runs import SMALL
+from tests.support.train.runs import SMALL
 
 TWO = 2
 

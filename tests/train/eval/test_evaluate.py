@@ -19,7 +19,8 @@ from denseav.train.eval.items import EvalSet, Item, Kind
 from denseav.train.eval.model import EvalModel, TorchModel, token_mask
 from denseav.train.eval.read import read_wave
 from denseav.train.eval.report import Row
-from tests.support import eval_trees, tiny_model
+from tests.support import tiny_model
+from tests.support.train import eval_trees
 
 SIDE, GRID, TOKENS = 64, 16, 8
 SECOND = 16_000

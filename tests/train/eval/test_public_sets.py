@@ -14,7 +14,7 @@ from denseav.train.errors import DataError
 from denseav.train.eval import public_sets
 from denseav.train.eval.items import EvalSet, Item, own_folder, with_files
 from denseav.train.eval.read import ade_classes, read_picture, read_truth, read_wave
-from tests.support import eval_trees
+from tests.support.train import eval_trees
 
 BOTH = {1000: 0.15, 3000: 0.15}
 

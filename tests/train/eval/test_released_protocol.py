@@ -12,7 +12,8 @@ import torch
 
 from denseav.models import DenseAV, save
 from denseav.train.cli.eval import main
-from tests.support import eval_trees, released_protocol, tiny_model
+from tests.support import tiny_model
+from tests.support.train import eval_trees, released_protocol
 
 PERCENT = 1e-2
 """A ten-thousandth of the figure's range."""

@@ -15,7 +15,7 @@ from denseav.train.errors import DataError
 from denseav.train.loss.denseav_loss import Weights
 from denseav.train.loss.mix_and_separate import Separation, check_heads, couples, separation_terms
 from denseav.train.loss.pooling import AUDIBLE, token_mask
-from tests.support.train_parts import NETWORK, batch, learner, mixed_batch
+from tests.support.train.parts import NETWORK, batch, learner, mixed_batch
 
 HEADS = ("speech", "sound")
 CLIPS = 6

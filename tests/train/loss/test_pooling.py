@@ -7,7 +7,7 @@ from denseav.models.similarity import all_volumes
 from denseav.train.loss.chunked_similarity import dense_similarity
 from denseav.train.loss.denseav_loss import Weights, denseav_terms
 from denseav.train.loss.pooling import SimPool, average, cls, summed
-from tests.support.train_parts import NETWORK, batch, learner
+from tests.support.train.parts import NETWORK, batch, learner
 
 
 def features() -> tuple[torch.Tensor, torch.Tensor]:

@@ -13,7 +13,7 @@ from denseav.train.errors import SettingsError
 from denseav.train.loss.distillation import distillation_terms, encode_windows
 from denseav.train.loss.learner import Learner
 from denseav.train.loss.streaming import Streaming, encode_streamed
-from tests.support.train_parts import batch, learner
+from tests.support.train.parts import batch, learner
 
 CONFIG = StreamConfig(context_tokens=3, revisit=2)
 DRAWN = Streaming(least_context=2, most_context=4, most_revisit=1, windowed_share=0.0)

@@ -24,7 +24,7 @@ from denseav.train.trainer.settings import (
     Settings,
 )
 from denseav.train.world.loader import WorldSettings
-from tests.support.train_runs import quiet
+from tests.support.train.runs import quiet
 from tests.train.trainer.test_pretrain import NETWORK
 
 pytestmark = pytest.mark.skipif(

@@ -23,8 +23,8 @@ from denseav.train.trainer.checkpointer import BEST, LAST, MODEL
 from denseav.train.trainer.loop import train
 from denseav.train.trainer.run_log import METRICS
 from denseav.train.trainer.settings import Backbones, Intervals, Optimization, Settings
-from tests.support.made_clips import made_clip
-from tests.support.train_parts import NETWORK
+from tests.support.train.made_clips import made_clip
+from tests.support.train.parts import NETWORK
 
 
 def clips(kind: str, count: int) -> Iterable[Clip]:

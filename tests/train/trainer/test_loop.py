@@ -22,8 +22,8 @@ from denseav.train.trainer import loop
 from denseav.train.trainer.checkpointer import BEST, LAST, MODEL
 from denseav.train.trainer.loop import train
 from denseav.train.trainer.run_log import METRICS
-from tests.support.train_parts import NETWORK
-from tests.support.train_runs import ARGUMENTS, DEBUG, SMALL, losses, make, quiet
+from tests.support.train.parts import NETWORK
+from tests.support.train.runs import ARGUMENTS, DEBUG, SMALL, losses, make, quiet
 
 
 class Poisoned(ToyLoader):

@@ -19,9 +19,9 @@ from denseav.train.trainer import loop
 from denseav.train.trainer.checkpointer import BEST, LAST
 from denseav.train.trainer.loop import learning_rate, train
 from denseav.train.trainer.run_log import METRICS, RunLog
-from tests.support.made_clips import made_clip
-from tests.support.train_parts import NETWORK
-from tests.support.train_runs import ARGUMENTS, SMALL, losses, make, quiet, start
+from tests.support.train.made_clips import made_clip
+from tests.support.train.parts import NETWORK
+from tests.support.train.runs import ARGUMENTS, SMALL, losses, make, quiet, start
 
 
 @pytest.fixture(scope="module")

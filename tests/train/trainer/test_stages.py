@@ -12,7 +12,7 @@ from denseav.train.loss.denseav_loss import Weights, denseav_terms
 from denseav.train.trainer.backbones import new_network
 from denseav.train.trainer.settings import Backbones, Optimization
 from denseav.train.trainer.stages import Stage, group_of, grouped, set_learning, stages
-from tests.support.train_parts import NETWORK, batch, learner, with_lora
+from tests.support.train.parts import NETWORK, batch, learner, with_lora
 
 ALIGNERS, EVERYTHING = stages(Optimization(aligner_steps=3, steps=8))
 WITHOUT_STEM = stages(Optimization(learn_stem=False))[1]

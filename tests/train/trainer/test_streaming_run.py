@@ -16,8 +16,8 @@ from denseav.train.loss.streaming import Streaming
 from denseav.train.trainer.checkpointer import MODEL
 from denseav.train.trainer.loop import train
 from denseav.train.trainer.settings import Settings
-from tests.support.train_parts import NETWORK, learner
-from tests.support.train_runs import SMALL, losses, quiet
+from tests.support.train.parts import NETWORK, learner
+from tests.support.train.runs import SMALL, losses, quiet
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from denseav.train.eval.world.run import evaluate_world
 from denseav.train.eval.world.split import Split
 from denseav.train.world.classes import CLASSES
 from tests.support.tiny_model import tiny
-from tests.support.world_sources import SAMPLES, SIZE, Guesser, Oracle
+from tests.support.train.world_sources import SAMPLES, SIZE, Guesser, Oracle
 
 pytestmark = pytest.mark.skipif(
     ctypes.util.find_library("espeak-ng") is None, reason="espeak-ng is not installed"

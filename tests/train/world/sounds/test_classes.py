@@ -6,7 +6,7 @@ from denseav.train.world.classes import CLASSES
 from denseav.train.world.sounds.classes import SOUNDS, sound
 from denseav.train.world.sounds.level import LEVEL_DBFS, active_rms, level, noise
 from denseav.train.world.sounds.synthesis import BANDS, Dice, modes, repeated
-from tests.support.world_hearing import accuracy, spectrum, texture
+from tests.support.train.world_hearing import accuracy, spectrum, texture
 
 
 def make(name, seed, duration_s=1.5, *, held_out=False):

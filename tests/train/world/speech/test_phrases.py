@@ -13,7 +13,7 @@ from denseav.train.world.sounds.level import LEVEL_DBFS, active_rms
 from denseav.train.world.speech import espeak
 from denseav.train.world.speech.espeak import Manner, utter
 from denseav.train.world.speech.phrases import LONGEST_S, SHORTEST_S, speak, voices
-from tests.support.world_hearing import accuracy, course
+from tests.support.train.world_hearing import accuracy, course
 
 needs_voice = pytest.mark.skipif(
     ctypes.util.find_library("espeak-ng") is None, reason="espeak-ng is not installed"

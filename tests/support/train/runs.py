@@ -13,9 +13,9 @@ from denseav.train.data.toy import ToySettings
 from denseav.train.distributed.fabric import Machine
 from denseav.train.trainer.run_log import METRICS
 from denseav.train.trainer.settings import Backbones, Intervals, Optimization, Settings
-from tests.support.train_parts import NETWORK
+from tests.support.train.parts import NETWORK
 
-DEBUG = Path(__file__).parents[2] / "configs" / "train" / "debug.yaml"
+DEBUG = Path(__file__).parents[3] / "configs" / "train" / "debug.yaml"
 SMALL = Settings(
     network=NETWORK,
     backbones=Backbones(image="", audio=""),

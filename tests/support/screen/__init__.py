@@ -1,0 +1,1 @@
+"""What tests of pictures share: a desktop, a browser, the pages it shows."""

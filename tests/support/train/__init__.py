@@ -1,0 +1,1 @@
+"""What tests of training share: tiny learners and runs, made clips, public sets in small."""
