@@ -40,7 +40,7 @@ SMALL = Settings(
         aligner_steps=3, steps=8, learning_rate=RATE, warmup_steps=2, accumulate=2
     ),
     machine=Machine(accelerator="cpu", devices=TWO, precision="32-true", strategy="fsdp"),
-    rhythm=Intervals(log=1, save=2, validate=4),
+    rhythm=Intervals(log=1, save=4, validate=4),
 )
 LATER = ("fsdp", "ddp")
 MEETINGS = 10  # of the two processes: each at a port of its own

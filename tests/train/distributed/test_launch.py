@@ -1,11 +1,8 @@
 """Processes that SLURM or torchrun starts: one run of them all, or one line that says why not."""
 
-import multiprocessing
-import os
 import re
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +12,7 @@ from denseav.models import load
 from denseav.train.cli.train import main
 from denseav.train.trainer.checkpointer import LAST, MODEL
 from tests.support.ports import free_port
+from tests.support.train.tasks import run_tasks, slurm
 
 DOCS = Path(__file__).parents[3] / "docs"
 DEBUG = DOCS.parent / "configs" / "train" / "debug.yaml"
@@ -24,44 +22,11 @@ ARGUMENTS = (
 )  # fmt: skip
 
 
-def slurm(tasks: int) -> list[dict[str, str]]:
-    """Return what `srun --ntasks-per-node` tells each of its tasks on one node."""
-    job = {
-        "SLURM_JOB_ID": "4711",
-        "SLURM_JOB_NAME": "train",
-        "SLURM_NTASKS": str(tasks),
-        "SLURM_NTASKS_PER_NODE": str(tasks),
-        "SLURM_NNODES": "1",
-        "SLURM_NODEID": "0",
-        "SLURM_NODELIST": "localhost",
-        "MASTER_PORT": str(free_port()),
-    }
-    return [job | {"SLURM_PROCID": str(task), "SLURM_LOCALID": str(task)} for task in range(tasks)]
-
-
-def run_task(task: dict[str, str], out: Path, said: Path) -> None:
-    """Be one of the processes that srun starts."""
-    os.environ |= task
-    with said.open("w") as file:
-        os.dup2(file.fileno(), sys.stderr.fileno())
-    sys.exit(main([*ARGUMENTS, "--out", str(out)]))  # how many there are is srun's to say
-
-
 def test_tasks_of_slurm_are_one_run(tmp_path: Path) -> None:
-    paths = [tmp_path / "first", tmp_path / "other"]
-    begin = multiprocessing.get_context("forkserver").Process  # with everything imported
-    tasks = [
-        begin(target=run_task, args=(task, tmp_path, said))
-        for task, said in zip(slurm(2), paths, strict=True)
-    ]
-    for task in tasks:
-        task.start()
-    for task in tasks:
-        task.join(timeout=240)
-    first, other = (path.read_text() for path in paths)
-    assert [task.exitcode for task in tasks] == [0, 0], first + other
-    assert len(re.findall(r"^step \d/3  contrast", first, re.MULTILINE)) == 3
-    assert "step" not in other
+    first, other = run_tasks(*ARGUMENTS, "--out", str(tmp_path))  # how many is srun's to say
+    assert (first.code, other.code) == (0, 0), first.said + other.said
+    assert len(re.findall(r"^step \d/3  contrast", first.said, re.MULTILINE)) == 3
+    assert "step" not in other.said
     state = torch.load(tmp_path / LAST, weights_only=True)
     assert [own["loader"]["given"] for own in state["processes"]] == [3, 3]
     assert load(tmp_path / MODEL).config.trained

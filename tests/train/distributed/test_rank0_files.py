@@ -1,7 +1,6 @@
 """A full disk: one line, everything before it whole, and the same command again goes on."""
 
 import os
-import resource
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,8 @@ from denseav.train.trainer.pretrain_audio import keep
 from denseav.train.trainer.run_log import METRICS, RunLog
 from tests.support.disk import room
 from tests.support.train.parts import batch, learner
-from tests.support.train.runs import SMALL, losses, make, quiet, start
+from tests.support.train.runs import ARGUMENTS, SMALL, losses, make, quiet
+from tests.support.train.tasks import run_tasks
 
 SHORT = replace(SMALL, optimization=replace(SMALL.optimization, steps=2))
 
@@ -36,14 +36,11 @@ def test_a_disk_that_is_full_leaves_the_old_checkpoint_whole(tmp_path: Path) -> 
 
 
 def test_a_full_disk_stops_all_processes(tmp_path: Path) -> None:
-    def little() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
-
-    two = ("--machine.devices", "2", "--made.batch_size", "4")
-    run = start(tmp_path, *two, preexec_fn=little)
-    _, said = run.communicate(timeout=240)
-    assert run.returncode == 7, said
-    assert "free some space" in said
+    given = (*ARGUMENTS, "--out", str(tmp_path), "--made.batch_size", "4")
+    ended = run_tasks(*given, file_bytes=200_000)
+    said = "".join(one.said for one in ended)
+    assert [one.code for one in ended] == [7, 7], said
+    assert said.count("free some space") == 1
     assert "Traceback" not in said
     assert not list(tmp_path.glob(".*.partial"))
 

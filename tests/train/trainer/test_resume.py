@@ -22,6 +22,7 @@ from denseav.train.trainer.run_log import METRICS, RunLog
 from tests.support.train.made_clips import made_clip
 from tests.support.train.parts import NETWORK
 from tests.support.train.runs import ARGUMENTS, SMALL, losses, make, quiet, start
+from tests.support.train.tasks import run_tasks
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,6 @@ TWO = ("--machine.devices", "2", "--made.batch_size", "4", "--rhythm.save", "100
 def test_two_processes_that_are_told_to_stop_go_on_as_if_nothing_was(tmp_path: Path) -> None:
     """The signal comes to the whole group, the second process included."""
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    running = start(whole, *TWO)
     run = start(stopped, *TWO, start_new_session=True)
     assert run.stderr is not None
     for line in run.stderr:
@@ -86,9 +86,10 @@ def test_two_processes_that_are_told_to_stop_go_on_as_if_nothing_was(tmp_path: P
     assert "Traceback" not in said
     step = torch.load(stopped / LAST, weights_only=True)["progress"]["step"]
     assert 9 <= step < 26
-    for ended in (start(stopped, *TWO), running):
-        _, said = ended.communicate(timeout=240)
-        assert ended.returncode == 0, said
+    for folder in (stopped, whole):
+        ended = run_tasks(*ARGUMENTS, "--out", str(folder), *TWO)
+        said = "".join(one.said for one in ended)
+        assert [one.code for one in ended] == [0, 0], said
         assert said.count("step 26/26  contrast") == 1
         assert "Warning" not in said
     assert losses(stopped) == losses(whole)
