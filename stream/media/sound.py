@@ -96,6 +96,8 @@ class Hearing:
         if self._at is None:
             self._at = stamped or 0
         elif stamped is not None and abs(stamped - self._at) > GAP_S * self._rate_hz:
+            if stamped > self._at:
+                self._mends.note("the sound has a hole, which is silent", self._at / self._rate_hz)
             self._at = stamped
 
     def _give(self, part: av.AudioFrame) -> Iterator[Sound]:

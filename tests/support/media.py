@@ -69,10 +69,12 @@ def write_clip(
     audio: str = "pcm_f32le",
     gap: tuple[int, int] = (0, 0),
     rotation: int = 0,
+    places: Sequence[int] | None = None,
 ) -> Path:
     """Write pictures and sound; without loss by default, and with all pictures before all sound.
 
-    `gap` (at, missing): from sample `at` on, sound is stamped `missing` samples later.
+    `gap` (at, missing): from sample `at` on, sound is stamped `missing` samples later. `places`:
+    when each picture is shown, counted in pictures.
     """
     with av.open(str(path), "w") as container:
         pictures: Any = container.add_stream(video, rate=fps)
@@ -87,7 +89,7 @@ def write_clip(
                 pictures.pix_fmt = PIXELS.get(video, "yuv420p")
                 pictures.set_display_rotation(rotation)
             frame = av.VideoFrame.from_ndarray(image_HW3, format="bgr24")
-            frame.pts = index
+            frame.pts = index if places is None else places[index]
             container.mux(pictures.encode(frame))
         container.mux(pictures.encode(None))
         for part in _sound_frames(samples_SC, sound, rate_hz, gap) if sound else ():
