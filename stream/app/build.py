@@ -20,7 +20,7 @@ from denseav.export.terminal_text import safe_text
 from denseav.stream.app.audio_choice import open_for_audio
 from denseav.stream.app.live_loop import LiveRun
 from denseav.stream.app.offline_loop import run_offline
-from denseav.stream.app.page import open_page
+from denseav.stream.app.page import BROWSER, browser_camera, open_page
 from denseav.stream.app.sinks import Say
 from denseav.stream.app.view import View
 from denseav.stream.calibration.av_offset import CALIBRATION_S, watch, words, write_clip
@@ -52,6 +52,9 @@ from denseav.stream.types import Film, Heatmap, Source
 
 if TYPE_CHECKING:
     from denseav.stream.web.server import PageServer
+
+
+_POLL_S = 0.1  # how long it is waited at most before it is looked whether the run is over
 
 
 class Consumer(Protocol):
@@ -123,7 +126,12 @@ def run(
         if film is None and given.offline and given.source is not None:
             film = open_file(given)
         clip = film if given.offline else None
-        sources = [] if clip else supervised(open_sources(given, film), health, stats)
+        camera = browser_camera(health, given.mic) if given.camera == BROWSER else None
+        sources: list[Source] = []
+        if camera is not None:
+            sources = [camera]
+        elif not clip:
+            sources = supervised(open_sources(given, film), health, stats)
         outputs.callback(_say_mended, [clip] if clip else films_of(sources), say)
         for source in sources:
             outputs.callback(source.stop)
@@ -141,7 +149,10 @@ def run(
         hud = Hud(session.backend, session.precision, names, health.states, room)
         page = None
         if options.page.serve is not None:
-            page = outputs.enter_context(closing(open_page(options.page, manifest, hud, stats)))
+            page = open_page(
+                options.page, manifest, lambda: {"rows": hud.rows(stats.snapshot())}, camera
+            )
+            outputs.enter_context(closing(page))
         view = _open_view(options.display, manifest, hud, stats, page, say=say)
         outputs.enter_context(closing(view))
         takers = []
@@ -203,11 +214,21 @@ def calibrate(options: LiveOptions, stop: threading.Event, opened: threading.Eve
             f"{options.display.record} written: play it before the camera, "
             "and run --calibrate-av again"
         )
-    sources = open_sources(options.sources)
-    opened.set()
     seconds = options.seconds or CALIBRATION_S
-    print_line(f"watching for flashes that click, for {seconds:g} s")
-    offset = watch(sources, seconds, stop, options.sources.av_offset_s)
+    with ExitStack() as outputs:
+        if options.sources.camera == BROWSER:
+            camera = browser_camera(SourceHealth(print_line), None)
+            page = open_page(options.page, None, lambda: {"rows": []}, camera)
+            outputs.enter_context(closing(page))
+            sources: list[Source] = [camera]
+            opened.set()
+            while not (stop.is_set() or camera.has_come.wait(_POLL_S)):
+                pass
+        else:
+            sources = open_sources(options.sources)
+            opened.set()
+        print_line(f"watching for flashes that click, for {seconds:g} s")
+        offset = watch(sources, seconds, stop, options.sources.av_offset_s)
     return words(offset, options.sources.av_offset_ms)
 
 

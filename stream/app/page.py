@@ -1,37 +1,71 @@
 """The page for browsers from its options; a web server is loaded where one was asked for."""
 
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from denseav.export.runtime.bundle import Manifest
-from denseav.stream.display.hud import Hud
 from denseav.stream.errors import StreamError
 from denseav.stream.options import PageOptions
-from denseav.stream.stats.stats import Stats
+from denseav.stream.sources.health import SourceHealth
 
 if TYPE_CHECKING:
+    from denseav.stream.web.browser_camera import BrowserCamera
     from denseav.stream.web.server import PageServer
 
+BROWSER = "browser"  # as a camera's name
 
-def open_page(options: PageOptions, manifest: Manifest, hud: Hud, stats: Stats) -> "PageServer":
+
+def browser_camera(health: SourceHealth, mic: str | None) -> "BrowserCamera":
+    """Return the source that a browser's camera and microphone come in by.
+
+    Raises
+    ------
+    StreamError
+        When the extra is not installed.
+    """
+    with _extra():
+        from denseav.stream.web.browser_camera import BrowserCamera
+    return BrowserCamera(health, audio=mic != "none")
+
+
+def open_page(
+    options: PageOptions,
+    manifest: Manifest | None,
+    state: Callable[[], Mapping[str, Any]],
+    camera: "BrowserCamera | None" = None,
+) -> "PageServer":
     """Begin to serve, and print where.
+
+    Parameters
+    ----------
+    manifest : of the model that runs; None where none does.
+    state, camera : as in `web.server.Page`.
 
     Raises
     ------
     StreamError
         When the extra is not installed, or the page cannot be served as asked.
     """
-    try:
+    with _extra():
+        from denseav.stream.web.open import about_model
         from denseav.stream.web.open import open_page as open_server
-    except ImportError as error:
-        raise StreamError(
-            f"--serve needs the extra `web` ({error}); in a clone of denseav: pip install '.[web]'"
-        ) from None
-    return open_server(
-        options, manifest, lambda: {"rows": hud.rows(stats.snapshot())}, print_with_token
-    )
+    nothing: Mapping[str, Any] = {"model": "none", "note": "", "heads": []}
+    about = nothing if manifest is None else about_model(manifest)
+    return open_server(options, about, state, print_with_token, camera)
 
 
 def print_with_token(lines: str) -> None:
     """Print our own words as they are: an address with its token is among them."""
     print(f"denseav-live: {lines}", file=sys.stderr, flush=True)  # noqa: T201
+
+
+@contextmanager
+def _extra() -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        raise StreamError(
+            f"--serve needs the extra `web` ({error}); in a clone of denseav: pip install '.[web]'"
+        ) from None

@@ -52,6 +52,9 @@ def parse(arguments: Sequence[str] | None = None) -> LiveOptions:
     given = _parser().parse_args(arguments)
     if not given.list_devices and given.check_device is None:
         _check(given)
+    if given.serve is not None and not given.serve[0]:
+        host = "0.0.0.0" if given.camera == "browser" else "127.0.0.1"
+        given.serve = (host, given.serve[1])
     given.thresholds, given.over = dict(given.threshold), dict(given.bench_over or [])
     return LiveOptions(
         sources=record(SourceOptions, given),
@@ -157,7 +160,8 @@ def _add_sources(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--camera",
         metavar="SPEC",
-        help="0, /dev/video2, rtsp://…, http://…; @FILE or env:NAME where it holds a password",
+        help="0, /dev/video2, rtsp://…, http://…, or browser; @FILE or env:NAME where it holds "
+        "a password",
     )
     group.add_argument("--camera-size", type=_size, metavar="WxH", help="ask the camera for it")
     group.add_argument("--camera-fps", type=positive, metavar="N", help="ask the camera for it")
@@ -239,8 +243,9 @@ def _add_page(group: argparse._ArgumentGroup) -> None:
         "--serve",
         type=_host_and_port,
         metavar="[HOST:]PORT",
-        help="show the run in browsers; without HOST, of this machine alone; any other HOST is "
-        "served by HTTPS, to whoever has the address with its token",
+        help="show the run in browsers; without HOST, of this machine alone, but of any with "
+        "--camera browser; other machines are served by HTTPS, to whoever has the address with "
+        "its token",
     )
     group.add_argument(
         "--serve-control", action="store_true", help="let viewers record and set thresholds"
@@ -307,6 +312,7 @@ def _check(options: argparse.Namespace) -> None:
         raise UsageError("--publish goes with live input: leave --offline out")
     elif options.mic == "none":
         raise UsageError("--publish sends what was compared with sound; leave --mic none out")
+    _check_browser(options)
     _check_page(options)
     _check_timing(options)
     _check_room(options)
@@ -325,13 +331,26 @@ def _check_source(options: argparse.Namespace) -> None:
             raise UsageError(f"--{option.replace('_', '-')} goes with --source FILE only")
 
 
+def _check_browser(options: argparse.Namespace) -> None:
+    if options.camera != "browser":
+        return
+    if options.serve is None:
+        raise UsageError("--camera browser comes in by the page: add --serve 8443")
+    if options.mic not in (None, "none"):
+        raise UsageError("a browser brings its own microphone; leave --mic out, or --mic none")
+    for option in ("camera_size", "camera_fps", "calibrate"):
+        if getattr(options, option) is not None:
+            name = option.replace("_", "-")
+            raise UsageError(f"--{name} does not go with --camera browser; leave it out")
+
+
 def _check_page(options: argparse.Namespace) -> None:
     if options.serve is None:
         for option in ("serve_control", "serve_cert"):
             if getattr(options, option):
                 raise UsageError(f"--{option.replace('_', '-')} goes with --serve only")
         return
-    for option in ("offline", "bench", "calibrate_av"):
+    for option in ("offline", "bench"):
         if getattr(options, option):
             raise UsageError(f"--serve shows a live run; leave --{option.replace('_', '-')} out")
 
@@ -421,7 +440,7 @@ def _host_and_port(text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
     if colon and not host:
         raise argparse.ArgumentTypeError(f"{text!r} has no host before its colon")
-    return host.strip("[]") or "127.0.0.1", _port(port)
+    return host.strip("[]"), _port(port)
 
 
 def _device(text: str) -> str:

@@ -1,4 +1,4 @@
-"""`PageOptions` and a model in; the page's server, open, out, and for people where it is."""
+"""`PageOptions` in; the page's server, open, out, and for people where it is."""
 
 import io
 import secrets
@@ -13,6 +13,7 @@ from denseav.export.runtime.bundle import Manifest
 from denseav.stream.display.drawing import head_colours
 from denseav.stream.options import PageOptions
 from denseav.stream.web.access import Access, is_loopback, own_names
+from denseav.stream.web.browser_camera import BrowserCamera
 from denseav.stream.web.certificate import default_path, made_once, tls_context
 from denseav.stream.web.server import Address, Page, PageServer
 
@@ -22,15 +23,17 @@ _ELSEWHERE = ("192.0.2.1", 9)  # for documentation; no packet is sent to learn t
 
 def open_page(
     options: PageOptions,
-    manifest: Manifest,
+    about: Mapping[str, Any],
     state: Callable[[], Mapping[str, Any]],
     announce: Callable[[str], None],
+    camera: BrowserCamera | None = None,
 ) -> PageServer:
     """Begin to serve the page, and say where; as a code to scan too, where phones can come.
 
     Parameters
     ----------
-    state : as in `Page`.
+    about, state : as in `Page`.
+    camera : takes a browser's camera and microphone, where that is what the run looks at.
     announce : called with lines for people, which hold the token.
 
     Raises
@@ -52,7 +55,7 @@ def open_page(
         names |= addresses
         token = secrets.token_urlsafe(16)
     access = Access(token=token, names=frozenset(names), cookie=f"denseav-{port}")
-    page = Page(about=about(manifest), state=state, control=options.serve_control)
+    page = Page(about=about, state=state, control=options.serve_control, camera=camera)
     server = PageServer(Address(host=host, port=port, access=access, tls=tls), page)
     if token is None:
         announce(f"serving the page at http://{_in_url(host)}:{server.port}/")
@@ -81,7 +84,7 @@ def code(url: str) -> str:
     return drawn.getvalue()
 
 
-def about(manifest: Manifest) -> dict[str, object]:
+def about_model(manifest: Manifest) -> dict[str, object]:
     """Return what a page says of a model, as JSON takes it."""
     colours = head_colours([head.name for head in manifest.heads])
     if not manifest.trained:

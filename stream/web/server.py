@@ -6,13 +6,15 @@ wait here until the showing thread takes them. Nothing here draws or knows the p
 """
 
 import asyncio
+import logging
 import socket
 import ssl
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from time import monotonic
@@ -24,7 +26,8 @@ from aiohttp.web_protocol import RequestHandler
 from denseav.stream.display.timeline import Loudness
 from denseav.stream.errors import OutputError
 from denseav.stream.types import AudioBlock
-from denseav.stream.web.access import Access, Handler, refused
+from denseav.stream.web.access import Access, Handler, Rate, refused
+from denseav.stream.web.browser_camera import BrowserCamera, GivenCamera, OfferError
 from denseav.stream.web.messages import Scaled, loudness_message, map_message, picture_message
 from denseav.stream.web.viewer import TEXT_MAX, Viewer
 
@@ -36,12 +39,14 @@ STATE_S = 1.0
 CLOSING_S = 2.0
 SEND_BUFFER = 128 * 1024
 WISHES_MAX = 64
+OFFERS_PER_S, OFFERS_BURST = 1.0, 20.0
 _TYPES = {
     ".html": "text/html",
     ".css": "text/css",
     ".js": "text/javascript",
     ".svg": "image/svg+xml",
 }
+_log = logging.getLogger(__name__)
 _STATIC = Path(__file__).parent / "static"
 
 
@@ -54,11 +59,13 @@ class Page:
     about : as JSON takes it: the model, its heads and their colours.
     state : gives what changes, as JSON takes it; called once a second on the server's thread.
     control : whether viewers may change the run.
+    camera : is given the camera and microphone of whoever offers them; None where none is wanted.
     """
 
     about: Mapping[str, Any]
     state: Callable[[], Mapping[str, Any]]
     control: bool = False
+    camera: BrowserCamera | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +120,9 @@ class PageServer:
         self._wishes: deque[Mapping[str, Any]] = deque(maxlen=WISHES_MAX)
         self._silent: set[object] = set()  # connections that have asked for nothing
         self._viewers: dict[Viewer, int | None] = {}  # and the loudness that each has had
+        self._giving: dict[Viewer, GivenCamera] = {}
+        self._offers = Rate(OFFERS_PER_S, OFFERS_BURST)
+        self._tasks: set[asyncio.Task[None]] = set()
         self._fresh = asyncio.Event()
         self._closed = asyncio.Event()
         self._loop = asyncio.new_event_loop()
@@ -175,6 +185,7 @@ class PageServer:
 
     def _run(self, ready: "Future[int]") -> None:
         asyncio.set_event_loop(self._loop)
+        self._loop.set_exception_handler(_note)
         try:
             self._loop.run_until_complete(self._serve(ready))
         finally:
@@ -199,14 +210,21 @@ class PageServer:
             await runner.cleanup()
             return
         ready.set_result(listening.sockets[0].getsockname()[1])
-        tasks = [asyncio.create_task(each()) for each in (self._show, self._tell)]
-        await self._closed.wait()
+        tasks = [
+            asyncio.create_task(each()) for each in (self._closed.wait, self._show, self._tell)
+        ]
+        ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:
             task.cancel()
         listening.close()
         closing = [viewer.close() for viewer in self._viewers]
         await asyncio.wait_for(asyncio.gather(*closing, return_exceptions=True), CLOSING_S)
+        for viewer, given in list(self._giving.items()):
+            del self._giving[viewer]
+            await given.close()
         await runner.cleanup()
+        for task in ended:
+            await task  # one of ours that failed ends the run
 
     async def _listen(self, runner: web.AppRunner) -> asyncio.Server:
         server = runner.server
@@ -262,19 +280,64 @@ class PageServer:
         viewer = Viewer(connection, self._ask, self._fresh.set)
         self._viewers[viewer] = None
         try:
-            viewer.answer(about={**self._page.about, "control": self._page.control})
+            viewer.answer(about=self._about())
             viewer.tell(**self._state_for(viewer))
             self._fresh.set()
             await viewer.serve()
         finally:
             del self._viewers[viewer]
+            given = self._giving.pop(viewer, None)
+            if given is not None and self._page.camera is not None:
+                await self._page.camera.leave(given, "the page was closed, or its network lost")
         return connection
 
+    def _about(self) -> dict[str, Any]:
+        camera = self._page.camera
+        wanted = None if camera is None else {"audio": camera.audio}
+        return {**self._page.about, "control": self._page.control, "camera": wanted}
+
     def _ask(self, viewer: Viewer, wish: Mapping[str, Any]) -> None:
-        if self._page.control:
+        if "camera" in wish:
+            self._begin(self._offered(viewer, wish["camera"]))
+        elif self._page.control:
             self._wishes.append(wish)
         else:
             viewer.answer(refused="viewers may not change this run; start it with --serve-control")
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _offered(self, viewer: Viewer, wish: object) -> None:
+        """Take a viewer's camera, let go of it, or note that its page is in the background."""
+        camera, given = self._page.camera, self._giving.get(viewer)
+        if camera is None:
+            viewer.answer(refused="this run has another camera")
+        elif given is not None and wish == "end":
+            del self._giving[viewer]
+            await camera.leave(given)
+        elif given is not None and wish in ("hidden", "visible"):
+            given.background = wish == "hidden"
+        elif not self._offers.allows(""):
+            viewer.answer(ended="too many offers; wait a moment")
+        elif given is None and isinstance(wish, str) and wish.startswith("v=0"):
+            try:
+                answer, given = await camera.take(wish, partial(self._ended, viewer))
+            except OfferError as error:
+                viewer.answer(ended=str(error))
+                return
+            if viewer in self._viewers:
+                self._giving[viewer] = given
+                viewer.answer(camera=answer)
+            else:  # it has gone meanwhile
+                await camera.leave(given, "the page was closed")
+        else:
+            viewer.answer(ended="that is no offer")
+
+    def _ended(self, viewer: Viewer, line: str) -> None:
+        self._giving.pop(viewer, None)
+        viewer.answer(ended=line)
 
     async def _show(self) -> None:
         """Send the newest to whoever has drawn what it got; encoded once, if anybody has."""
@@ -342,6 +405,13 @@ def _files() -> dict[str, _File]:
         for path in _STATIC.iterdir()
         if path.suffix in _TYPES
     }
+
+
+def _note(_: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None:
+    """Say in one line what a browser's connection failed with in the libraries that serve it."""
+    error = context.get("exception")
+    what = context["message"] if error is None else type(error).__name__
+    _log.debug("a browser's connection failed (%s)", what)
 
 
 def _bound_buffers(request: web.Request) -> None:

@@ -3,6 +3,7 @@
 
 import { Stage, readMap } from "./stage.js";
 import { Strip } from "./strip.js";
+import { Camera } from "./camera.js";
 
 const MAP = 1, PICTURE = 2, LOUDNESS = 3;
 const AGAIN_MS = [250, 500, 1000, 2000];
@@ -11,6 +12,7 @@ const $ = (id) => document.getElementById(id);
 const stage = new Stage($("picture"));
 const strip = new Strip($("strip"));
 const maps = new Map(), pictures = new Map();
+const camera = new Camera(send);
 let socket = null, attempts = 0, paused = false, heads = [], described = "", describedAt = 0;
 
 function connect() {
@@ -22,6 +24,7 @@ function connect() {
   socket.onclose = () => {
     maps.clear();
     pictures.clear();
+    camera.ended("The connection is lost.");
     link("The connection is lost; trying again …", true);
     setTimeout(connect, AGAIN_MS[Math.min(attempts++, AGAIN_MS.length - 1)]);
   };
@@ -38,8 +41,10 @@ function link(words, bad) {
 
 // --- what comes ---
 
-function told({ about, state, refused, answer }) {
+function told({ about, state, refused, answer, camera: accepted, ended }) {
   if (about) introduce(about);
+  if (accepted) camera.accepted(accepted);
+  if (ended) camera.ended(ended);
   if (state) report(state);
   if (refused || answer) $("answer").textContent = refused ?? answer;
 }
@@ -51,6 +56,7 @@ function introduce(about) {
   strip.setHeads(heads);
   $("record").disabled = !about.control;
   $("record").title = about.control ? "" : "viewers may not change this run";
+  camera.wanted(about.camera);
   $("heads").replaceChildren(...heads.map(headRow));
 }
 

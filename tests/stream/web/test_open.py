@@ -12,7 +12,7 @@ import pytest
 
 from denseav.stream.options import PageOptions
 from denseav.stream.web import open as open_module
-from denseav.stream.web.open import about, code, open_page
+from denseav.stream.web.open import about_model, code, open_page
 from denseav.stream.web.server import PageServer
 from tests.support.fake_session import fake_manifest
 from tests.support.ports import free_port
@@ -20,7 +20,7 @@ from tests.support.ports import free_port
 
 def served(host: str, port: int, said: list[str]) -> PageServer:
     options = PageOptions(serve=(host, port))
-    return open_page(options, fake_manifest(), lambda: {"rows": []}, said.append)
+    return open_page(options, about_model(fake_manifest()), lambda: {"rows": []}, said.append)
 
 
 def test_this_machine_alone_needs_neither_token_nor_certificate(tmp_path: Path) -> None:
@@ -62,6 +62,6 @@ def test_elsewhere_it_is_https_with_a_token_of_this_start(
 
 def test_the_page_says_what_the_model_is() -> None:
     manifest = fake_manifest()
-    assert "random" in str(about(replace(manifest, trained=False))["note"])
-    assert "drawn world" in str(about(replace(manifest, model="demo", trained=True))["note"])
-    assert about(replace(manifest, trained=True))["note"] == ""
+    assert "random" in str(about_model(replace(manifest, trained=False))["note"])
+    assert "drawn world" in str(about_model(replace(manifest, model="demo", trained=True))["note"])
+    assert about_model(replace(manifest, trained=True))["note"] == ""

@@ -6,6 +6,9 @@ from time import monotonic
 
 import pytest
 
+from denseav.stream.calibration.av_offset import Watcher, match
+from denseav.stream.sources.health import SourceHealth, State
+from denseav.stream.web.browser_camera import BrowserCamera
 from tests.support.screen.browser import open_tab
 from tests.support.screen.pages import page_server, scaled
 
@@ -46,3 +49,75 @@ def test_the_page_draws_heat_where_it_is_and_names_as_text(tmp_path: Path) -> No
 
     with page_server() as server:
         asyncio.run(body())
+
+
+# A camera and a microphone that flash and click together, in place of the browser's own.
+FLASHES = """
+navigator.mediaDevices.getUserMedia = async ({ audio }) => {
+  window.asked = audio;
+  const canvas = document.createElement("canvas");
+  Object.assign(canvas, { width: 160, height: 120 });
+  const pen = canvas.getContext("2d"), sound = new AudioContext();
+  const out = sound.createMediaStreamDestination();
+  const quiet = sound.createConstantSource();
+  quiet.offset.value = 1e-4;
+  quiet.connect(out);
+  quiet.start();
+  let next = sound.currentTime + 0.5;
+  setInterval(() => {
+    if (next < sound.currentTime + 0.2) {
+      const click = sound.createOscillator();
+      click.frequency.value = 2000;
+      click.connect(out);
+      click.start(next);
+      click.stop(next + 0.01);
+      window.flashAt = next;
+      next += 0.5;
+    }
+    const lit = sound.currentTime >= window.flashAt && sound.currentTime < window.flashAt + 0.1;
+    pen.fillStyle = lit ? "#eee" : "#222";
+    pen.fillRect(0, 0, 160, 120);
+    pen.fillStyle = "#333";
+    pen.fillRect(sound.currentTime * 50 % 150, 0, 10, 10);
+  }, 5);
+  const stream = canvas.captureStream(30);
+  stream.addTrack(out.stream.getAudioTracks()[0]);
+  return stream;
+};
+"""
+
+
+@pytest.mark.realtime
+def test_what_a_browser_gives_flashes_and_clicks_at_once(tmp_path: Path) -> None:
+    health = SourceHealth(lambda _: None)
+    camera, watcher = BrowserCamera(health), Watcher()
+
+    async def body() -> None:
+        address = f"http://127.0.0.1:{server.port}/"
+        flag = "--autoplay-policy=no-user-gesture-required"
+        async with open_tab(tmp_path, address, flag, script=FLASHES) as tab:
+            await tab.until("document.getElementById('giving')?.hidden === false")
+            await tab.value("document.getElementById('give').click()")
+            words = "document.getElementById('given').textContent"
+            await tab.until(f"{words} === 'This device is the camera.'")
+            assert await tab.value("Object.values(asked).every((on) => on === false)")
+            given = camera._given
+            assert given is not None
+            async with asyncio.timeout(20):
+                while not all(clock.has_report for clock in given._clocks.values()):
+                    await asyncio.sleep(0.05)
+            camera.start(watcher)
+            await asyncio.sleep(2.7)
+            await tab.value("document.getElementById('give').click()")
+            assert await tab.value("document.getElementById('give').textContent.startsWith('Give')")
+            async with asyncio.timeout(20):
+                while {each.state for each in health.states()} != {State.LOST}:
+                    await asyncio.sleep(0.02)
+            assert tab.errors == []
+
+    with page_server(camera=camera) as server:
+        asyncio.run(body())
+    flash_F, frame_s = watcher.flashes()
+    found = match(flash_F, watcher.clicks(), frame_s)
+    assert found is not None
+    assert abs(found.seconds) < 0.04, found

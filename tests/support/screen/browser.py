@@ -61,8 +61,11 @@ class Tab:
 
 
 @asynccontextmanager
-async def open_tab(folder: Path, url: str, *flags: str) -> AsyncIterator[Tab]:
-    """Open a page in a browser of its own, whose profile lies in `folder`."""
+async def open_tab(folder: Path, url: str, *flags: str, script: str = "") -> AsyncIterator[Tab]:
+    """Open a page in a browser of its own, whose profile lies in `folder`.
+
+    `script` is run there before the page's own.
+    """
     browser = subprocess.Popen(
         ["chromium", *_FLAGS, f"--user-data-dir={folder}", *flags, "about:blank"],
         stdout=subprocess.DEVNULL,
@@ -83,6 +86,7 @@ async def open_tab(folder: Path, url: str, *flags: str) -> AsyncIterator[Tab]:
                 reading = asyncio.create_task(tab.read())
                 for domain in ("Page", "Runtime", "Log"):
                     await tab.call(f"{domain}.enable")
+                await tab.call("Page.addScriptToEvaluateOnNewDocument", source=script)
                 await tab.call("Page.navigate", url=url)
                 yield tab
                 reading.cancel()

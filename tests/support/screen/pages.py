@@ -9,6 +9,7 @@ import numpy as np
 from denseav.stream.display.drawing import Canvas
 from denseav.stream.types import Frame, Heatmap
 from denseav.stream.web.access import Access, own_names
+from denseav.stream.web.browser_camera import BrowserCamera
 from denseav.stream.web.messages import Scaled
 from denseav.stream.web.server import Address, Page, PageServer
 
@@ -18,13 +19,16 @@ GREY = np.full((48, 64, 3), 100, np.uint8)
 
 @contextmanager
 def page_server(
-    token: str | None = None, control: bool = False, **parts: Any
+    token: str | None = None,
+    control: bool = False,
+    camera: BrowserCamera | None = None,
 ) -> Iterator[PageServer]:
     """Serve a page of two heads, one of which has a name with markup."""
     about: Mapping[str, Any] = {"model": "made", "note": "", "heads": HEADS}
     access = Access(token=token, names=own_names(), cookie="denseav-test")
-    page = Page(about=about, state=lambda: {"rows": [("frames", "1")]}, control=control)
-    address = Address(host="127.0.0.1", port=0, access=access, **parts)
+    state = {"rows": [("frames", "1")]}
+    page = Page(about=about, state=lambda: state, control=control, camera=camera)
+    address = Address(host="127.0.0.1", port=0, access=access)
     with closing(PageServer(address, page)) as server:
         yield server
 

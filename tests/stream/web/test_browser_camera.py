@@ -1,0 +1,134 @@
+"""A browser as camera and microphone: what it gives, its states, and offers that are refused."""
+
+import asyncio
+from time import monotonic
+
+import numpy as np
+import pytest
+from aiortc import RTCPeerConnection
+
+from denseav.stream.calibration.av_offset import Watcher, match
+from denseav.stream.sources.health import SourceHealth, State
+from denseav.stream.web import browser_camera
+from denseav.stream.web.browser_camera import BrowserCamera
+from tests.support.fakes import Collector
+from tests.support.screen.pages import page_server
+from tests.support.screen.rtc_sender import Clicks, Flashes, Giver, giver
+
+
+def states(health: SourceHealth) -> list[State]:
+    return [each.state for each in health.states()]
+
+
+async def until(condition: object) -> None:
+    async with asyncio.timeout(20):
+        while not condition():  # type: ignore[operator]
+            await asyncio.sleep(0.01)
+
+
+def test_it_gives_picture_and_sound_on_one_clock_and_goes_on_after_a_loss() -> None:
+    said: list[str] = []
+    health = SourceHealth(said.append)
+    camera, got = BrowserCamera(health), Collector()
+    watcher = Watcher()
+
+    async def first(one: Giver, two: Giver) -> None:
+        start_s = monotonic() + 0.1
+        picture = Flashes(start_s)
+        await one.give(picture, Clicks(start_s))
+        await two.socket.send_json({"camera": await two.offer(Flashes(start_s))})
+        assert "another browser" in await two.told("ended")
+        await until(lambda: states(health) == [State.RUNNING, State.RUNNING])
+        given = camera._given
+        assert given is not None
+        await until(lambda: all(clock.has_report for clock in given._clocks.values()))
+        camera.start(watcher)
+        await asyncio.sleep(4 * 0.5 + 0.2)
+        camera.start(got)
+        picture.size = (96, 64)
+        await until(lambda: got.frames and got.frames[-1].image_HW3.shape == (96, 64, 3))
+
+    async def run() -> None:
+        async with giver(server.port) as one, giver(server.port) as two:
+            await first(one, two)
+        await until(lambda: states(health) == [State.LOST, State.LOST])
+        frames, blocks = len(got.frames), len(got.blocks)
+        async with giver(server.port) as again:
+            start_s = monotonic()
+            await again.give(Flashes(start_s), Clicks(start_s))
+            await until(lambda: len(got.frames) > frames and len(got.blocks) > blocks)
+            assert [each.index for each in got.frames] == sorted(
+                {each.index for each in got.frames}
+            )
+            before, after = got.blocks[blocks - 1], got.blocks[blocks]
+            missed_s = after.capture_s - before.end_s
+            samples = after.first_sample - before.first_sample - len(before.samples_SC)
+            assert samples / 48_000 == pytest.approx(missed_s, abs=0.001)
+            await again.socket.send_json({"camera": "end"})
+            await until(lambda: states(health) == [State.LOST, State.LOST])
+
+    with page_server(camera=camera) as server:
+        camera.start(got)
+        asyncio.run(run())
+    flashes_F, frame_s = watcher.flashes()
+    found = match(flashes_F, watcher.clicks(), frame_s)
+    assert found is not None
+    assert abs(found.seconds) < 0.04
+    assert any("is back after" in line for line in said)
+
+
+async def _offer(*kinds: str) -> str:
+    peer = RTCPeerConnection()
+    for kind in kinds:
+        peer.addTransceiver(kind, direction="sendonly")
+    await peer.setLocalDescription(await peer.createOffer())
+    sdp = peer.localDescription.sdp
+    await peer.close()
+    return str(sdp)
+
+
+def test_offers_that_are_none_are_refused_and_nobody_is_disturbed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(browser_camera, "OPENING_S", 0.3)
+    health = SourceHealth(lambda _: None)
+    camera, got = BrowserCamera(health), Collector()
+
+    async def run() -> None:
+        whole = await _offer("video", "audio")
+        bad = [
+            "",
+            "v=0",
+            "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\nm=video x y z\r\n",
+            whole[: len(whole) // 2],
+            whole.replace("m=video", "m=vidio"),
+            whole.replace("a=fingerprint", "a=nothing"),
+            await _offer("audio"),
+            await _offer("video", "video"),
+            "v=0" + "\r\na=x" * 5_000,
+        ]
+        async with giver(server.port) as one:
+            for sdp in [*bad, 7, None, {"type": "offer"}, "hidden"]:
+                await one.socket.send_json({"camera": sdp})
+                assert await one.told("ended"), "one line where it belongs"
+            monkeypatch.undo()
+            await until(lambda: camera._given is None)
+            assert states(health) == [State.OPENING, State.OPENING]
+            start_s = monotonic()
+            await one.give(Flashes(start_s), Clicks(start_s))
+            await until(lambda: got.frames and got.blocks)
+
+    with page_server(camera=camera) as server:
+        camera.start(got)
+        asyncio.run(run())
+    assert np.isfinite(got.sound()).all()
+
+
+def test_a_run_with_another_camera_takes_none() -> None:
+    async def run() -> None:
+        async with giver(server.port) as one:
+            await one.socket.send_json({"camera": await one.offer(Flashes(0.0))})
+            assert "another camera" in await one.told("refused")
+
+    with page_server() as server:
+        asyncio.run(run())
