@@ -1,4 +1,4 @@
-"""Sinks: drawn heatmaps and audio in; a window, an MP4 file, Rerun's viewer or a page out.
+"""Sinks: drawn heatmaps and audio in; a window, a recording, Rerun's viewer or a page out.
 
 Each knows how it fails: one that does is left, and the others go on. All but `audio` is called on
 the thread that shows. (The feed is a sink of its own, see `feed.publisher`: it takes heatmaps on
@@ -6,7 +6,7 @@ the thread that makes them, and waits for no drawing.)
 """
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from denseav.export.runtime.bundle import Head
 from denseav.stream.display.drawing import Canvas
 from denseav.stream.display.hud import marked_stale
+from denseav.stream.display.mcap_recorder import McapRecorder, Status
 from denseav.stream.display.mp4_recorder import Recorder, snapshot
 from denseav.stream.display.rerun_viewer import RerunDisplay
 from denseav.stream.display.window import Screen
 from denseav.stream.errors import OutputError
+from denseav.stream.sources.recorded_run import SUFFIX
 from denseav.stream.types import AudioBlock, Heatmap
 from denseav.stream.web.messages import Scaled
 
@@ -153,19 +156,25 @@ class WindowSink:
 
 
 class RecordingSink:
-    """Recordings, one after another: each begins with the first canvas after `begin`.
+    """Recordings, one after another: each begins with the first heatmap after `begin`.
 
     One that cannot be begun although it was asked for from the start ends the run. One that
     cannot be gone on with is said and left, and `close` raises what it failed with.
+
+    Parameters
+    ----------
+    say : called with one line for people.
+    heads : the model's.
+    status : gives the run's figures, for recordings that keep them.
     """
 
-    wants: Wants = "canvas"
-
-    def __init__(self, say: Say) -> None:
+    def __init__(self, say: Say, heads: Sequence[Head], status: Status) -> None:
         self._say = say
+        self._heads = heads
+        self._status = status
         self._path: Path | None = None
         self._required = False
-        self._recorder: Recorder | None = None
+        self._recorder: Recorder | McapRecorder | None = None
         self._failure: OutputError | None = None
         self._audio: deque[AudioBlock] = deque(maxlen=_AUDIO_BLOCKS)
 
@@ -173,6 +182,12 @@ class RecordingSink:
     def is_open(self) -> bool:
         """Whether a recording was begun and not finished."""
         return self._path is not None
+
+    @property
+    def wants(self) -> Wants:
+        """As `Sink.wants`: an MCAP file has data, the others what the window shows."""
+        is_data = self._path is not None and self._path.suffix.lower() == SUFFIX
+        return "heat" if is_data else "canvas"
 
     def begin(self, path: Path, *, required: bool) -> None:
         """Record into a new file from now on; `required` when it was asked for from the start."""
@@ -205,13 +220,16 @@ class RecordingSink:
         OutputError
             When a recording that is required cannot be begun.
         """
-        assert drawn.canvas is not None
-        recorder = self._recorder or self._begun(drawn.canvas)
+        recorder = self._recorder or self._begun(drawn)
         if recorder is None:
             return
         try:
             self._write_audio(recorder)
-            recorder.frame(drawn.canvas, drawn.heatmap.frame.capture_s)
+            if isinstance(recorder, McapRecorder):
+                recorder.heatmap(drawn.heatmap)
+            else:
+                assert drawn.canvas is not None
+                recorder.frame(drawn.canvas, drawn.heatmap.frame.capture_s)
         except OutputError as error:
             self._fail(error)
 
@@ -221,6 +239,8 @@ class RecordingSink:
             return
         try:
             self._write_audio(self._recorder)
+            if isinstance(self._recorder, McapRecorder):
+                self._recorder.poll()
         except OutputError as error:
             self._fail(error)
 
@@ -237,11 +257,15 @@ class RecordingSink:
         if failure is not None:
             raise failure
 
-    def _begun(self, canvas: Canvas) -> Recorder | None:
+    def _begun(self, drawn: Drawn) -> Recorder | McapRecorder | None:
         assert self._path is not None
-        height, width = canvas.shape[:2]
         try:
-            self._recorder = Recorder(self._path, width, height)
+            if self.wants == "heat":
+                self._recorder = McapRecorder(self._path, self._heads, self._status)
+            else:
+                assert drawn.canvas is not None
+                height, width = drawn.canvas.shape[:2]
+                self._recorder = Recorder(self._path, width, height)
         except OutputError as error:
             self._path = None
             if self._required:
@@ -249,7 +273,7 @@ class RecordingSink:
             self._say(str(error))
         return self._recorder
 
-    def _write_audio(self, recorder: Recorder) -> None:
+    def _write_audio(self, recorder: Recorder | McapRecorder) -> None:
         while self._audio:
             recorder.audio(self._audio.popleft())
 

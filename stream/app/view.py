@@ -5,6 +5,7 @@ One thread shows; audio comes in from the sources' threads. Without a sink nothi
 
 from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +65,7 @@ class View:
         self._stats = stats
         self._say = say
         self._strip = strip
-        self._recording = RecordingSink(say)
+        self._recording = RecordingSink(say, overlay.heads, self._status)
         if record is not None:
             self._recording.begin(record, required=True)
         self._sinks: list[Sink] = []
@@ -142,6 +143,10 @@ class View:
             if strip is not None:
                 canvas = strip.under(canvas, self._overlay.shown)
         return Drawn(heatmap, strength_KHW, threshold_K, ceiling_K, picture, canvas)
+
+    def _status(self) -> Mapping[str, Any]:
+        snapshot = self._stats.snapshot()
+        return asdict(snapshot) | {"rows": self._hud.rows(snapshot)}
 
     @property
     def is_recording(self) -> bool:

@@ -56,10 +56,12 @@ class Overlay:
 
     Attributes
     ----------
+    heads : the same.
     scale : how strongly heat shows.
     """
 
     def __init__(self, heads: Sequence[Head], trained: bool, view: str = "overlay") -> None:
+        self.heads = heads
         self._names = [head.name for head in heads]
         self._trained = trained
         self._colours = head_colours(self._names)

@@ -1,10 +1,10 @@
-"""The views of a recorded message: `HeatMessage` in, images and annotations by Foxglove out.
+"""What people look at of heat: heads in, images and annotations by Foxglove out.
 
-For people, in Foxglove or Rerun: each head's map, peaks and boxes, and the preview, where there is
-one. They stand beside the message's own bytes in a recording, and nothing here reads them again.
+For Foxglove or Rerun: each head's map, peaks and boxes. In a recording of a feed they stand beside
+the message's own bytes, with the preview, where there is one; nothing here reads them again.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from foxglove.messages import (
     CircleAnnotation,
@@ -34,31 +34,38 @@ def views(message: HeatMessage) -> Iterator[tuple[str, View]]:
     Its times are those of the capture, by the publisher's wall clock.
     """
     camera = str(message.header["camera"])
-    seconds, nanoseconds = divmod(message.capture_ns + message.header["unix_offset_ns"], 10**9)
-    at = Timestamp(seconds if 0 <= seconds < _SECONDS_END else 0, nanoseconds)
-    for head, heat_HW in zip(message.heads.values(), message.maps_KHW, strict=True):
-        rows, columns = heat_HW.shape
-        data = heat_HW.astype("<f4").tobytes()
-        size = {"width": columns, "height": rows, "step": 4 * columns}
-        yield (
-            f"/{camera}/heat/{head.name}",
-            RawImage(timestamp=at, frame_id=camera, encoding="32FC1", data=data, **size),
-        )
-    yield f"/{camera}/places", _places(message, at)
+    at = timestamp(message.capture_ns + message.header["unix_offset_ns"])
+    for head in message.heads.values():
+        yield f"/{camera}/heat/{head.name}", map_view(head, camera, at)
+    yield f"/{camera}/places", places_view(message.heads.values(), at)
     if message.preview_jpeg:
-        yield (
-            f"/{camera}/preview",
-            CompressedImage(
-                timestamp=at, frame_id=camera, data=message.preview_jpeg, format="jpeg"
-            ),
-        )
+        yield f"/{camera}/preview", jpeg_view(message.preview_jpeg, camera, at)
 
 
-def _places(message: HeatMessage, at: Timestamp) -> ImageAnnotations:
+def timestamp(unix_ns: int) -> Timestamp:
+    """Return a time for a view; 1970 for one that it cannot hold."""
+    seconds, nanoseconds = divmod(unix_ns, 10**9)
+    return Timestamp(seconds if 0 <= seconds < _SECONDS_END else 0, nanoseconds)
+
+
+def map_view(head: Head, camera: str, at: Timestamp) -> RawImage:
+    """Return a head's map as an image of one float a cell."""
+    rows, columns = head.heat.shape
+    size = {"width": columns, "height": rows, "step": 4 * columns}
+    data = head.heat.astype("<f4").tobytes()
+    return RawImage(timestamp=at, frame_id=camera, encoding="32FC1", data=data, **size)
+
+
+def jpeg_view(jpeg: bytes, camera: str, at: Timestamp) -> CompressedImage:
+    """Return a picture."""
+    return CompressedImage(timestamp=at, frame_id=camera, data=jpeg, format="jpeg")
+
+
+def places_view(heads: Iterable[Head], at: Timestamp) -> ImageAnnotations:
     """Return peaks, boxes and names, in pixels of the frame."""
     found = [
         (head, _COLOURS[index % len(_COLOURS)])
-        for index, head in enumerate(message.heads.values())
+        for index, head in enumerate(heads)
         if head.box is not None and head.peak is not None
     ]
     return ImageAnnotations(

@@ -16,19 +16,17 @@ from pathlib import Path
 from time import monotonic_ns, time_ns
 from typing import BinaryIO
 
-from mcap.exceptions import McapError, RecordLengthLimitExceeded
-from mcap.records import Channel, Chunk, McapRecord, Message
-from mcap.stream_reader import StreamReader, breakup_chunk
+from mcap.records import Channel, Message
 from mcap.writer import CompressionType, Writer
 
 from denseav.stream.errors import OutputError, SourceError
 from denseav.stream.feed.client import MESSAGE_BYTES_MAX, FeedFormatError, HeatMessage, decode
 from denseav.stream.feed.foxglove_views import View, views
+from denseav.stream.sources.mcap_records import MCAP_MAGIC, is_finished, mcap_records
 
 ENCODING = "denseav-feed"
-_OLD_MAGIC, _MCAP_MAGIC = b"DNAVREC1", b"\x89MCAP0\r\n"
+_OLD_MAGIC = b"DNAVREC1"
 _COUNT, _RECORD = struct.Struct("<Q"), struct.Struct("<QI")
-_RECORD_BYTES_MAX = 2 * MESSAGE_BYTES_MAX
 _CHANNELS_MAX = 64  # a publisher may call its heads something else in each message
 
 
@@ -188,7 +186,7 @@ def check_whole(path: Path) -> Contents:
     if first is None:
         raise SourceError(f"{path} holds no message; record it again")
     with path.open("rb") as file:
-        finished = file.read(len(_MCAP_MAGIC)) != _MCAP_MAGIC or _is_finished(file)
+        finished = file.read(len(MCAP_MAGIC)) != MCAP_MAGIC or is_finished(file)
     return Contents(first, index + 1, finished)
 
 
@@ -205,7 +203,7 @@ def messages(path: Path) -> Iterator[tuple[float, bytes]]:
             magic = file.read(len(_OLD_MAGIC))
             if magic == _OLD_MAGIC:
                 yield from _old_messages(file, path)
-            elif magic == _MCAP_MAGIC:
+            elif magic == MCAP_MAGIC:
                 file.seek(0)
                 yield from _mcap_messages(file, path)
             else:
@@ -217,51 +215,13 @@ def messages(path: Path) -> Iterator[tuple[float, bytes]]:
 def _mcap_messages(file: BinaryIO, path: Path) -> Iterator[tuple[float, bytes]]:
     ours: set[int] = set()
     first_ns = count = 0
-    for record in _records(file, path):
+    for record in mcap_records(file, path):
         if isinstance(record, Channel) and record.message_encoding == ENCODING:
             ours.add(record.id)
         elif isinstance(record, Message) and record.channel_id in ours:
             first_ns = first_ns if count else record.log_time
             count += 1
             yield max(0, record.log_time - first_ns) / 1e9, record.data
-
-
-def _records(file: BinaryIO, path: Path) -> Iterator[McapRecord]:
-    """Yield what is in a file, up to where it was cut."""
-    reader = StreamReader(file, emit_chunks=True, record_size_limit=_RECORD_BYTES_MAX)
-    records = iter(reader.records)
-    while True:
-        try:
-            record = next(records)
-            inside = _inside(record) if isinstance(record, Chunk) else [record]
-        except StopIteration:
-            return
-        except (McapError, ValueError, LookupError, struct.error) as error:
-            cut = not isinstance(error, _DamageError | RecordLengthLimitExceeded)
-            if cut and not file.read(1) and not _is_finished(file):
-                return
-            raise SourceError(
-                f"{path} is damaged ({error!s:.99}); copy or record it again"
-            ) from None
-        yield from inside
-
-
-class _DamageError(ValueError):
-    """What no power cut does."""
-
-
-def _inside(chunk: Chunk) -> list[McapRecord]:
-    if chunk.compression:
-        raise _DamageError("it is compressed, as record never does it")
-    try:
-        return breakup_chunk(chunk, validate_crc=True)
-    except (McapError, ValueError, LookupError, struct.error) as error:
-        raise _DamageError(f"a chunk is not whole: {error}") from None
-
-
-def _is_finished(file: BinaryIO) -> bool:
-    """Return whether a file ends as MCAP does, which begins so, too."""
-    return file.seek(-len(_MCAP_MAGIC), os.SEEK_END) > 0 and file.read() == _MCAP_MAGIC
 
 
 def _old_messages(file: BinaryIO, path: Path) -> Iterator[tuple[float, bytes]]:

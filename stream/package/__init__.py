@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         SourceError,
         StreamError,
         UsageError,
+        explain,
         live,
         load_bundle,
     )
@@ -40,6 +41,7 @@ __all__ = [
     "SourceError",
     "StreamError",
     "UsageError",
+    "explain",
     "live",
     "load_bundle",
 ]

@@ -13,6 +13,7 @@ from denseav.stream.errors import (
     UsageError,
 )
 from denseav.stream.feed.client import Head
+from denseav.stream.python.explanation import explain
 from denseav.stream.python.heat_frame import HeatFrame
 from denseav.stream.python.live_stream import LiveStream, live
 from denseav.stream.python.loaded_bundle import LoadedBundle, load_bundle
@@ -28,6 +29,7 @@ __all__ = [
     "SourceError",
     "StreamError",
     "UsageError",
+    "explain",
     "live",
     "load_bundle",
 ]

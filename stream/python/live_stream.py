@@ -61,7 +61,8 @@ def live(
     audio : beside `images`: float32 in [-1, 1] or int16, `[S]`, or `[S, channels]`.
     rate_hz : how many of its samples are a second.
     mic : beside a camera: a number, a name, or `none`; the default microphone without it.
-    offline : run a file or arrays as fast as they go, and give every frame.
+    offline : run a file or arrays as fast as they go, and give every frame; audio is encoded by
+        whole windows, as in training, whatever they take.
     model : a bundle's folder; without it the exported one, else the demo's.
     device, threads : where it runs, as `denseav-live --device` has them.
     sync : compare a frame with the newest audio, or hold it until its own moment was heard.
@@ -98,6 +99,7 @@ def live(
             model=None if model is None else Path(model),
             device=device,
             threads=threads,
+            audio="window" if offline else None,
             sync=sync,
         ),
         display=DisplayOptions(headless=True),

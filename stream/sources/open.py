@@ -12,6 +12,7 @@ from denseav.stream.sources.health import SourceHealth
 from denseav.stream.sources.media_file import Clip
 from denseav.stream.sources.microphone import Microphone
 from denseav.stream.sources.paced_file import PacedClip
+from denseav.stream.sources.recorded_run import SUFFIX, RecordedRun
 from denseav.stream.sources.supervisor import SupervisedSource
 from denseav.stream.stats.stats import Stats
 from denseav.stream.types import Film, Source
@@ -47,8 +48,8 @@ def open_sources(options: SourceOptions, film: Film | None = None) -> list[Sourc
         raise
 
 
-def open_file(options: SourceOptions) -> Clip:
-    """Return the file that the options name, with the audio that they choose.
+def open_file(options: SourceOptions) -> Film:
+    """Return the file that the options name, with the audio that they choose, or a recorded run.
 
     Raises
     ------
@@ -56,6 +57,8 @@ def open_file(options: SourceOptions) -> Clip:
         When it cannot be read.
     """
     assert options.source is not None
+    if options.source.suffix.lower() == SUFFIX:
+        return RecordedRun(options.source)
     return Clip(options.source, audio_track=options.audio_track, channel=options.channel)
 
 
