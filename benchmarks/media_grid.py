@@ -4,7 +4,8 @@
 
 Each file is drawn: container, codecs, sample rate and layout, how it is turned and how wide its
 pixels are, where its clock starts and how much later its sound does, holes, left-out pictures, and
-a fault: bytes replaced, the end cut off, a clock that begins anew. `ffmpeg` decodes it to pictures
+a fault: bytes replaced, the end cut off; a clock that begins anew, or one wrong time stamp, where
+the reader has to give what `ffmpeg` gives without. `ffmpeg` decodes it to pictures
 with their times and to sound; the reader has to give the same number of pictures, within a third
 of a picture's length, of the same size and nearly the same pixels, and the same sound within 5 ms.
 Where a file is damaged it has to give nine tenths of what `ffmpeg` gives.
@@ -45,6 +46,8 @@ LATE_S = 0.005
 BEGUN_S = 0.05
 """What a decoder leaves out at the beginning of sound is counted by one of FFmpeg's versions."""
 NOISE_SHARE = 0.1
+JOINT_S = 0.3
+"""How much longer or shorter two films may be that are joined, than both alone."""
 
 _X264 = ("libx264", "-preset", "ultrafast", "-g", "12")
 _PICTURES: dict[str, tuple[str, ...]] = {
@@ -121,7 +124,7 @@ _MATRICES = {
     "rot90_hflip": (0, -_ONE, -_ONE, 0),
 }
 FAULTS = ("", "", "", "bytes", "cut")
-_RESTARTING = ("", "bytes", "cut", "restart", "restart")
+_RESTARTING = ("", "bytes", "cut", "restart", "restart", "stamp", "stamp", "stamp")
 
 Wave = NDArray[np.float32]
 
@@ -180,12 +183,35 @@ def make(film: Film, folder: Path) -> Path:
     _ffmpeg(*_arguments(film), str(path))
     if film.turn:
         _turn(path, film.turn)
-    if film.fault == "restart":
-        data = path.read_bytes()
-        path.write_bytes(data + data)
-    elif film.fault:
+    if film.fault in ("bytes", "cut"):
         _damage(path, film)
     return path
+
+
+def set_wrong_stamp(path: Path, film: Film) -> None:
+    """Make the stamps of one picture or one packet of sound of an MPEG-TS wrong by far."""
+    rng = random.Random(film.seed)
+    data = bytearray(path.read_bytes())
+    begun = [at for at in range(0, len(data), 188) if data[at + 1] & 0x40]
+    headers = [at + 4 + (1 + data[at + 4] if data[at + 3] & 0x20 else 0) for at in begun]
+    stamped = [at for at in headers if data[at : at + 3] == b"\0\0\1" and data[at + 3] >= 0xC0]
+    at = rng.choice(stamped[2:-2])
+    wrong_s = rng.choice((-600, -5, 5, 40, 600))
+    for field in (at + 9, at + 14)[: 2 if data[at + 7] & 0x40 else 1]:
+        _add_to_stamp(data, field, wrong_s * 90_000)
+    path.write_bytes(data)
+
+
+def _add_to_stamp(data: bytearray, at: int, ticks: int) -> None:
+    """Add to the 33 bits of a stamp, which lie in five bytes with marks between them."""
+    a, b, c, d, e = data[at : at + 5]
+    value = (a >> 1 & 7) << 30 | b << 22 | (c >> 1) << 15 | d << 7 | e >> 1
+    value = (value + ticks) % 2**33
+    data[at] = a & 0xF1 | (value >> 30 & 7) << 1
+    data[at + 1] = value >> 22 & 255
+    data[at + 2] = (value >> 15 & 127) << 1 | 1
+    data[at + 3] = value >> 7 & 255
+    data[at + 4] = (value & 127) << 1 | 1
 
 
 def _arguments(film: Film) -> list[str]:
@@ -325,6 +351,8 @@ def differences(film: Film, theirs: Given, mine: Given) -> list[str]:
         if len(mine.wave_S) < 0.9 * len(theirs.wave_S) - 2_000:
             found.append(f"{len(mine.wave_S)} samples instead of {len(theirs.wave_S)}")
         return found
+    if film.fault == "restart":
+        return _joined(film, theirs, mine)
     if few != many:
         return [f"{few} pictures instead of {many}"]
     if mine.images_NHW3.shape != theirs.images_NHW3.shape:
@@ -339,6 +367,21 @@ def differences(film: Film, theirs: Given, mine: Given) -> list[str]:
     if late_s > 0.34 / float(Fraction(film.fps)):
         found.append(f"pictures up to {late_s:.3f} s apart")
     return found + _heard(mine.wave_S, theirs.wave_S, begun_s)
+
+
+def _joined(film: Film, theirs: Given, mine: Given) -> list[str]:
+    """Compare a film twice in one file with what `ffmpeg` makes of one."""
+    found = []
+    many, few = 2 * len(theirs.times_s), len(mine.times_s)
+    if abs(few - many) > 2:
+        found.append(f"{few} pictures instead of {many}")
+    pause_s = abs(film.sound_later_s) + JOINT_S
+    if max(np.diff(mine.times_s)) > pause_s:
+        found.append(f"a pause of {max(np.diff(mine.times_s)):.2f} s")
+    longest_S = 2 * len(theirs.wave_S) + pause_s * RATE_HZ
+    if not longest_S - 2 * pause_s * RATE_HZ < len(mine.wave_S) < longest_S:
+        found.append(f"{len(mine.wave_S)} samples instead of about {2 * len(theirs.wave_S)}")
+    return found
 
 
 def _heard(mine_S: Wave, theirs_S: Wave, begun_s: float) -> list[str]:
@@ -362,6 +405,10 @@ def compare(film: Film, folder: Path) -> list[str]:
     """Make a film and return in words where the reader and `ffmpeg` differ."""
     path = make(film, folder)
     theirs = oracle(path, film)
+    if film.fault == "stamp":
+        set_wrong_stamp(path, film)
+    elif film.fault == "restart":
+        path.write_bytes(2 * path.read_bytes())
     try:
         mine = ours(path)
     except MediaError as error:

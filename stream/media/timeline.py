@@ -23,6 +23,8 @@ AHEAD_S = 0.5
 HOLE_S = 60.0
 """The longest hole in all streams at once that is believed; in a broadcast:"""
 BROADCAST_HOLE_S = 10.0
+SOON = 16
+"""So many packets may have wrong stamps after one another: some hold several frames of sound."""
 FITTING_S = 1.0
 REORDERED_S = 5.0
 """The longest between decoding a picture and showing it."""
@@ -83,9 +85,7 @@ class Timeline:
         stream = packet.stream.index
         current_s = self._offsets_s[-1]
         own_s = self._next_s.get(stream)
-        ahead = own_s is not None and stamp_s + current_s > own_s + AHEAD_S
-        if ahead and any(later_s < stamp_s - BACK_SHOWN_S for later_s in following()):
-            assert own_s is not None
+        if own_s is not None and self._is_alone(packet, stamp_s, own_s, following):
             self._mends.note("a time stamp was wrong and is not used", own_s - self._start_s)
             return own_s - stamp_s
         if self._may_follow(packet, stamp_s + current_s):
@@ -101,6 +101,17 @@ class Timeline:
         self.moved = True
         self._offsets_s.append(due_s - stamp_s)
         return due_s - stamp_s
+
+    def _is_alone(
+        self, packet: Any, stamp_s: float, own_s: float, following: Callable[[], Sequence[float]]
+    ) -> bool:
+        """Whether a stamp is far from the last one, and the next ones are not so."""
+        current_s = self._offsets_s[-1]
+        if stamp_s + current_s > own_s + AHEAD_S:
+            return any(later_s < stamp_s - BACK_SHOWN_S for later_s in following())
+        if self._may_follow(packet, stamp_s + current_s):
+            return False
+        return any(abs(later_s + current_s - own_s) < AHEAD_S for later_s in following()[:SOON])
 
     def _may_follow(self, packet: Any, stamp_s: float) -> bool:
         last_s = self._last_s.get(packet.stream.index, self._start_s - self._hole_s)

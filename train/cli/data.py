@@ -141,7 +141,7 @@ def _prepare(options: PrepareOptions, console: Console) -> None:
     console.print(f"{prepared.clips} clips in {options.out}", soft_wrap=True, markup=False)
     if prepared.mended:
         console.print(
-            f"{prepared.mended} files were mended; what had to be is in {prepared.mended_list}",
+            f"{prepared.mended} files were mended; how is in {prepared.mended_list}",
             soft_wrap=True,
             markup=False,
         )

@@ -381,6 +381,47 @@ def test_a_hole_in_the_sound_stays_silent(tmp_path: Path) -> None:
     assert loud_S[24_500:].mean() > 0.9
 
 
+def test_a_slide_is_stored_with_the_sound_that_it_stays_for(tmp_path: Path) -> None:
+    """Slides at 0, 12 and 24 s under 31 s of sound, which the last outlasts."""
+    path = tmp_path / "slides.mov"
+    levels = [grey(level) for level in (10, 100, 200)]
+    write_clip(path, levels, tone(8_000, 31), rate_hz=8_000, places=(0, 300, 600))
+    pieces = list(cut_video(media_reader(path), 10, 10))
+    stored = [
+        [round(float(np.mean(decode_picture(frame)))) for frame in frames] for frames, _ in pieces
+    ]
+    assert stored == [[10] * 10, [10] * 2 + [100] * 8, [100] * 4 + [200] * 6, [200]]
+
+
+def test_files_are_tried_whatever_their_names_and_the_rest_is_counted(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "card"
+    folder.mkdir()
+    for name in ("00001.MTS", "old.3gp", "noext"):
+        shutil.copy(videos / "deep" / "short.mov", folder / name)
+    for name in ("a.txt", "b.txt", "c.JPG", ".hidden"):
+        (folder / name).write_text("no video")
+    out = tmp_path / "shards"
+    assert main(["prepare", str(folder), "--out", str(out), "--jobs", "1"]) == 0
+    assert sorted(clips(out)) == ["00001.MTS@0", "noext@0", "old.3gp@0"]
+    assert "files left alone: 1 .hidden, 1 .jpg, 2 .txt" in capsys.readouterr().err
+
+
+def test_what_was_mended_is_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, out = tmp_path / "videos", tmp_path / "shards"
+    folder.mkdir()
+    apart_SC = tone(RATE_HZ, 2) * np.array([1, -1], np.float32)
+    write_clip(folder / "apart.mov", map(grey, range(50)), apart_SC, rate_hz=RATE_HZ)
+    assert main(["prepare", str(folder), "--out", str(out), "--jobs", "1"]) == 0
+    [line] = (out / "mended.tsv").read_text(encoding="utf-8").splitlines()
+    key, what = line.split("\t")
+    assert key == "apart.mov"
+    assert "cancel each other, so the left is heard" in what
+    assert "1 files were mended" in capsys.readouterr().err
+    assert np.abs(decode_sound(clips(out)["apart.mov@0"].audio, 0, 32_000).numpy()).max() > 0.4
+
+
 def test_turned_videos_are_upright(tmp_path: Path) -> None:
     [(frames, _)] = cut_video(media_reader(video(tmp_path / "turned.mov", 1, rotation=90)), 10, 10)
     assert decode_picture(frames[0]).size == (48, 64)

@@ -179,6 +179,18 @@ def test_pictures_are_cut_in_the_middle_or_stretched(tmp_path: Path) -> None:
     assert 0.4 < (stretched > 127).mean() < 0.6
 
 
+def test_pictures_are_upright_as_in_training(tmp_path: Path) -> None:
+    pixels = np.zeros((40, 20, 3), np.uint8)
+    pixels[:10] = 255
+    exif = Image.Exif()
+    exif[0x112] = 6
+    side = Image.fromarray(pixels).transpose(Image.Transpose.ROTATE_90)
+    side.save(tmp_path / "p.jpg", exif=exif, quality=100)
+    seen = read_picture(tmp_path / "p.jpg", (40, 20), stretch=False)
+    assert seen[:8].mean() > 240
+    assert seen[12:].mean() < 15
+
+
 def item(audio: Path, channel: Channel | None = None) -> Item:
     return Item(key="k", image=audio, audio=audio, channel=channel)
 
