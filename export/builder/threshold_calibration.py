@@ -136,7 +136,7 @@ def calibrate_on(session: Session, manifest: Manifest, pairs: Sequence[Pair]) ->
 
     The ceiling is the 85th percentile of the tokens' maxima where the picture shows what is heard
     (the negatives' own, where there are no such pairs), and at least one standard deviation of
-    the negatives' heat above the threshold.
+    the negatives' heat above the threshold (the least there is, of heat that never varies).
 
     Raises
     ------
@@ -165,6 +165,7 @@ def calibrate_on(session: Session, manifest: Manifest, pairs: Sequence[Pair]) ->
     told = [kind for kind, looks in by_kind.items() if kind in SEEN and looks] or [*negatives]
     peak_KT = np.concatenate([look.peak_KT for kind in told for look in by_kind[kind]], axis=1)
     spread_K = np.concatenate([*negatives.values()], axis=1).std(axis=1)
+    spread_K = np.maximum(spread_K, np.spacing(np.abs(threshold_K)))
     ceiling_K = np.maximum(np.quantile(peak_KT, PEAK_QUANTILE, axis=1), threshold_K + spread_K)
     return tuple(
         Head(name=head.name, threshold=float(threshold), ceiling=float(ceiling))

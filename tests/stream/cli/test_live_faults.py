@@ -12,7 +12,7 @@ from denseav.stream.feed.client import StatusSubscriber
 from denseav.stream.feed.message import preview_jpeg
 from tests.support.faults import break_and_mend, stamp_s, stamped
 from tests.support.feeds import free_endpoint, status_of
-from tests.support.live_command import LiveProcess, live
+from tests.support.live_command import LiveProcess, live_here
 from tests.support.media import grey
 from tests.support.screen.desktop import XServer, find_window, screen_until
 from tests.support.servers import MjpegServer, PulseServer
@@ -72,7 +72,7 @@ def test_a_lost_camera_is_told_by_the_status_and_no_secret_is(
     ],
 )
 def test_no_error_shows_a_password(tmp_path: Path, arguments: tuple[str, ...]) -> None:
-    done = live(tmp_path, *arguments, "--headless")
+    done = live_here(tmp_path, *arguments, "--headless")
     assert done.returncode in (2, 3, 7)
     assert "3cret" not in done.stderr + done.stdout
 

@@ -221,7 +221,7 @@ def test_a_display_that_can_be_shown_nothing_more_says_why() -> None:
 
 
 def test_a_run_shows_itself_to_viewers_that_connect(tmp_path: Path) -> None:
-    done = live(tmp_path, "--demo", "--display", "rerun", "--headless", "--seconds", "8")
+    done = live(tmp_path, "--demo", "--display", "rerun", "--headless", "--seconds", "5")
     assert done.returncode == 0
     assert "others connect with: rerun rerun+http://127.0.0.1:" in done.stderr
     assert "READY" in done.stderr
