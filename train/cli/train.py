@@ -5,6 +5,7 @@ import re
 import sys
 import warnings
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -53,16 +54,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Settings, Path]:
     SettingsError
         When a key is unknown, or a value is not possible.
     """
-    parser = jsonargparse.ArgumentParser(
-        prog="denseav-train",
-        description="Train DenseAV, or mix-and-separate, from shards.",
-        epilog=_CODES,
-        exit_on_error=False,
-    )
-    parser.add_argument("--version", action=VersionAction)
-    parser.add_argument("--config", action="config", help="a file of configs/train/")
-    parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="the run's folder")
-    parser.add_class_arguments(Settings)
+    parser = _parser()
     try:
         given = parser.parse_args(list(sys.argv[1:] if arguments is None else arguments))
         values: dict[str, Any] = vars(parser.instantiate(given))
@@ -75,6 +67,21 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Settings, Path]:
     except (jsonargparse.ArgumentError, ValueError) as error:
         raise SettingsError(_one_line(str(error))) from None
     return settings, values["out"]
+
+
+@cache
+def _parser() -> jsonargparse.ArgumentParser:
+    parser = jsonargparse.ArgumentParser(
+        prog="denseav-train",
+        description="Train DenseAV, or mix-and-separate, from shards.",
+        epilog=_CODES,
+        exit_on_error=False,
+    )
+    parser.add_argument("--version", action=VersionAction)
+    parser.add_argument("--config", action="config", help="a file of configs/train/")
+    parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="the run's folder")
+    parser.add_class_arguments(Settings)
+    return parser
 
 
 def _run(settings: Settings, out: Path, console: Console) -> int:
