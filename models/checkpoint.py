@@ -4,8 +4,7 @@ Our form is a folder with `config.json` and `model.safetensors`. What another pr
 goes through `released_checkpoint`. Nothing here ever runs code that a file brings along.
 """
 
-import json
-import pickle
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib.resources import files
@@ -17,17 +16,20 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from denseav.export.outside_files import read_json, require_file
 from denseav.models import released_checkpoint
 from denseav.models.checkpoint_keys import check_keys, expected_shapes
 from denseav.models.config import FORMAT, CheckpointError, ModelConfig
 from denseav.models.denseav import DenseAV
 from denseav.models.files import replacing
 from denseav.models.lora import merge
+from denseav.models.pickled_file import CodeInFileError, load_pickled
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 HUB = "hf:"
 DEMO = "demo"
+CONFIG_BYTES_MAX = 2**20
 SEED = 0
 
 LoraUse = Literal["merged", "separate"]
@@ -100,9 +102,9 @@ def _read(source: str) -> tuple[ModelConfig, Weights | None]:
         return _read_folder(Path(str(files("denseav.export") / "demo")), source)
     if source.startswith(HUB):
         return _read_folder(_download(source), source)
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 - likewise
         return _read_folder(path, source)
-    if not path.exists():
+    if not os.path.exists(path):  # noqa: PTH110 - Path's raises of a name that is too long
         raise CheckpointError(
             f"{source} does not exist; give a model's folder, a .ckpt, a configuration .json, "
             "demo, or a hub id such as hf:mhamilton723/DenseAV-sound-language"
@@ -138,22 +140,23 @@ def _config(path: Path) -> ModelConfig:
             "or a folder that denseav-train wrote"
         )
     try:
-        return ModelConfig.from_json(path.read_text())
+        return ModelConfig.from_json(path.read_text(encoding="utf-8"))
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
 
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text())
+        return read_json(path, object, CONFIG_BYTES_MAX)
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read as JSON ({error})") from None
+        raise CheckpointError(f"{path} cannot be read as JSON ({_first_line(error)})") from None
 
 
 def _tensors(path: Path) -> Weights:
     try:
+        require_file(path)
         return load_file(path)
-    except (OSError, SafetensorError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(
             f"{path} is damaged or not whole ({error}); copy or download it again"
         ) from None
@@ -161,16 +164,19 @@ def _tensors(path: Path) -> Weights:
 
 def _read_lightning(path: Path) -> tuple[Any, Weights]:
     try:
-        record = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(_why_refused(path, str(error))) from None
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        record = load_pickled(path)
+    except CodeInFileError as name:
+        raise CheckpointError(
+            f"{path} wants to run code ({name}) and was not opened; get the model as "
+            "safetensors instead, such as hf:mhamilton723/DenseAV-sound-language"
+        ) from None
+    except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{path} is damaged or not whole ({_first_line(error)}); copy or download it again"
         ) from None
     weights = record.get("state_dict") if isinstance(record, dict) else None
     if not isinstance(weights, dict) or not all(
-        isinstance(tensor, Tensor) for tensor in weights.values()
+        isinstance(key, str) and isinstance(tensor, Tensor) for key, tensor in weights.items()
     ):
         raise CheckpointError(f"{path} is no Lightning checkpoint: it holds no state_dict")
     return record.get("hyper_parameters"), weights
@@ -178,16 +184,6 @@ def _read_lightning(path: Path) -> tuple[Any, Weights]:
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0] or type(error).__name__
-
-
-def _why_refused(path: Path, error: str) -> str:
-    _, found, rest = error.partition("GLOBAL ")
-    if not found:
-        return f"{path} is damaged or no checkpoint; copy or download it again"
-    return (
-        f"{path} wants to run code ({rest.split()[0]}) and was not opened; get the model as "
-        "safetensors instead, such as hf:mhamilton723/DenseAV-sound-language"
-    )
 
 
 def _download(source: str) -> Path:

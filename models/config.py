@@ -14,8 +14,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
+from denseav.export.outside_files import parse_json
+
 FORMAT = "denseav-model"
 SCHEMA = 1
+
+WEIGHTS_MAX = 2**31  # eight times as many as the paper's network: 8 GB
+LAYERS_MAX = 256
+SIZE_MAX = 2**16
+HEADS_MAX = 64
+NAME_CHARS_MAX = 200
+_SHOWN = 20
 
 STEM_KERNELS = (10, 3, 3, 3, 3, 2, 2)
 STEM_STRIDES = (5, 2, 2, 2, 2, 2, 2)
@@ -37,6 +46,9 @@ def _positive(config: object, *names: str) -> None:
     for name in names:
         if getattr(config, name) < 1:
             raise CheckpointError(f"{name} must be at least 1, not {getattr(config, name)}")
+        most = LAYERS_MAX if name == "layers" else SIZE_MAX
+        if getattr(config, name) > most:
+            raise CheckpointError(f"{name} must be at most {most}, not {getattr(config, name)}")
 
 
 def _fraction(config: object, *names: str) -> None:
@@ -194,12 +206,21 @@ class ModelConfig:
         _positive(self, "code_dim")
         if not self.heads or len(set(self.heads)) != len(self.heads) or "" in self.heads:
             raise CheckpointError(f"heads must be different names, not {list(self.heads)}")
+        if len(self.heads) > HEADS_MAX or max(map(len, self.heads)) > NAME_CHARS_MAX:
+            raise CheckpointError(
+                f"there can be at most {HEADS_MAX} heads, with names of {NAME_CHARS_MAX} characters"
+            )
         if self.code_dim % len(self.heads):
             raise CheckpointError(
                 f"code_dim {self.code_dim} does not divide among {len(self.heads)} heads"
             )
         if self.cls_similarity and not self.audio.learned_cls:
             raise CheckpointError("cls_similarity needs audio.learned_cls: audio has no other CLS")
+        if self._weights() > WEIGHTS_MAX:
+            raise CheckpointError(
+                f"a network of these sizes has about {self._weights():,} weights, more than "
+                f"{WEIGHTS_MAX:,}; lower hidden, layers, size or kernels"
+            )
 
     @property
     def channels(self) -> int:
@@ -210,6 +231,16 @@ class ModelConfig:
     def frame_size(self) -> tuple[int, int]:
         """Return height and width, in pixels, of a 4:3 frame with the trained short side."""
         return self.image.size, self.image.size * 4 // 3 // self.image.patch * self.image.patch
+
+    def _weights(self) -> int:
+        """Return about how many weights there are: what grows fastest with each size."""
+        image, audio = self.image, self.audio
+        layers = 12 * (image.hidden**2 * image.layers + audio.hidden**2 * audio.layers)
+        patches = image.hidden * ((image.size // image.patch) ** 2 + 3 * image.patch**2)
+        stem = sum(STEM_KERNELS) * audio.stem_channels**2
+        position = audio.hidden**2 // audio.position_groups * audio.position_kernel
+        aligners = self.code_dim * (image.hidden + 9 * audio.hidden) + 20 * self.code_dim**2
+        return layers + patches + stem + position + aligners
 
     def without_lora(self) -> "ModelConfig":
         """Return the same network with plain layers only, as it is once LoRA is merged."""
@@ -229,7 +260,7 @@ class ModelConfig:
             is unknown, missing, of the wrong type or out of range.
         """
         try:
-            record = json.loads(text)
+            record = parse_json(text.encode(), object)
         except ValueError as error:
             raise CheckpointError(f"the configuration is not JSON ({error})") from None
         if not isinstance(record, dict) or record.get("format") != FORMAT:
@@ -263,7 +294,8 @@ def _parse(kind: type, record: object, where: str) -> Any:
     known = {field.name: field for field in dataclasses.fields(kind)}
     unknown = sorted(set(record) - set(known))
     if unknown:
-        raise CheckpointError(f"configuration: {where} has unknown fields: {', '.join(unknown)}")
+        shown = ", ".join(name[:40] for name in unknown[:_SHOWN])
+        raise CheckpointError(f"configuration: {where} has unknown fields: {shown}")
     values = {
         name: _value(known[name].type, value, f"{where}.{name}") for name, value in record.items()
     }
@@ -285,5 +317,7 @@ def _value(kind: Any, value: Any, where: str) -> Any:
         return tuple(value)
     expected = kind if isinstance(kind, type) else str
     if type(value) is not expected:
-        raise CheckpointError(f"configuration: {where} must be {expected.__name__}, not {value!r}")
+        raise CheckpointError(
+            f"configuration: {where} must be {expected.__name__}, not {value!r:.80}"
+        )
     return value

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from denseav.models.checkpoint_keys import check_keys, expected_shapes
@@ -62,6 +63,17 @@ _COUNTS = (
     "image_lora_rank",
     "audio_lora_rank",
 )
+_COUNT_MAX = 2**12
+_FLAGS = (
+    "audio_lora",
+    "image_lora",
+    "learn_audio_cls",
+    "mask_silence",
+    "nonneg_sim",
+    "norm_vectors",
+    "sim_use_cls",
+)
+_WORDS = ("sim_agg_type", "head_agg", "loss_type")
 _CLIPS = ("misa", "mima", "sisa", "paired")
 _POOL = "sim_agg.pool."  # SimPool's own weights: it only ever scored whole pairs
 _SPEECH_WORDS = ("speech", "language", "places")
@@ -115,7 +127,7 @@ def adopt(
         {key: tuple(weights[key].shape) for key in spelled.values()},
         source,
     )
-    tensors = {name: weights[key].float() for name, key in spelled.items()}
+    tensors = {name: weights[key].to(torch.float32, copy=True) for name, key in spelled.items()}
     return config, from_released(tensors, shapes, config.audio.aligner)
 
 
@@ -130,9 +142,19 @@ def _checked(hyperparameters: object, source: str) -> Mapping[str, Any]:
             raise CheckpointError(
                 f"{source} has {name} {hyperparameters[name]!r}; denseav has {', '.join(kinds)}"
             )
-    wrong = [name for name in _COUNTS if type(hyperparameters.get(name, 1)) is not int]
+    wrong = [
+        name
+        for name in _COUNTS
+        if type(count := hyperparameters.get(name, 1)) is not int or count > _COUNT_MAX
+    ]
     if wrong:
-        raise CheckpointError(f"{source}: {', '.join(wrong)} must be whole numbers")
+        raise CheckpointError(
+            f"{source}: {', '.join(wrong)} must be whole numbers up to {_COUNT_MAX}"
+        )
+    wrong = [name for name in _FLAGS if type(hyperparameters.get(name, False)) is not bool]
+    wrong += [name for name in _WORDS if type(hyperparameters.get(name, "")) is not str]
+    if wrong:
+        raise CheckpointError(f"{source}: {', '.join(wrong)} cannot be used as they are")
     return hyperparameters
 
 

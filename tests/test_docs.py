@@ -87,3 +87,14 @@ def test_the_files_that_a_document_names_are_there(document: Path) -> None:
     named = {match.rstrip(".") for match in MENTIONED.findall(quoted)}
     there = {name for name in named if (ROOT / name).exists() or (ROOT / f"{name}.py").exists()}
     assert named - there == set()
+
+
+def test_each_threat_names_tests_that_there_are() -> None:
+    rows = [line for line in (ROOT / "SECURITY.md").read_text().splitlines() if line[:2] == "| "]
+    threats = [row.split("|")[4] for row in rows[2:]]
+    assert len(threats) > 15
+    for cell in threats:
+        named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", cell)
+        assert named, cell
+        for file, test in named:
+            assert not test or f"\ndef {test}(" in (ROOT / file).read_text(), (file, test)

@@ -15,6 +15,7 @@ from rich.console import Console
 from denseav.export.terminal_text import safe_console
 from denseav.export.version_report import VersionAction
 from denseav.models import CheckpointError
+from denseav.train.cli.configuration import check_files, take_as_data
 from denseav.train.errors import DataError, PreemptedError, SettingsError
 from denseav.train.trainer.settings import Settings
 
@@ -55,8 +56,10 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Settings, Path]:
         When a key is unknown, or a value is not possible.
     """
     parser = _parser()
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        given = parser.parse_args(list(sys.argv[1:] if arguments is None else arguments))
+        check_files(words)
+        given = parser.parse_args(words)
         values: dict[str, Any] = vars(parser.instantiate(given))
         names = Settings.__dataclass_fields__
         settings = Settings(**{name: values[name] for name in names})
@@ -71,6 +74,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Settings, Path]:
 
 @cache
 def _parser() -> jsonargparse.ArgumentParser:
+    take_as_data()
     parser = jsonargparse.ArgumentParser(
         prog="denseav-train",
         description="Train DenseAV, or mix-and-separate, from shards.",

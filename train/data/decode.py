@@ -14,6 +14,7 @@ UnreadableError      a file cannot be read, or has no sound or no picture
 import io
 import itertools
 import struct
+import warnings
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -52,6 +53,7 @@ _PICTURE_FAULTS = (
     SyntaxError,
     EOFError,
     LookupError,
+    RuntimeError,
     TypeError,
     struct.error,
     zlib.error,
@@ -123,9 +125,11 @@ def open_picture(path: Path) -> Image.Image:
     """
     try:
         require_file(path)
-        with Image.open(path, formats=PICTURE_FORMATS) as picture:
-            picture.load()
-            return ImageOps.exif_transpose(picture)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of damaged notes in a file whose picture is whole
+            with Image.open(path, formats=PICTURE_FORMATS) as picture:
+                picture.load()
+                return ImageOps.exif_transpose(picture)
     except FileNotFoundError:
         raise UnreadableError(f"{path} is missing") from None
     except _PICTURE_FAULTS as error:

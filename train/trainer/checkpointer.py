@@ -14,7 +14,6 @@ CheckpointError      a checkpoint is damaged, or of another network
 import dataclasses
 import json
 import os
-import pickle
 import random
 import shutil
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from torch.optim import Optimizer
 
 from denseav.models import CheckpointError, ModelConfig
 from denseav.models.checkpoint import CONFIG, write
+from denseav.models.pickled_file import load_pickled
 from denseav.train.distributed.collectives import gather_objects, rank
 from denseav.train.distributed.fsdp import gathered, shard_like
 from denseav.train.distributed.rank0_files import on_rank_zero, replacing, writing
@@ -184,28 +184,30 @@ class Checkpointer:
     ) -> Progress:
         state = self._read(path)
         try:
+            own = state["processes"][rank() % len(state["processes"])]
+            place, random_states = own["loader"], own["random"]
+            progress = Progress(**state["progress"])
             _load(learner, optimizer, state)
             self.scaler.load_state_dict(state["scaler"])
-        except (RuntimeError, ValueError, KeyError) as error:
+        except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise CheckpointError(
                 f"{path} does not fit this run ({str(error).splitlines()[0]}); give the settings "
                 "it was made with, or another --out"
             ) from None
-        own = state["processes"][rank() % len(state["processes"])]
-        if own["loader"].keys() != loader.state_dict().keys():
+        if place.keys() != loader.state_dict().keys():
             raise CheckpointError(
                 f"{path} is of a run on another kind of data; give the data it was made with, or "
                 "another --out"
             )
-        loader.load_state_dict(own["loader"])
-        _restore_random(own["random"])
-        return Progress(**state["progress"])
+        loader.load_state_dict(place)
+        _restore_random(random_states)
+        return progress
 
     def _read(self, path: Path) -> Any:
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            state = load_pickled(path)
             network = ModelConfig.from_json(state["network"])
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError) as error:
             raise CheckpointError(
                 f"{path} is damaged ({str(error).splitlines()[0]}); copy {BEST} over it, or give "
                 "another --out"

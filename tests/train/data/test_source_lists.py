@@ -156,6 +156,21 @@ def test_postscript_starts_no_program(
     assert not (tmp_path / "started").exists()
 
 
+@pytest.mark.parametrize("form", ["AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP"])
+def test_a_picture_cut_anywhere_is_read_or_refused(tmp_path: Path, form: str) -> None:
+    path = tmp_path / "whole"
+    Image.linear_gradient("L").resize((24, 16)).convert("RGB").save(path, form)
+    data = path.read_bytes()
+    refused = 0
+    for size in range(0, len(data), max(1, len(data) // 40)):
+        path.write_bytes(data[:size])
+        try:
+            open_picture(path)
+        except UnreadableError:
+            refused += 1
+    assert refused > 10
+
+
 @pytest.mark.parametrize("form", ["BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP"])
 def test_common_pictures_are_read_whatever_they_are_called(tmp_path: Path, form: str) -> None:
     Image.new("RGB", (9, 5), (200, 10, 10)).save(tmp_path / "picture.dat", form)
