@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from denseav.export.runtime.bundle import Head
+from denseav.stream.display.animation_recorder import SUFFIXES, AnimationRecorder
 from denseav.stream.display.drawing import Canvas
 from denseav.stream.display.hud import marked_stale
 from denseav.stream.display.mcap_recorder import McapRecorder, Status
@@ -32,6 +33,7 @@ if TYPE_CHECKING:  # a web server that few runs need
 _AUDIO_BLOCKS = 2_000  # 20 s of 10 ms blocks: far more than ever waits to be written
 
 Say = Callable[[str], None]
+_Recorder = Recorder | McapRecorder | AnimationRecorder
 Wants = Literal["heat", "picture", "canvas"]
 
 
@@ -174,7 +176,7 @@ class RecordingSink:
         self._status = status
         self._path: Path | None = None
         self._required = False
-        self._recorder: Recorder | McapRecorder | None = None
+        self._recorder: _Recorder | None = None
         self._failure: OutputError | None = None
         self._audio: deque[AudioBlock] = deque(maxlen=_AUDIO_BLOCKS)
 
@@ -230,6 +232,8 @@ class RecordingSink:
             else:
                 assert drawn.canvas is not None
                 recorder.frame(drawn.canvas, drawn.heatmap.frame.capture_s)
+                if isinstance(recorder, AnimationRecorder) and recorder.is_full:
+                    self.finish()
         except OutputError as error:
             self._fail(error)
 
@@ -257,7 +261,7 @@ class RecordingSink:
         if failure is not None:
             raise failure
 
-    def _begun(self, drawn: Drawn) -> Recorder | McapRecorder | None:
+    def _begun(self, drawn: Drawn) -> _Recorder | None:
         assert self._path is not None
         try:
             if self.wants == "heat":
@@ -265,7 +269,9 @@ class RecordingSink:
             else:
                 assert drawn.canvas is not None
                 height, width = drawn.canvas.shape[:2]
-                self._recorder = Recorder(self._path, width, height)
+                animated = self._path.suffix.lower() in SUFFIXES
+                kind = AnimationRecorder if animated else Recorder
+                self._recorder = kind(self._path, width, height)
         except OutputError as error:
             self._path = None
             if self._required:
@@ -273,7 +279,7 @@ class RecordingSink:
             self._say(str(error))
         return self._recorder
 
-    def _write_audio(self, recorder: Recorder | McapRecorder) -> None:
+    def _write_audio(self, recorder: _Recorder) -> None:
         while self._audio:
             recorder.audio(self._audio.popleft())
 

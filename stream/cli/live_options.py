@@ -30,8 +30,9 @@ OFFSET_MAX_MS = 1000.0
 HEAT_MAX = 1e9  # beyond it, a ceiling above a threshold is no longer another number
 
 _RECORD = (
-    "mp4: what the window shows, with its sound; mcap: frames, audio, heat and figures as data, "
-    "for Foxglove, Rerun and ROS tools, and for --source"
+    "mp4: what the window shows, with its sound; gif, webp: a small one, of a minute at most; "
+    "mcap: frames, audio, heat and figures as data, for Foxglove, Rerun and ROS tools, and for "
+    "--source"
 )
 _CODES = """\
 on a machine that is too slow, frames are dropped first, down to 5 a second; then the audio
@@ -128,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_room(parser.add_argument_group("the room"))
     output = parser.add_argument_group("where it goes")
     _add_display(output)
-    output.add_argument("--record", type=Path, metavar="FILE.mp4|mcap", help=_RECORD)
+    output.add_argument("--record", type=Path, metavar="FILE.mp4|gif|webp|mcap", help=_RECORD)
     output.add_argument("--seconds", type=positive, metavar="N", help="end after N seconds")
     _add_page(parser.add_argument_group("a page for browsers"))
     _add_figures(parser.add_argument_group("figures"))

@@ -59,7 +59,9 @@ class Recorder:
 
     def __init__(self, path: Path, width: int, height: int, sound: bool = True) -> None:
         if path.suffix.lower() != ".mp4":
-            raise OutputError(f"cannot record to {path}: name a recording NAME.mp4, or NAME.mcap")
+            raise OutputError(
+                f"cannot record to {path}: name a recording NAME.mp4, .gif, .webp or .mcap"
+            )
         self._path = path
         self._size = (width, height)
         self._start_s: float | None = None
