@@ -30,6 +30,8 @@ POWER_S = 0.5
 """… over about so many seconds."""
 FAINT = 1e-8
 """Power below -80 dBFS says nothing."""
+LOUDEST = 1e6
+"""Files of whole numbers written as floats reach 32768; what is louder is damaged."""
 _USUAL_RATE_HZ = 48_000
 _NEVER_OVER_FULL = {"rematrix_maxval": "1"}
 
@@ -125,7 +127,7 @@ class _Mixer:
         return self._heard(self._numbers(samples_CS, time_s), time_s)
 
     def _numbers(self, samples_CS: NDArray[np.float32], time_s: float) -> NDArray[np.float32]:
-        numbers_CS = np.isfinite(samples_CS)
+        numbers_CS = np.abs(samples_CS) <= LOUDEST  # which a NaN is not
         if not numbers_CS.all():
             self._mends.note("samples that are no numbers are taken for silence", time_s)
             samples_CS = np.where(numbers_CS, samples_CS, np.float32(0))

@@ -26,8 +26,8 @@ BROADCAST_HOLE_S = 10.0
 SOON = 16
 """So many packets may have wrong stamps after one another: some hold several frames of sound."""
 FITTING_S = 1.0
-REORDERED_S = 5.0
-"""The longest between decoding a picture and showing it."""
+REORDERED_S, REORDERED = 5.0, 17
+"""The longest between decoding a picture and showing it, in seconds or in pictures."""
 
 
 class Timeline:
@@ -48,6 +48,7 @@ class Timeline:
         self._offsets_s = [0.0]  # the newest last
         self._last_s: dict[int, float] = {}
         self._next_s: dict[int, float] = {}
+        self._only_shown: dict[int, bool] = {}
 
     def place(self, packet: Any, following: Callable[[], Sequence[float]]) -> None:
         """Move a packet's stamps, if they need it.
@@ -68,6 +69,7 @@ class Timeline:
             packet.pts = None if packet.pts is None else packet.pts + ticks
             packet.dts = None if packet.dts is None else packet.dts + ticks
         placed_s = stamp_s + offset_s
+        self._only_shown[stream] = packet.dts is None
         self._last_s[stream] = placed_s
         self._next_s[stream] = placed_s + float((packet.duration or 0) * base)
 
@@ -75,7 +77,7 @@ class Timeline:
         if packet.pts is None or packet.dts is None:
             return
         held_s = float((packet.pts - packet.dts) * packet.time_base)
-        if not -BACK_S <= held_s <= REORDERED_S:
+        if not -BACK_S <= held_s <= _reordered_s(packet, REORDERED_S):
             packet.pts = packet.dts
             self._note("a time of showing was absurd and is not used", packet.dts, packet)
 
@@ -108,19 +110,25 @@ class Timeline:
         """Whether a stamp is far from the last one, and the next ones are not so."""
         current_s = self._offsets_s[-1]
         if stamp_s + current_s > own_s + AHEAD_S:
-            return any(later_s < stamp_s - BACK_SHOWN_S for later_s in following())
+            back_s = BACK_SHOWN_S if packet.dts is not None else _reordered_s(packet, BACK_SHOWN_S)
+            return any(later_s < stamp_s - back_s for later_s in following())
         if self._may_follow(packet, stamp_s + current_s):
             return False
         return any(abs(later_s + current_s - own_s) < AHEAD_S for later_s in following()[:SOON])
 
     def _may_follow(self, packet: Any, stamp_s: float) -> bool:
         last_s = self._last_s.get(packet.stream.index, self._start_s - self._hole_s)
-        back_s = BACK_SHOWN_S if packet.dts is None else BACK_S
+        only_shown = packet.dts is None or self._only_shown.get(packet.stream.index, False)
+        back_s = _reordered_s(packet, BACK_SHOWN_S) if only_shown else BACK_S
         latest_s = max(self._next_s.values(), default=self._start_s)
         return last_s - back_s <= stamp_s <= latest_s + self._hole_s
 
     def _note(self, what: str, ticks: int, packet: Any) -> None:
         self._mends.note(what, float(ticks * packet.time_base) - self._start_s)
+
+
+def _reordered_s(packet: Any, at_least_s: float) -> float:
+    return max(at_least_s, float(REORDERED * (packet.duration or 0) * packet.time_base))
 
 
 def stamp(packet: Any) -> float | None:

@@ -121,3 +121,14 @@ def test_an_absurd_time_of_showing_is_replaced() -> None:
     times, mends = placed(given)
     assert times == even(3)
     assert "absurd" in mends.lines()[0]
+
+
+@pytest.mark.parametrize("step_ms", [20, 100, 2_000])
+def test_pictures_that_are_stored_in_another_order_stay_as_they_are(step_ms: int) -> None:
+    """Matroska has no times of decoding: FFmpeg finds them from the third picture on."""
+    tenths = [(None, 0), (None, 4), (0, 2), (1, 1), (2, 3), (3, 8), (4, 6)]
+    stamps = [(None if dts is None else dts * step_ms, pts * step_ms) for dts, pts in tenths]
+    given = [Packet(VIDEO, dts, pts, duration=step_ms) for dts, pts in stamps]
+    times, mends = placed(given, broadcast=False)
+    assert times == [pts for _, pts in stamps]
+    assert mends.lines() == []
