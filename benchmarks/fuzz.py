@@ -33,7 +33,7 @@ from fuzz_targets import TARGETS
 TURN = 200  # inputs
 INPUT_S, TURN_S = 60, 900
 GROWTH_BYTES_MAX = 4 * 2**30  # of a process's addresses, over what it has at first
-LINES = 30  # of a traceback
+LINE_CHARS = 300
 
 
 @dataclass
@@ -75,14 +75,16 @@ def _take_turn(name: str, number: int, tally: Tally, kept: Path) -> None:
         process = context.Process(target=_turn, args=(name, number, Path(folder), sender))
         process.start()
         sender.close()
-        process.join(TURN_S)
-        if process.is_alive():
-            process.kill()
+        try:
+            count, reason = receiver.recv() if receiver.poll(TURN_S) else (0, f"over {TURN_S} s")
+        except EOFError:
             process.join()
-        count, reason = receiver.recv() if receiver.poll() else (0, f"died: {process.exitcode}")
+            count, reason = 0, f"it died, exit code {process.exitcode}"
+        process.kill()
+        process.join()
         tally.inputs += count
         if reason:
-            tally.findings.append(reason.strip().splitlines()[-1][:200])
+            tally.findings.append(reason)
             kept.mkdir(parents=True, exist_ok=True)
             path = kept / f"{name}-{number}"
             path.write_bytes((Path(folder) / "input").read_bytes())
@@ -127,7 +129,8 @@ def _turn(name: str, number: int, folder: Path, sender: Connection) -> None:
     try:
         run()
     except BaseException:  # noqa: BLE001 - whatever it is, it is what is looked for
-        reason = "\n".join(traceback.format_exc().splitlines()[-LINES:])
+        lines = [line[:LINE_CHARS] for line in traceback.format_exc().splitlines()]
+        reason = "\n".join(line for line in lines if "data=b" not in line)
     sender.send((count, reason))
     os._exit(0)
 

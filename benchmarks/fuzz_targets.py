@@ -12,7 +12,6 @@ import torch
 import yaml
 from PIL import Image
 from safetensors.torch import save
-from tests.support.tiny_bundle import replace_file, tiny_graphs, write_tiny_bundle
 
 from denseav.export.runtime.bundle import BundleError, demo_folder, open_bundle
 from denseav.export.runtime.proof import read_probes
@@ -32,6 +31,7 @@ from denseav.train.errors import DataError
 from denseav.train.eval.items import own_folder
 from denseav.train.eval.public_sets import is3, vggss
 from tests.golden import released as golden
+from tests.support.export.tiny_bundle import replace_file, tiny_graphs, write_tiny_bundle
 from tests.support.feeds import make_recording, message
 from tests.support.tiny_model import CONFIG, tiny
 

@@ -8,7 +8,9 @@ No torch here.
 Axes: N heatmaps, P probes, K heads, H W the feature grid, h w pixels, S samples.
 """
 
+import struct
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -33,6 +35,20 @@ Heats = NDArray[np.float32]
 PROBES = "probes.npz"
 _STEPS = 3  # of a stream: the second and third read what the one before left
 _MOST_BYTES = 16_000_000
+_DAMAGE = (  # what NumPy's and Python's readers raise of it
+    OSError,
+    ValueError,
+    LookupError,
+    EOFError,
+    ArithmeticError,
+    MemoryError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 _SHRUNK = 4  # pictures are kept so many times smaller, each pixel a square of equal ones
 
 
@@ -171,7 +187,7 @@ def read_probes(bundle: Bundle) -> Probes:
             named = ("pictures", "sounds", "tokens", "heat")
             probes = Probes(*(arrays[name] for name in named))
         _check_shapes(probes, manifest)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except _DAMAGE as error:
         raise BundleError(f"{path} is damaged ({error}); export the bundle again") from None
     return probes
 

@@ -9,8 +9,10 @@ DataError            the settings, the shards or the saved state cannot be used
 """
 
 import dataclasses
+import logging
 import multiprocessing
 import os
+import pickle
 from collections.abc import Iterable, Iterator, Sequence
 from threading import Thread
 from typing import Any
@@ -22,8 +24,18 @@ from denseav.train.data.batch import Batch
 from denseav.train.data.dataset import ClipDataset, DataSettings, Sample
 from denseav.train.data.example import Example
 from denseav.train.data.sampler import ClipSampler
-from denseav.train.data.workers import ignore_stop_signals, usable_cores, worker_context
+from denseav.train.data.workers import (
+    SHARED_MEMORY,
+    ignore_stop_signals,
+    shared_memory_bytes,
+    usable_cores,
+    worker_context,
+)
 from denseav.train.errors import DataError
+
+AHEAD_BATCHES = 2  # that each worker of PyTorch's loads
+
+log = logging.getLogger(__name__)
 
 
 class Loader:
@@ -32,6 +44,8 @@ class Loader:
     def __init__(self, samples: ClipDataset, order: ClipSampler, workers: int) -> None:
         self._dataset, self._sampler = samples, order
         self._workers = min(workers, usable_cores())
+        self._processes = order.world_size
+        self._by_pipe = self._checked = False
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield the batches that are left of the epoch, without moving on."""
@@ -60,12 +74,14 @@ class Loader:
         self._sampler.load_state_dict(state)
 
     def _loading(self) -> Iterator[Batch]:
+        if self._workers and not self._checked:
+            self._check_shared_memory()
         context = worker_context(__name__) if self._workers else None
-        loading: Iterable[Batch] = DataLoader(
+        loading: Iterable[Batch | bytes] = DataLoader(
             self._dataset,
             batch_sampler=self._sampler.batches(),
             num_workers=self._workers,
-            collate_fn=_stack_samples,
+            collate_fn=_packed_samples if self._by_pipe else _stack_samples,
             multiprocessing_context=context,
             worker_init_fn=_end_with_run,
             pin_memory=torch.cuda.is_available(),
@@ -73,9 +89,37 @@ class Loader:
             generator=torch.Generator(),
         )
         try:
-            yield from loading
+            for batch in loading:
+                yield _unpacked(batch) if isinstance(batch, bytes) else batch
         except DataError as error:  # a worker's comes with its traceback before it
             raise DataError(str(error).splitlines()[-1].split("DataError: ")[-1]) from None
+        except RuntimeError as error:
+            if not str(error).startswith("DataLoader worker"):
+                raise
+            raise DataError(
+                f"a process that loads clips died ({str(error).splitlines()[0]}); give it more "
+                "memory, or fewer --data.workers"
+            ) from None
+
+    def _check_shared_memory(self) -> None:
+        """Use less of it where it cannot hold what is loaded ahead: a worker would die or wait."""
+        self._checked = True
+        first = next(iter(self._sampler.batches()), [])
+        one = sum(map(_nbytes, (self._dataset[index] for index in first[:1])))
+        needed = one * len(first) * (AHEAD_BATCHES * self._workers + 1) * self._processes
+        room = shared_memory_bytes()
+        if not room:
+            log.warning("%s cannot be written: clips are loaded without workers", SHARED_MEMORY)
+            self._workers = 0
+        elif needed > room / 2:  # validation's batches come beside
+            log.warning(
+                "%s has %d MB, and batches loaded ahead take %d: they come by pipe, which is "
+                "slower; give a container more (docker run --shm-size)",
+                SHARED_MEMORY,
+                room / 1e6,
+                needed / 1e6,
+            )
+            self._by_pipe = True
 
 
 def make_loader(settings: DataSettings, *, rank: int, world_size: int, seed: int) -> Loader:
@@ -140,6 +184,19 @@ def _stack_samples(samples: Sequence[Sample]) -> Batch:
         return batch
     mixed = [sample.mixed_S for sample in samples if sample.mixed_S is not None]
     return dataclasses.replace(batch, partner=_stack(partners), mixed_wave_BS=torch.stack(mixed))
+
+
+def _packed_samples(samples: Sequence[Sample]) -> bytes:
+    return pickle.dumps(_stack_samples(samples))
+
+
+def _unpacked(packed: bytes) -> Batch:
+    batch: Batch = pickle.loads(packed)
+    return batch.pin_memory() if torch.cuda.is_available() else batch
+
+
+def _nbytes(sample: Sample) -> int:
+    return len(pickle.dumps(_stack_samples([sample])))
 
 
 def _stack(examples: Sequence[Example]) -> Batch:

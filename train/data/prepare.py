@@ -38,7 +38,7 @@ from denseav.train.data.decode import (
 )
 from denseav.train.data.shards import Clip, close_shards, count_closed, write_json, write_shards
 from denseav.train.data.source_lists import FRAMES, Item, readable
-from denseav.train.data.workers import worker_context
+from denseav.train.data.workers import SHARED_MEMORY, shared_memory_bytes, worker_context
 from denseav.train.errors import DataError
 
 PART_ITEMS = 64
@@ -161,6 +161,11 @@ def _run_once(
     left: dict[int, Sequence[Item]], out: Path, jobs: int, advance: Callable[[int], None]
 ) -> None:
     """Make parts, and take those that are done out of what is left."""
+    if not shared_memory_bytes():
+        raise DataError(
+            f"{SHARED_MEMORY} cannot be written, and processes that read files need it; mount it "
+            "(docker run --shm-size), or prepare elsewhere"
+        )
     context = worker_context(__name__)
     pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_ignore_interrupt)
     try:

@@ -49,13 +49,13 @@ class ClipSampler:
         shuffle: bool,
     ) -> None:
         self._sizes, self._batch_size, self._seed = list(sizes), batch_size, seed
-        self._rank, self._world_size, self._shuffle = rank, world_size, shuffle
+        self._rank, self.world_size, self._shuffle = rank, world_size, shuffle
         self._epoch = self._taken = 0
 
     def batches(self) -> Iterator[list[ClipIndex]]:
         """Yield what is left of the epoch for this process, without moving on."""
         epoch, numbers = self._epoch, self._numbers()
-        step = self._batch_size * self._world_size
+        step = self._batch_size * self.world_size
         for start in range(self._taken, self._whole_steps(), step):
             at = start + self._rank * self._batch_size
             if mine := numbers[at : at + self._batch_size].tolist():
@@ -63,7 +63,7 @@ class ClipSampler:
 
     def advance(self) -> None:
         """Count one batch on every process as taken."""
-        self._taken += self._batch_size * self._world_size
+        self._taken += self._batch_size * self.world_size
 
     def next_epoch(self) -> None:
         """Begin the next epoch."""
@@ -92,7 +92,7 @@ class ClipSampler:
 
     def _whole_steps(self) -> int:
         """Return where the last batch of the epoch ends, counted from the epoch's start."""
-        clips, step = sum(self._sizes), self._batch_size * self._world_size
+        clips, step = sum(self._sizes), self._batch_size * self.world_size
         return clips - (clips - self._taken) % step if self._shuffle else clips
 
     def _numbers(self) -> NDArray[np.int64]:

@@ -9,6 +9,7 @@ import signal
 import sys
 from multiprocessing.context import BaseContext
 
+SHARED_MEMORY = "/dev/shm"
 STOP_SIGNALS = [signal.SIGTERM]
 """What schedulers send before they take a machine away: SLURM's --signal, torchrun, Kubernetes."""
 if sys.platform != "win32":
@@ -20,6 +21,17 @@ def usable_cores() -> int:
     if sys.platform == "linux":
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def shared_memory_bytes() -> int:
+    """Return how much worker processes may share: 0 where they cannot even have a semaphore."""
+    if sys.platform != "linux":
+        return sys.maxsize
+    try:
+        room = os.statvfs(SHARED_MEMORY)
+    except OSError:
+        return 0
+    return room.f_bavail * room.f_frsize if os.access(SHARED_MEMORY, os.W_OK) else 0
 
 
 def worker_context(preload: str) -> BaseContext:

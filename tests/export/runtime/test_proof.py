@@ -163,11 +163,15 @@ def test_a_bundle_without_probes_says_what_to_do(copied: Bundle) -> None:
         open_session(older, "openvino")
 
 
-@pytest.mark.parametrize("damage", ["bytes", "shape", "token", "type"])
+@pytest.mark.parametrize("damage", ["bytes", "bit", "shape", "token", "type"])
 def test_damaged_probes_are_one_line(copied: Bundle, damage: str) -> None:
     probes = read_probes(copied)
     if damage == "bytes":
         (copied.folder / PROBES).write_bytes(b"no archive")
+    elif damage == "bit":
+        whole = bytearray((copied.folder / PROBES).read_bytes())
+        whole[200] ^= 255
+        (copied.folder / PROBES).write_bytes(whole)
     elif damage == "shape":
         write_probes(copied.folder, replace(probes, heat_NKHW=probes.heat_NKHW[:, :, 1:]))
     elif damage == "token":

@@ -168,6 +168,19 @@ def test_a_restart_continues_with_the_very_next_batch(sounds: Path, speech: Path
     assert_same(resumed(chosen, cut, 9 - cut), whole)
 
 
+def test_little_shared_memory_costs_time_and_no_batch(
+    sounds: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    chosen = settings(sounds, workers=1)
+    expected = [numbers(batch) for batch in loader(settings(sounds))]
+    for room, said in ((1000, "come by pipe"), (0, "without workers")):
+        monkeypatch.setattr("denseav.train.data.loader.shared_memory_bytes", lambda room=room: room)
+        caplog.clear()
+        assert [numbers(batch) for batch in loader(chosen)] == expected
+        assert said in caplog.text
+        assert caplog.text.count("\n") == 1
+
+
 def test_a_restart_is_exact_with_workers_that_load_ahead(sounds: Path, speech: Path) -> None:
     chosen = all_changes(sounds, speech, workers=1)
     whole = list(islice(loader(chosen).endless(), 6))
