@@ -21,7 +21,8 @@ class SourceOptions:
     Attributes
     ----------
     camera, camera_size, camera_fps : the camera's name or address, and what it is asked for.
-    mic : `default`, a number, a name, or `none`; None for the default beside a camera.
+    mic : `default`, a number, a name, `camera` for a network camera's own, or `none`; None for
+        the camera's own where it has one, else the default.
     source : a file with pictures and sound; `offline`, as fast as it goes.
     audio_track, channel : which of the file's audio, as `media.reader.MediaReader` takes them.
     demo : the clip in the package, looped.

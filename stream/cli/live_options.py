@@ -170,7 +170,12 @@ def _add_sources(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--camera-size", type=_size, metavar="WxH", help="ask the camera for it")
     group.add_argument("--camera-fps", type=positive, metavar="N", help="ask the camera for it")
-    group.add_argument("--mic", metavar="SPEC", help="default, a number, a name, or none")
+    group.add_argument(
+        "--mic",
+        metavar="SPEC",
+        help="default, a number, a name, camera (a network camera's own; the default where it has "
+        "sound), or none",
+    )
     group.add_argument("--source", type=Path, metavar="FILE", help="a file with picture and sound")
     group.add_argument(
         "--offline", action="store_true", help="run FILE as fast as it goes and drop nothing"

@@ -19,7 +19,7 @@ from denseav.stream.sources.arrival_pace import ArrivalPace
 from denseav.stream.sources.device_capture import DeviceCapture, device_advice, lasting
 from denseav.stream.sources.network_capture import NetworkCapture, SnapshotCapture
 from denseav.stream.sources.source_thread import SourceThread
-from denseav.stream.types import Frame, Receiver
+from denseav.stream.types import AudioBlock, Frame, Receiver
 
 FROZEN_S = 2.0  # a camera that gives nothing that can be decoded for so long has failed …
 BLANKS = 3  # … unless it is a slow one
@@ -48,6 +48,9 @@ class Capture(Protocol):
     def captured_s(self) -> float:
         """Return when the picture in hand was captured."""
 
+    def stamp_s(self, captured_s: float) -> float:
+        """Return the time of the picture in hand that its frame carries, given that one."""
+
     def retrieve(self) -> NDArray[np.uint8] | None:
         """Return the picture in hand, uint8 [H, W, 3] BGR; None when it cannot be decoded."""
 
@@ -66,11 +69,13 @@ class Camera:
     spec : `0`, `/dev/video2`, `rtsp://…` or `http://…`.
     size : width and height in pixels to ask a device for; it gives the nearest it has.
     fps : frames per second to ask for; networks are asked where they give single pictures.
+    sound : whether a network camera's own sound is wanted.
 
     Attributes
     ----------
     name : the device, or the URL without user, password and query.
     width, height : pixels of the first frame.
+    sound_rate_hz : of its own sound; None where there is none, or none is wanted.
 
     Raises
     ------
@@ -79,15 +84,21 @@ class Camera:
     """
 
     def __init__(
-        self, spec: str, size: tuple[int, int] | None = None, fps: float | None = None
+        self,
+        spec: str,
+        size: tuple[int, int] | None = None,
+        fps: float | None = None,
+        *,
+        sound: bool = False,
     ) -> None:
         self.name = public_name(spec)
         self._asked = (lasting(spec), size, fps)
+        self._sound = sound
         self._begun = threading.Event()
         self._stopping = threading.Event()
         self._receiver: Receiver | None = None
         self._capture: Capture = (
-            NetworkCapture(spec, self.name, self._stopping)
+            NetworkCapture(spec, self.name, self._stopping, sound)
             if "://" in spec
             else DeviceCapture(spec, self.name, size, fps)
         )
@@ -98,6 +109,10 @@ class Camera:
                 f"camera {self.name} gives no picture{self._known()}; {self._advice()}"
             )
         self.height, self.width = image_HW3.shape[:2]
+        self.sound_rate_hz = None
+        if isinstance(self._capture, NetworkCapture) and self._capture.sound is not None:
+            self.sound_rate_hz = self._capture.sound.rate_hz
+            self._capture.hear = self._hear
         self._pace = ArrivalPace(self._capture.fps, time.monotonic())
         # It reads from now on, so that no old pictures wait in a buffer when it is started.
         self._thread = SourceThread(f"camera {self.name}", self._read, self._end)
@@ -117,7 +132,7 @@ class Camera:
 
     def again(self) -> Self:
         """Open the same camera anew, also where it was plugged in again under another number."""
-        return type(self)(*self._asked)
+        return type(self)(*self._asked, sound=self._sound)
 
     def _read(self) -> None:
         try:
@@ -132,6 +147,10 @@ class Camera:
                 "check its cable or network"
             )
         )
+
+    def _hear(self, block: AudioBlock) -> None:
+        if self._receiver is not None and not self._stopping.is_set():
+            self._receiver.audio(block)
 
     def _end(self, error: SourceError) -> None:
         self._begun.wait()
@@ -157,7 +176,8 @@ class Camera:
                 continue
             blanks, seen_s = 0, captured_s
             if self._receiver is not None and not self._stopping.is_set():
-                self._receiver.frame(Frame(image_HW3, index, captured_s))
+                stamp_s = self._capture.stamp_s(captured_s)
+                self._receiver.frame(Frame(image_HW3, index, stamp_s))
                 index += 1
             self._leave_rest_of_burst()
 

@@ -64,6 +64,10 @@ class DeviceCapture:
             return now_s
         return driver_time_s(self._capture.get(cv2.CAP_PROP_POS_MSEC), now_s)
 
+    def stamp_s(self, captured_s: float) -> float:
+        """Return the same: it is the driver's."""
+        return captured_s
+
     def retrieve(self) -> Any:
         """Return the picture in hand, uint8 [H, W, 3]; None when it cannot be decoded."""
         decoded, image_HW3 = self._capture.retrieve()

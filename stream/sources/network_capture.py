@@ -2,22 +2,27 @@
 
 RTSP, MJPEG over HTTP, HLS and whatever else FFmpeg opens. HLS segments are played at the pace of
 their own time stamps. The size of a picture is bounded before it is decoded; one that cannot be
-decoded costs itself. An address that gives a single picture is asked again and again
-(`SnapshotCapture`). Runs on the thread that calls it.
+decoded costs itself. Sound comes along, where it is wanted, on the stream's one clock. What an
+address leads to, as a playlist does, is opened over the network alone. An address that gives a
+single picture is asked again and again (`SnapshotCapture`). Runs on the thread that calls it.
 """
 
 import threading
 from collections import deque
+from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import Any
 
 import av
 import av.logging
 import numpy as np
+from av.audio.resampler import AudioResampler
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from denseav.stream.errors import SourceError
+from denseav.stream.sources.sample_clock import SampleClock
+from denseav.stream.types import AudioBlock
 
 OPEN_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 5.0  # the first whole picture can take as long
@@ -31,6 +36,24 @@ OPTIONS = {
     "max_pixels": str(LARGEST_PIXELS),
 }
 
+SOUND_LOST_S = 0.02  # by how much a stamp is ahead before that is a gap
+CHANNELS_MAX = 2
+SAMPLES_MAX = 1 << 20  # of one frame of sound
+STAMPS_HZ = 90_000  # in which a stream's time stamps are counted here
+# What a stream of each kind may open further, as a playlist's segments: never a file.
+REACHES = {
+    "http": "http,https,tcp,tls,httpproxy,crypto",
+    "https": "http,https,tcp,tls,httpproxy,crypto",
+    "rtsp": "rtsp,rtp,srtp,udp,tcp,tls",
+    "rtsps": "rtsp,rtp,srtp,udp,tcp,tls",
+    "rtp": "rtp,srtp,udp",
+    "udp": "udp",
+    "tcp": "tcp",
+    "srt": "srt",
+    "rtmp": "rtmp,tcp",
+    "rtmps": "rtmps,tls,tcp",
+}
+
 Image = NDArray[np.uint8]
 
 
@@ -42,10 +65,13 @@ class NetworkCapture:
     url : with user and password, where it needs them.
     name : the same for people.
     stopping : ends what waits.
+    sound : whether the stream's sound is wanted.
 
     Attributes
     ----------
     fps : as the stream says it; 0 when it does not.
+    sound : the stream's, where it has some and it is wanted.
+    hear : called with audio, on the thread that grabs; may be set at any time.
 
     Raises
     ------
@@ -53,9 +79,10 @@ class NetworkCapture:
         When it cannot be opened or has no picture.
     """
 
-    def __init__(self, url: str, name: str, stopping: threading.Event) -> None:
+    def __init__(self, url: str, name: str, stopping: threading.Event, sound: bool = False) -> None:
         av.logging.set_level(None)  # FFmpeg's own words hold the address
         self._broken = 0
+        self._has_stamp = False
         self._stopping = stopping
         self._anchor_s: float | None = None
         self._last_pts_s = 0.0
@@ -65,7 +92,9 @@ class NetworkCapture:
         segmented = url.partition("?")[0].endswith((".m3u8", ".mpd"))
         read_s = SEGMENTS_TIMEOUT_S if segmented else READ_TIMEOUT_S
         try:
-            self._container = av.open(url, options=OPTIONS, timeout=(OPEN_TIMEOUT_S, read_s))
+            self._container = av.open(
+                url, options=options_for(url), timeout=(OPEN_TIMEOUT_S, read_s)
+            )
         except (av.FFmpegError, OSError, ValueError) as error:
             raise SourceError(
                 f"camera {name} cannot be opened; check its address and password, and that it is "
@@ -82,14 +111,23 @@ class NetworkCapture:
         video.codec_context.options = {"max_pixels": str(LARGEST_PIXELS)}
         video.codec_context.thread_type = "SLICE"  # by frames, each would come some frames late
         self.fps = float(video.average_rate or 0)
-        self._packets = self._container.demux(video)
+        self._clock = SampleClock(STAMPS_HZ)
+        self._last_picture_s = monotonic()
+        self.hear: Callable[[AudioBlock], None] = lambda _: None
+        audio = next(iter(self._container.streams.audio), None) if sound else None
+        self.sound = None
+        if audio is not None and audio.codec_context is not None:
+            self.sound = NetworkSound(audio, self._time_of)
+        self._packets = self._container.demux(*([video] if self.sound is None else [video, audio]))
 
     def grab(self) -> bool:
         """Wait for the next packet and decode it; False when none will come."""
         self._frame = None
         try:
             if not self._frames:
-                packet = next(self._packets)
+                packet = self._next_of_pictures()
+                if packet is None:
+                    return False
                 self._decode(packet)
                 if not (self._frames or packet.size):  # the mark of the stream's end
                     return False
@@ -115,6 +153,12 @@ class NetworkCapture:
         """Return the time: networks do not say when a picture was captured."""
         return monotonic()
 
+    def stamp_s(self, captured_s: float) -> float:
+        """Return the time of the picture in hand: with sound beside it, by the stream's clock."""
+        if self.sound is None or self._frame is None or self._frame.time is None:
+            return captured_s
+        return min(captured_s, self._time_of(float(self._frame.time)) or captured_s)
+
     def retrieve(self) -> Image | None:
         """Return the picture in hand, uint8 [H, W, 3]; None when it could not be decoded."""
         if self._frame is None:
@@ -135,6 +179,37 @@ class NetworkCapture:
         """Close the connection. May be called twice."""
         self._container.close()
 
+    def _next_of_pictures(self) -> Any:
+        """Return the next packet of the picture, with the sound before it given away.
+
+        None when only sound has come for long.
+        """
+        while True:
+            packet = next(self._packets)
+            if packet.stream.type == "video":
+                self._last_picture_s = monotonic()
+                if packet.pts is not None and self.sound is not None:
+                    self._observe(float(packet.pts * packet.time_base))
+                return packet
+            if monotonic() - self._last_picture_s > READ_TIMEOUT_S or self._stopping.is_set():
+                return None
+            if self.sound is not None:
+                if packet.pts is not None:
+                    end = packet.pts + (packet.duration or 0)
+                    self._observe(float(end * packet.time_base))
+                for block in self.sound.blocks(packet):
+                    self.hear(block)
+
+    def _observe(self, stamp_s: float) -> None:
+        self._clock.observe(round(stamp_s * STAMPS_HZ), monotonic())
+        self._has_stamp = True
+
+    def _time_of(self, stamp_s: float) -> float | None:
+        """Return a stamp of the stream on the monotonic clock; None before any is known."""
+        if self._format in SEGMENTED:
+            return None if self._anchor_s is None else self._anchor_s + stamp_s
+        return self._clock.time_of(round(stamp_s * STAMPS_HZ)) if self._has_stamp else None
+
     def _decode(self, packet: Any) -> None:
         try:
             self._frames.extend(packet.decode())
@@ -150,6 +225,77 @@ class NetworkCapture:
             self._anchor_s = now_s - pts_s
         self._last_pts_s = pts_s
         return self._anchor_s + pts_s - now_s
+
+
+class NetworkSound:
+    """Decodes one stream's audio: packets in, blocks out.
+
+    A block's time is by the stream's own time stamps, which it shares with the pictures. Samples
+    are counted on by their number; a stamp that is further ahead than that is lost audio, and
+    becomes a jump of the count. A packet that cannot be decoded costs itself.
+
+    Parameters
+    ----------
+    stream : of the open container.
+    time_of : a stamp of the stream, in seconds, to the monotonic clock; None while not known.
+
+    Attributes
+    ----------
+    rate_hz : at which it begins.
+    broken : how many packets could not be decoded.
+    """
+
+    def __init__(self, stream: Any, time_of: Callable[[float], float | None]) -> None:
+        self.rate_hz = int(stream.codec_context.sample_rate or 0)
+        self.broken = 0
+        self._time_of = time_of
+        self._resampler: AudioResampler | None = None
+        self._kind: tuple[Any, ...] = ()
+        self._next = 0  # the count of the next sample
+        self._due_s: float | None = None  # the stamp that it should have
+
+    def blocks(self, packet: Any) -> Iterator[AudioBlock]:
+        """Yield what a packet holds."""
+        try:
+            frames = packet.decode()
+        except (av.FFmpegError, ValueError):
+            self.broken += 1
+            return
+        for frame in frames:
+            if 0 < frame.samples <= SAMPLES_MAX and frame.sample_rate > 0:
+                block = self._block(frame)
+                if block is not None:
+                    yield block
+
+    def _block(self, frame: Any) -> AudioBlock | None:
+        rate_hz = int(frame.sample_rate)
+        stamp_s = self._due_s if frame.time is None else float(frame.time)
+        capture_s = None if stamp_s is None else self._time_of(stamp_s)
+        if stamp_s is None or capture_s is None:
+            return None
+        if self._due_s is not None and stamp_s - self._due_s > SOUND_LOST_S:
+            self._next += round((stamp_s - self._due_s) * rate_hz)
+        samples_SC = self._samples(frame)
+        block = AudioBlock(samples_SC, rate_hz, self._next, capture_s)
+        self._next += len(samples_SC)
+        self._due_s = stamp_s + len(samples_SC) / rate_hz
+        return block
+
+    def _samples(self, frame: Any) -> Any:
+        """Return float32 `[S, C]`, whatever the stream's format has become."""
+        channels = min(CHANNELS_MAX, frame.layout.nb_channels)
+        kind = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if self._resampler is None or kind != self._kind:
+            layout = "mono" if channels == 1 else "stereo"
+            self._resampler = AudioResampler("flt", layout, frame.sample_rate)
+            if self._kind and kind[2] != self._kind[2]:  # counted at another rate from here on
+                self._next = round(self._next * kind[2] / self._kind[2])
+            self._kind = kind
+        parts = [
+            each.to_ndarray().reshape(-1, channels) for each in self._resampler.resample(frame)
+        ]
+        samples_SC = np.concatenate(parts) if parts else np.zeros((0, channels), np.float32)
+        return np.nan_to_num(np.asarray(samples_SC, np.float32), posinf=0.0, neginf=0.0)
 
 
 class SnapshotCapture:
@@ -186,6 +332,10 @@ class SnapshotCapture:
         """Return the time: networks do not say when a picture was captured."""
         return monotonic()
 
+    def stamp_s(self, captured_s: float) -> float:
+        """Return the same."""
+        return captured_s
+
     def retrieve(self) -> Image | None:
         """Return the picture in hand, uint8 [H, W, 3]; None when there was no answer."""
         return self._image_HW3
@@ -197,6 +347,12 @@ class SnapshotCapture:
 
     def release(self) -> None:
         """Nothing stays open between two pictures."""
+
+
+def options_for(url: str) -> dict[str, str]:
+    """Return FFmpeg's options for an address: over the network, and no further than its kind."""
+    scheme = url.partition("://")[0].lower()
+    return {**OPTIONS, "protocol_whitelist": REACHES.get(scheme, scheme)}
 
 
 def _reason(error: Exception) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from denseav.stream.errors import SourceError, StreamError
 from denseav.stream.options import SourceOptions
 from denseav.stream.sources.camera import Camera
+from denseav.stream.sources.camera_sound import CameraWithSound
 from denseav.stream.sources.health import SourceHealth
 from denseav.stream.sources.media_file import Clip
 from denseav.stream.sources.microphone import Microphone
@@ -18,6 +19,7 @@ from denseav.stream.stats.stats import Stats
 from denseav.stream.types import Film, Source
 
 ADDRESS_MAX = 4096
+CAMERAS_OWN = "camera"  # as a microphone's name
 DEMO_CLIP = Path(__file__).parents[1] / "demo" / "clip.mp4"
 
 
@@ -37,10 +39,18 @@ def open_sources(options: SourceOptions, film: Film | None = None) -> list[Sourc
         return [PacedClip(open_file(options))]
     assert options.camera is not None
     camera = Camera(
-        camera_address(options.camera), size=options.camera_size, fps=options.camera_fps
+        camera_address(options.camera),
+        size=options.camera_size,
+        fps=options.camera_fps,
+        sound=options.mic in (None, CAMERAS_OWN),
     )
-    if options.mic == "none":
+    if options.mic == "none" or camera.sound_rate_hz is not None:
         return [camera]
+    if options.mic == CAMERAS_OWN:
+        camera.stop()
+        raise SourceError(
+            f"camera {camera.name} sends no sound; use --mic default, another one's name, or none"
+        )
     try:
         return [camera, Microphone(options.mic or "default")]
     except StreamError:
@@ -103,7 +113,9 @@ def supervised(sources: Sequence[Source], health: SourceHealth, stats: Stats) ->
     for source in sources:
         match source:
             case Camera():
-                kept.append(SupervisedSource("camera", source, health, closed))
+                camera = SupervisedSource("camera", source, health, closed)
+                has_sound = source.sound_rate_hz is not None
+                kept.append(CameraWithSound(camera, health) if has_sound else camera)
             case Microphone():
                 kept.append(SupervisedSource("microphone", source, health, closed))
             case _:
@@ -126,10 +138,11 @@ def count_losses(stats: Stats, source: Source) -> None:
 def described(source: Source) -> str:
     """Return a source as the READY line has it."""
     match source:
-        case SupervisedSource():
+        case SupervisedSource() | CameraWithSound():
             return described(source.device)
         case Camera():
-            return f'camera="{source.name}"@{source.width}x{source.height}'
+            sound = "" if source.sound_rate_hz is None else f' mic="camera"@{source.sound_rate_hz}'
+            return f'camera="{source.name}"@{source.width}x{source.height}{sound}'
         case Microphone():
             return f'mic="{source.name}"@{source.rate_hz}'
         case _:

@@ -110,6 +110,11 @@ class SupervisedSource:
         elif self._thread is not current_thread():
             self._thread.join(STOP_TIMEOUT_S)
 
+    @property
+    def current(self) -> "Connection | None":
+        """The connection whose frames and audio still count."""
+        return self._connection
+
     def accept(self, connection: "Connection", state: State, since_s: float) -> bool:
         """Hear from a connection that something has come; return whether that still counts."""
         with self._lock:
@@ -132,7 +137,8 @@ class SupervisedSource:
 
     def _run_once(self, receiver: Receiver) -> None:
         """Give what one connection gives, and open the device again when it gives nothing more."""
-        connection = self._connection = Connection(self, self._splicer, receiver)
+        connection = Connection(self, self._kind, self._splicer, receiver)
+        self._connection = connection
         self.device.start(connection)
         reason = self._watch(connection)
         with self._lock:
@@ -230,10 +236,13 @@ class SupervisedSource:
 class Connection:
     """One connection of a device: the `Receiver` of what it gives, until it is left."""
 
-    def __init__(self, owner: SupervisedSource, splicer: "Splicer", receiver: Receiver) -> None:
+    def __init__(
+        self, owner: SupervisedSource, kind: Kind, splicer: "Splicer", receiver: Receiver
+    ) -> None:
         self.over = Event()
         self.error: SourceError | None = None
         self._owner = owner
+        self._kind = kind
         self._splicer = splicer
         self._receiver = receiver
         self._missed: int | None = None
@@ -287,7 +296,11 @@ class Connection:
             self._receiver.frame(self._splicer.frame(frame))
 
     def audio(self, block: AudioBlock) -> None:
-        """Take some sound."""
+        """Take some sound; of a camera's own, another one keeps the state."""
+        if self._kind == "camera":
+            if self._owner.current is self:
+                self._pass_on(block)
+            return
         if block.samples_SC.any():
             self._zeros_from_s = None
         elif self._zeros_from_s is None:
@@ -295,9 +308,12 @@ class Connection:
         zeros_s = 0.0 if self._zeros_from_s is None else block.end_s - self._zeros_from_s
         state = State.MUTED if zeros_s > ZEROS_S else State.RUNNING
         if self._owner.accept(self, state, block.capture_s):
-            if self._missed is None:
-                self._missed = self._splicer.missed(block)
-            self._receiver.audio(self._splicer.audio(block, self._missed))
+            self._pass_on(block)
+
+    def _pass_on(self, block: AudioBlock) -> None:
+        if self._missed is None:
+            self._missed = self._splicer.missed(block)
+        self._receiver.audio(self._splicer.audio(block, self._missed))
 
     def ended(self, error: SourceError | None) -> None:
         """Hear that the device gives no more."""

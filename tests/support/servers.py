@@ -29,15 +29,26 @@ server = GstRtspServer.RTSPServer.new()
 server.set_address("127.0.0.1")
 server.set_service(sys.argv[1])
 factory = GstRtspServer.RTSPMediaFactory.new()
-factory.set_launch(
-    "( videotestsrc is-live=true ! video/x-raw,width=320,height=240,framerate=25/1 "
-    "! x264enc tune=zerolatency key-int-max=5 ! rtph264pay name=pay0 )"
-)
+factory.set_launch(sys.argv[2])
 server.get_mount_points().add_factory("/cam", factory)
 server.attach(None)
 print(server.get_bound_port(), flush=True)
 GLib.MainLoop().run()
 """
+
+SILENT = (
+    "( videotestsrc is-live=true ! video/x-raw,width=320,height=240,framerate=25/1 "
+    "! x264enc tune=zerolatency key-int-max=5 ! rtph264pay name=pay0 )"
+)
+
+
+def film(path: Path) -> str:
+    """A film of H.264 and AAC with its sound, as an RTSP server plays it to each who asks."""
+    return (
+        f"( filesrc location={path} ! qtdemux name=film "
+        "film.video_0 ! queue ! h264parse ! rtph264pay config-interval=-1 name=pay0 "
+        "film.audio_0 ! queue ! aacparse ! rtpmp4gpay name=pay1 )"
+    )
 
 
 def greys(count: int) -> Image:
@@ -111,9 +122,10 @@ class MjpegServer:
 
 
 class RtspServer:
-    """Serves a moving test picture at 25 fps."""
+    """Serves what GStreamer's `launch` makes: a moving test picture at 25 fps without sound."""
 
-    def __init__(self) -> None:
+    def __init__(self, launch: str = SILENT) -> None:
+        self._launch = launch
         self._port = str(free_port())
         self.address = f"127.0.0.1:{self._port}"
         self.start()
@@ -121,7 +133,7 @@ class RtspServer:
     def start(self) -> None:
         """Serve again after `kill`, at the same address."""
         self._process = subprocess.Popen(
-            [SYSTEM_PYTHON, "-c", RTSP, self._port],
+            [SYSTEM_PYTHON, "-c", RTSP, self._port, self._launch],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,

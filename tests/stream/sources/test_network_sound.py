@@ -1,0 +1,192 @@
+"""A network camera that brings its own sound: on one clock, back after losses, and no further."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from time import monotonic, sleep
+
+import av
+import numpy as np
+import pytest
+
+from denseav.stream.calibration.av_offset import Watcher, match, write_clip
+from denseav.stream.errors import SourceError
+from denseav.stream.options import SourceOptions
+from denseav.stream.sources.camera import Camera
+from denseav.stream.sources.camera_sound import CameraWithSound
+from denseav.stream.sources.health import SourceHealth, State
+from denseav.stream.sources.network_capture import options_for
+from denseav.stream.sources.open import open_sources, supervised
+from denseav.stream.stats.stats import Stats
+from denseav.stream.types import AudioBlock, Frame
+from tests.support.servers import RtspServer, film
+
+needs_gstreamer = pytest.mark.skipif(not RtspServer.possible(), reason="no GStreamer RTSP server")
+
+
+@pytest.fixture(scope="module")
+def flashes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("flashes") / "flash.mp4"
+    write_clip(path, 12.0)
+    return path
+
+
+@contextmanager
+def over_http(folder: Path) -> Iterator[str]:
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def until(condition: object, timeout_s: float = 20.0) -> None:
+    end_s = monotonic() + timeout_s
+    while not condition():  # type: ignore[operator]
+        assert monotonic() < end_s, "it never came"
+        sleep(0.02)
+
+
+@needs_gstreamer
+@pytest.mark.realtime
+def test_picture_and_sound_of_rtsp_are_in_sync_and_come_back_after_a_kill(flashes: Path) -> None:
+    server = RtspServer(film(flashes))
+    said: list[str] = []
+    health, watcher = SourceHealth(said.append), Watcher()
+    try:
+        options = SourceOptions(camera=f"rtsp://{server.address}/cam")
+        [source] = supervised(open_sources(options), health, Stats())
+        assert isinstance(source, CameraWithSound)
+        with closing_source(source):
+            source.start(watcher)
+            until(lambda: len(watcher.clicks()) >= 3 and len(watcher.flashes()[0]) >= 3)
+            before = watcher.flashes()[0], watcher.clicks()
+            server.kill()
+            until(lambda: State.LOST in [each.state for each in health.states()])
+            server.start()
+            begun_s = monotonic()
+            until(lambda: [each.state for each in health.states()] == [State.RUNNING] * 2)
+            assert monotonic() - begun_s < 5.0
+            until(
+                lambda: (
+                    len(watcher.clicks()) >= len(before[1]) + 3
+                    and len(watcher.flashes()[0]) >= len(before[0]) + 3
+                )
+            )
+    finally:
+        server.kill()
+    flash_F, frame_s = watcher.flashes()
+    click_C = watcher.clicks()
+    for flashes_, clicks in (before, (flash_F[len(before[0]) :], click_C[len(before[1]) :])):
+        found = match(flashes_, clicks, frame_s)
+        assert found is not None
+        assert abs(found.seconds) < 0.04, found
+    assert any("is back after" in line for line in said)
+
+
+@contextmanager
+def closing_source(source: CameraWithSound) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        source.stop()
+
+
+def test_a_file_over_http_brings_its_sound_and_others_are_told(flashes: Path) -> None:
+    with over_http(flashes.parent) as url:
+        camera = Camera(f"{url}/flash.mp4", sound=True)
+        assert camera.sound_rate_hz == 48_000
+        camera.stop()
+        silent = Camera(f"{url}/flash.mp4")
+        assert silent.sound_rate_hz is None
+        silent.stop()
+
+
+def test_a_camera_without_sound_is_told_where_its_own_was_asked_for(
+    mjpeg_server: object,
+) -> None:
+    options = SourceOptions(camera=f"http://{mjpeg_server.address}/", mic="camera")  # type: ignore[attr-defined]
+    with pytest.raises(SourceError, match="sends no sound; use --mic"):
+        open_sources(options)
+
+
+def test_what_a_playlist_names_is_opened_over_the_network_alone(
+    flashes: Path, tmp_path: Path
+) -> None:
+    """The same segment plays by its address, and is not opened as a file of this machine."""
+    segment = tmp_path / "part.ts"
+
+    with av.open(str(flashes)) as given, av.open(str(segment), "w") as made:
+        streams = {each: made.add_stream_from_template(each) for each in given.streams}
+        for packet in given.demux():
+            if packet.dts is not None:
+                packet.stream = streams[packet.stream]
+                made.mux(packet)
+    lists = {
+        "good": "part.ts",
+        "file": segment.as_uri(),
+        "path": str(segment),
+        "concat": f"concat:{segment}",
+        "subfile": f"subfile,,start,0,end,0,,:{segment}",
+        "crypto": f"crypto:{segment}",
+        "data": "data:video/mp2t;base64,R0AAEA",
+    }
+    for name, address in lists.items():
+        (tmp_path / f"{name}.m3u8").write_text(
+            f"#EXTM3U\n#EXT-X-TARGETDURATION:12\n#EXTINF:12,\n{address}\n#EXT-X-ENDLIST\n"
+        )
+    # Without a folder of that name there, a path would be of the server.
+    with over_http(tmp_path) as url:
+        good = Camera(f"{url}/good.m3u8", sound=True)
+        assert good.sound_rate_hz == 48_000
+        good.stop()
+        for name in set(lists) - {"good"}:
+            with pytest.raises(SourceError):
+                Camera(f"{url}/{name}.m3u8")
+
+
+@pytest.mark.parametrize("scheme", ["http", "https", "rtsp", "udp", "srt", "rtmp"])
+def test_no_kind_of_address_reaches_files(scheme: str) -> None:
+    reaches = options_for(f"{scheme}://camera/1")["protocol_whitelist"].split(",")
+    assert not {"file", "concat", "subfile", "data", "pipe", "fd", "unix"} & set(reaches)
+
+
+def block(first_s: float, level: float = 0.1, seconds: float = 0.1) -> AudioBlock:
+    samples_SC = np.full((round(seconds * 16_000), 1), level, np.float32)
+    return AudioBlock(samples_SC, 16_000, round(first_s * 16_000), first_s)
+
+
+class _Nothing:
+    name, device = "door", None
+
+    def start(self, receiver: object) -> None:
+        pass
+
+
+def test_the_states_of_a_cameras_sound() -> None:
+    said: list[str] = []
+    health = SourceHealth(said.append)
+    source = CameraWithSound(_Nothing(), health)  # type: ignore[arg-type]
+    source.start(Watcher())
+    start_s = monotonic()
+    source.audio(block(start_s))
+    assert health.states()[0].state is State.RUNNING
+    assert health.running_since_s("microphone") == start_s
+    source.audio(block(start_s + 2.0))
+    assert health.running_since_s("microphone") == start_s + 2.0, "what was before a gap is old"
+    for step in range(32):
+        source.audio(block(start_s + 2.1 + 0.1 * step, 0.0))
+    assert health.states()[0].state is State.MUTED
+    assert "all zeros" in said[-1]
+    source._came_s -= 5
+    source.frame(Frame(np.zeros((2, 2, 3), np.uint8), 0, start_s))
+    assert health.states()[0].state is State.STALLED
