@@ -145,7 +145,8 @@ def _parser() -> argparse.ArgumentParser:
         "--precision",
         choices=("fp32", "fp16", "int8"),
         default="fp32",
-        help="int8 is for CPUs, and of the image graph alone; default: %(default)s",
+        help="int8 is for CPUs: the image graph, and the audio step where its heatmaps stay near "
+        "enough; default: %(default)s",
     )
     precision.add_argument(
         "--trt",
@@ -277,7 +278,8 @@ def _build(model: "DenseAV", plan: "Plan", folder: Path, console: Console) -> Ma
 def _say_how_to_run(out: Path, manifest: Manifest, console: Console) -> None:
     console.print(_parity_table("ONNX graphs", manifest.parity))
     for when, parity in manifest.step_parity.items():
-        console.print(_parity_table(f"audio step, memory {when}", parity))
+        step = f"audio step{f' in {manifest.step_precision}' if manifest.step_precision else ''}"
+        console.print(_parity_table(f"{step}, memory {when}", parity))
     device = ""
     if manifest.engine_parity:
         console.print(_parity_table("TensorRT engines", manifest.engine_parity))

@@ -53,7 +53,8 @@ class ModelOptions:
     Attributes
     ----------
     model : the bundle's folder; None for the exported one, else the demo's.
-    device, on_mismatch, threads : as `open_session` takes them.
+    device, on_mismatch : as `open_session` takes them.
+    threads : the same; None for what a picture needs on this machine.
     audio : the same; None for what this machine can afford.
     sync, lookahead : as `inference.sync_policy.Sync` has them.
     """
@@ -61,7 +62,7 @@ class ModelOptions:
     model: Path | None = None
     device: str = "auto"
     on_mismatch: "OnMismatch" = "error"
-    threads: int = 1
+    threads: int | None = None
     audio: "AudioWay | None" = None
     sync: Literal["latest", "exact"] = "latest"
     lookahead: int = 0

@@ -152,7 +152,8 @@ class Manifest:
     """What `manifest.json` says. `files` maps each file's name to its sha256.
 
     `parity` is of the ONNX graphs, `engine_parity` of the TensorRT engines where there are any,
-    and `step_parity` of the audio step, where there is one, at the points of a long run.
+    and `step_parity` of the audio step, where there is one, at the points of a long run, in
+    `step_precision` where that was chosen by measure.
     `calibration` says what the heads' scale was set with, where that was a folder of pairs.
     """
 
@@ -176,6 +177,7 @@ class Manifest:
     calibration: Mapping[str, Any] = field(default_factory=dict)
     audio_step: AudioStep | None = None
     step_parity: Mapping[str, Parity] = field(default_factory=dict)
+    step_precision: Precision | None = None
     schema: Annotated[int, Meta(ge=1)] = SCHEMA
 
     def __post_init__(self) -> None:

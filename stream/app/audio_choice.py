@@ -1,9 +1,12 @@
-"""The choice of the audio pass: a bundle and options in, an opened session and its way out.
+"""What a machine can afford: a bundle and options in, an opened session and its audio pass out.
 
-Whole windows are what the network was trained on, so they are taken where the machine can afford
-them; elsewhere, and where the bundle can, audio is streamed.
+Threads: a picture that one thread encodes in time has one; otherwise all cores but one work at a
+pass, and that one is left to capture, drawing, and the other pass. Audio: whole windows are what
+the network was trained on, so they are taken where the machine can afford them; elsewhere, and
+where the bundle can, audio is streamed.
 """
 
+import os
 from collections.abc import Callable
 from time import monotonic
 
@@ -13,7 +16,10 @@ from denseav.export.runtime.bundle import Bundle, BundleError
 from denseav.export.runtime.open_session import open_session
 from denseav.export.runtime.session import AudioWay, Session
 from denseav.stream.inference.hop_controller import TOKEN_S, WORTH_SHARE
+from denseav.stream.inference.image_encoder import QUICK_PASS_S
 from denseav.stream.options import ModelOptions
+
+_PASSES = 3
 
 
 def open_for_audio(
@@ -26,22 +32,30 @@ def open_for_audio(
     BundleError
         When it cannot be opened, or has no graph for the pass that was asked for.
     """
+    threads = options.threads or 1
 
     def opened(audio: AudioWay) -> Session:
         return open_session(
             bundle,
             device=options.device,
-            threads=options.threads,
+            threads=threads,
             on_mismatch=options.on_mismatch,
             audio=audio,
         )
 
+    session = opened(options.audio or "window")
+    spare = _cores() - 1
+    if options.threads is None and spare > 1:
+        took_s = _image_s(session, bundle)
+        if took_s > QUICK_PASS_S:
+            say(f"{spare} threads for each pass: with one a picture takes {1000 * took_s:.0f} ms")
+            threads = spare
+            session = opened(options.audio or "window")
     if options.audio is not None:
-        return opened(options.audio), options.audio
-    session = opened("window")
+        return session, options.audio
     if bundle.manifest.audio_step is None:
         return session, "window"
-    share = _pass_s(session, bundle.manifest.audio.window_samples) / TOKEN_S
+    share = _window_s(session, bundle) / TOKEN_S
     taken = f"a whole window takes {share:.0%} of its {1000 * TOKEN_S:.0f} ms here"
     if share <= WORTH_SHARE:
         say(f"audio by the window: {taken}")
@@ -55,13 +69,31 @@ def open_for_audio(
     return streaming, "streaming"
 
 
-def _pass_s(session: Session, window_samples: int) -> float:
+def _cores() -> int:
+    """Return on how many cores this process may run."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS and Windows have no such call
+        return os.cpu_count() or 1
+
+
+def _image_s(session: Session, bundle: Bundle) -> float:
+    size = bundle.manifest.image
+    image_HW3 = np.zeros((size.height, size.width, 3), np.uint8)
+    return _pass_s(lambda: session.encode_image(image_HW3))
+
+
+def _window_s(session: Session, bundle: Bundle) -> float:
+    wave_S = np.zeros(bundle.manifest.audio.window_samples, np.float32)
+    return _pass_s(lambda: session.encode_audio(wave_S))
+
+
+def _pass_s(run: Callable[[], object]) -> float:
     """Return how long a pass takes; one that is slow the first time is not asked twice."""
-    wave_S = np.zeros(window_samples, np.float32)
     took_s = float("inf")
-    for _ in range(3):
+    for _ in range(_PASSES):
         begun_s = monotonic()
-        session.encode_audio(wave_S)
+        run()
         took_s = min(took_s, monotonic() - begun_s)
         if took_s > 1:
             break

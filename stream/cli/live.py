@@ -72,7 +72,7 @@ def _run(arguments: Sequence[str] | None, stop: threading.Event, opened: threadi
     if options.list_devices:
         print(list_devices())  # noqa: T201
     elif options.check_device is not None:
-        check_devices(open_model(options), options.check_device, options.model.threads)
+        check_devices(open_model(options), options.check_device, options.model.threads or 1)
     elif options.calibrate_av:
         print(safe_text(calibrate(options, stop, opened), lines=True))  # noqa: T201
     elif options.bench.bench is not None:

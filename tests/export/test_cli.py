@@ -24,7 +24,7 @@ from denseav.export.runtime.open_session import open_session
 from denseav.export.runtime.proof import Tolerance
 from denseav.models import save
 from tests.support.disk import room
-from tests.support.export.tiny_exports import ARGUMENTS, FRAME_SIZE, TOKENS, exported
+from tests.support.export.tiny_exports import ARGUMENTS, FRAME_SIZE, TOKENS, exported, plan
 from tests.support.tiny_model import CONFIG, tiny, tiny_audio
 
 FILES = {"image.onnx", "audio.onnx", "heatmap.onnx", "probes.npz", "audio_step.onnx"}
@@ -165,13 +165,38 @@ def test_half_precision_keeps_the_similarity_in_float32(fp16: Bundle) -> None:
     assert fp16.graph("audio").stat().st_size > 0
 
 
-def test_int8_is_of_the_image_graph_alone(fp32: Bundle, tmp_path: Path) -> None:
+def test_int8_is_of_images_and_of_an_audio_step_that_is_near_enough(
+    fp32: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(building.TOLERANCES, "int8", Tolerance(cosine=0.9, rank_correlation=0.9))
     int8 = exported(tmp_path, "int8")
     kinds = [node.op_type for node in operators(int8, "image")]
     assert kinds.count("MatMulInteger") == 2 * 6  # each block: query, key, value, output, two more
+    kinds = [node.op_type for node in operators(int8, "audio_step")]
+    assert kinds.count("MatMulInteger") >= 2 * 5
     assert int8.manifest.files["audio.onnx"] == fp32.manifest.files["audio.onnx"]
-    assert int8.manifest.files["image.onnx"] != fp32.manifest.files["image.onnx"]
-    assert all(0.99 <= figures["cosine"] < 1 for figures in int8.manifest.parity.values())
+    assert int8.manifest.step_precision == "int8"
+    for parity in (int8.manifest.parity, *int8.manifest.step_parity.values()):
+        assert all(0.98 <= figures["cosine"] < 1 for figures in parity.values())
+
+
+def test_an_audio_step_that_is_too_far_off_in_eight_bits_stays_in_float32(
+    fp32: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(building.TOLERANCES, "int8", building.TOLERANCES["fp32"])
+    shutil.copytree(fp32.folder, tmp_path, dirs_exist_ok=True)
+    copy, planned = Bundle(folder=tmp_path, manifest=fp32.manifest), plan("int8")
+    exact = open_session(fp32, "cpu", audio="streaming")
+    said: list[str] = []
+    manifest = building._with_step(
+        copy, planned, building._stream_heatmaps(exact, planned), said.append
+    )
+    assert "the audio step in float32, as its heatmaps differ too much in eight bits" in said
+    assert manifest.step_precision == "fp32"
+    assert manifest.files == fp32.manifest.files
+    assert copy.graph("audio_step").read_bytes() == fp32.graph("audio_step").read_bytes()
+    for parity in manifest.step_parity.values():
+        assert all(figures["cosine"] == pytest.approx(1) for figures in parity.values())
 
 
 def test_a_model_with_cls_similarity_exports_with_it(fp32: Bundle, large: Bundle) -> None:

@@ -69,7 +69,7 @@ def test_what_is_asked_for_is_opened_and_in_the_figures(
 def test_else_it_is_chosen_by_what_a_window_costs_here(
     folder: Path, monkeypatch: pytest.MonkeyPatch, share: float, chosen: str
 ) -> None:
-    monkeypatch.setattr(audio_choice, "_pass_s", lambda *_: share * TOKEN_S)
+    monkeypatch.setattr(audio_choice, "_window_s", lambda *_: share * TOKEN_S)
     said: list[str] = []
     session, audio = open_for_audio(open_bundle(folder), ModelOptions(device="cpu"), said.append)
     assert audio == chosen
@@ -90,7 +90,7 @@ def test_where_the_device_cannot_stream_it_stays_by_the_window(
         return real(bundle, audio=audio, **options)
 
     monkeypatch.setattr(audio_choice, "open_session", cannot)
-    monkeypatch.setattr(audio_choice, "_pass_s", lambda *_: 1.0)
+    monkeypatch.setattr(audio_choice, "_window_s", lambda *_: 1.0)
     said: list[str] = []
     _, audio = open_for_audio(open_bundle(folder), ModelOptions(device="cpu"), said.append)
     assert audio == "window"
@@ -101,8 +101,42 @@ def test_what_a_window_costs_is_measured(folder: Path) -> None:
     session, _ = open_for_audio(
         open_bundle(folder), ModelOptions(device="cpu", audio="window"), print
     )
-    window_samples = open_bundle(folder).manifest.audio.window_samples
-    assert 0 < audio_choice._pass_s(session, window_samples) < 2
+    assert 0 < audio_choice._window_s(session, open_bundle(folder)) < 2
+    assert 0 < audio_choice._image_s(session, open_bundle(folder)) < 2
+
+
+@pytest.mark.parametrize(
+    ("cores", "image_s", "asked", "threads"),
+    [
+        (8, 0.2, None, [1, 7]),
+        (8, 0.02, None, [1]),
+        (2, 0.2, None, [1]),
+        (8, 0.2, 3, [3]),
+    ],
+    ids=["slow", "quick", "no core to spare", "asked for"],
+)
+def test_a_picture_that_one_thread_does_not_encode_in_time_has_all_cores_but_one(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    cores: int,
+    image_s: float,
+    asked: int | None,
+    threads: list[int],
+) -> None:
+    real, opened = audio_choice.open_session, []
+
+    def noted(bundle: Bundle, *, threads: int, **options: Any) -> Session:
+        opened.append(threads)
+        return real(bundle, threads=threads, **options)
+
+    monkeypatch.setattr(audio_choice, "open_session", noted)
+    monkeypatch.setattr(audio_choice, "_cores", lambda: cores)
+    monkeypatch.setattr(audio_choice, "_image_s", lambda *_: image_s)
+    said: list[str] = []
+    options = ModelOptions(device="cpu", audio="window", threads=asked)
+    open_for_audio(open_bundle(folder), options, said.append)
+    assert opened == threads
+    assert len(said) == len(threads) - 1
 
 
 def test_a_bundle_that_cannot_stream_is_run_by_the_window_and_nothing_is_measured(
