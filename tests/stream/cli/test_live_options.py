@@ -12,7 +12,7 @@ from denseav.stream.options import LiveOptions, SourceOptions
 def test_defaults_are_few_and_safe() -> None:
     options = parse(["--camera", "0"])
     assert options == LiveOptions(sources=SourceOptions(camera="0"))
-    assert (options.model.device, options.model.threads) == ("auto", 1)
+    assert (options.model.device, options.model.threads) == ("auto", None)
     assert not options.display.headless
     shown = options.display
     assert (shown.display, shown.view, shown.strip) == ("window", "overlay", True)
