@@ -1,5 +1,6 @@
 """What is installed: everything in the tree, nothing heavy, and no torch where it runs live."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -118,3 +119,9 @@ def test_nothing_is_noted_down_about_who_runs_it(tmp_path: Path) -> None:
         check=True,
     )
     assert not Path(env["XDG_CACHE_HOME"]).exists()
+
+
+def test_groups_of_tests_are_kept(request: pytest.FixtureRequest) -> None:
+    """A file's tests and those in real time: pytest-xdist reads the group in a test's name."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        assert request.node.nodeid.endswith("@tests/test_package")
