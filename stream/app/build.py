@@ -20,8 +20,9 @@ from denseav.export.terminal_text import safe_text
 from denseav.stream.app.audio_choice import open_for_audio
 from denseav.stream.app.live_loop import LiveRun
 from denseav.stream.app.offline_loop import run_offline
-from denseav.stream.app.page import BROWSER, browser_camera, open_page
+from denseav.stream.app.page import BROWSER, RunState, browser_camera, open_page
 from denseav.stream.app.sinks import Say
+from denseav.stream.app.tuning import Tuning
 from denseav.stream.app.view import View
 from denseav.stream.calibration.av_offset import CALIBRATION_S, watch, words, write_clip
 from denseav.stream.calibration.room_noise import learn, with_settings, words_of_room
@@ -147,14 +148,14 @@ def run(
             audio_good_since=partial(_audio_good_since, health, given.av_offset_s),
         )
         hud = Hud(session.backend, session.precision, names, health.states, room)
-        page = None
+        page, run_state = None, RunState(hud, stats, health)
         if options.page.serve is not None:
-            page = open_page(
-                options.page, manifest, lambda: {"rows": hud.rows(stats.snapshot())}, camera
-            )
+            page = open_page(options.page, manifest, run_state, camera)
             outputs.enter_context(closing(page))
         view = _open_view(options.display, manifest, hud, stats, page, say=say)
         outputs.enter_context(closing(view))
+        view.tuning = Tuning(manifest, pipeline, view.scale, say)
+        run_state.view = view
         takers = []
         if consumer is not None:
             consumer.begin(manifest)

@@ -3,18 +3,53 @@
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from denseav.export.runtime.bundle import Manifest
+from denseav.stream.app.view import View
+from denseav.stream.display.hud import Hud
 from denseav.stream.errors import StreamError
 from denseav.stream.options import PageOptions
 from denseav.stream.sources.health import SourceHealth
+from denseav.stream.stats.stats import Stats
 
 if TYPE_CHECKING:
     from denseav.stream.web.browser_camera import BrowserCamera
     from denseav.stream.web.server import PageServer
 
 BROWSER = "browser"  # as a camera's name
+
+
+class RunState:
+    """What a page says of a run, as JSON takes it, each time it is asked.
+
+    Parameters
+    ----------
+    hud, stats, health : say how it is doing.
+
+    Attributes
+    ----------
+    view : what shows and records it, once there is one.
+    """
+
+    def __init__(self, hud: Hud, stats: Stats, health: SourceHealth) -> None:
+        self.view: View | None = None
+        self._hud = hud
+        self._stats = stats
+        self._health = health
+
+    def __call__(self) -> dict[str, Any]:
+        """Return it. Any thread."""
+        now_s, view = monotonic(), self.view
+        sources = [
+            {"kind": each.kind, "words": each.words(now_s), "state": each.state.value}
+            for each in self._health.states()
+        ]
+        state = {"rows": self._hud.rows(self._stats.snapshot()), "sources": sources}
+        if view is None or view.tuning is None:
+            return state
+        return {**state, "recording": view.is_recording, "tuning": view.tuning.state()}
 
 
 def browser_camera(health: SourceHealth, mic: str | None) -> "BrowserCamera":

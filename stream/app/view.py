@@ -19,6 +19,8 @@ from denseav.stream.app.sinks import (
     Wants,
     WindowSink,
 )
+from denseav.stream.app.tuning import Tuning
+from denseav.stream.display.heat_scale import Scale
 from denseav.stream.display.hud import Hud
 from denseav.stream.display.mp4_recorder import unused_path
 from denseav.stream.display.overlay import Overlay
@@ -44,6 +46,11 @@ class View:
     record : a file to record from the start on, or None.
     rerun : Rerun's viewer, or None.
     page : the page for browsers, or None.
+
+    Attributes
+    ----------
+    quit_asked : whether a person has asked for the end.
+    tuning : what viewers may set, where they may; set before the first heatmap.
     """
 
     def __init__(
@@ -60,6 +67,7 @@ class View:
         page: "PageServer | None" = None,
     ) -> None:
         self.quit_asked = False
+        self.tuning: Tuning | None = None
         self._overlay = overlay
         self._hud = hud
         self._stats = stats
@@ -71,9 +79,10 @@ class View:
         self._sinks: list[Sink] = []
         if rerun is not None:
             self._sinks.append(RerunSink(rerun, self._quit, say))
+        self._sinks.append(self._recording)
+        # Keys and wishes begin and end recordings, and so come after it.
         if page is not None:
             self._sinks.append(PageSink(page, self._wished))
-        self._sinks.append(self._recording)
         if screen is not None:
             self._sinks.append(WindowSink(screen, self._press, say))
 
@@ -108,6 +117,8 @@ class View:
         drawn = self._drawn(heatmap, {sink.wants for sink in sinks})
         for sink in sinks:
             sink.show(drawn)
+        if self.tuning is not None:
+            self.tuning.heatmap(heatmap)
 
     def poll(self, fault: str | None = None) -> None:
         """Keep the sinks alive when nothing is new; `fault` says why nothing comes."""
@@ -149,6 +160,11 @@ class View:
         return asdict(snapshot) | {"rows": self._hud.rows(snapshot)}
 
     @property
+    def scale(self) -> Scale:
+        """How strongly heat shows."""
+        return self._overlay.scale
+
+    @property
     def is_recording(self) -> bool:
         """Whether what is shown is being recorded."""
         return self._recording.is_open
@@ -156,6 +172,8 @@ class View:
     def _wished(self, wish: Mapping[str, Any]) -> None:
         if wish.get("do") == "record":
             self._begin_or_finish()
+        elif self.tuning is not None:
+            self.tuning.wish(wish)
 
     def _quit(self) -> None:
         self.quit_asked = True

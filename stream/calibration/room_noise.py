@@ -20,7 +20,7 @@ from denseav.export.runtime.bundle import Manifest
 from denseav.export.runtime.session import AudioWay, Session
 from denseav.stream.errors import SourceError, UsageError
 from denseav.stream.inference.pipeline import Pipeline
-from denseav.stream.types import AudioBlock, Frame, Source
+from denseav.stream.types import AudioBlock, Frame, Heatmap, Source
 
 FLOOR_ABOVE_NOISE_DB = 6.0
 LOUDEST_QUANTILE = 0.95  # of the tokens; a chair may creak
@@ -113,7 +113,7 @@ def learn(
             sampler.sample()
     if sampler.error is not None:
         raise sampler.error
-    return None if stop.is_set() else sampler.room()
+    return None if stop.is_set() else sampler.noise.room()
 
 
 def words_of_room(before: Manifest, room: Room) -> str:
@@ -133,6 +133,40 @@ def words_of_room(before: Manifest, room: Room) -> str:
     return f"{said}; to keep what was learned: {keep}"
 
 
+class RoomNoise:
+    """How loud heatmaps' tokens were, and what the heads made of them."""
+
+    def __init__(self) -> None:
+        self._level_db: list[float] = []
+        self._heats_KP: list[NDArray[np.float32]] = []
+
+    def add(self, heatmap: Heatmap) -> None:
+        """Take a heatmap of audio in which nobody makes a sound."""
+        self._level_db.append(heatmap.rms_dbfs)
+        self._heats_KP.append(heatmap.heat_KHW.reshape(len(heatmap.heat_KHW), -1))
+
+    def room(self) -> Room:
+        """Return what the room is like.
+
+        Raises
+        ------
+        SourceError
+            When no heatmap came.
+        """
+        if not self._level_db:
+            raise SourceError(
+                "no picture with sound came while the room was to be learned; give it more "
+                "seconds, or leave --calibrate out"
+            )
+        middle, loudest = np.quantile(self._level_db, (0.5, LOUDEST_QUANTILE))
+        heat_K = np.quantile(np.concatenate(self._heats_KP, axis=1), HEAT_QUANTILE, axis=1)
+        return Room(
+            noise_dbfs=float(loudest),
+            unsteady_db=float(loudest - middle),
+            heat_K=tuple(heat_K.tolist()),
+        )
+
+
 class _RoomSampler:
     """A `Receiver` that takes every token's loudness, and its heat on the newest picture."""
 
@@ -141,8 +175,7 @@ class _RoomSampler:
         self.error: SourceError | None = None
         self._pipeline = pipeline
         self._frame: Frame | None = None
-        self._level_db: list[float] = []
-        self._heats_KP: list[NDArray[np.float32]] = []
+        self.noise = RoomNoise()
 
     def frame(self, frame: Frame) -> None:
         """Take one picture."""
@@ -163,21 +196,4 @@ class _RoomSampler:
         if frame is None:
             self.over.wait(_POLL_S)
         elif self._pipeline.encode_audio(_POLL_S):
-            heatmap = self._pipeline.heatmap(frame)
-            self._level_db.append(heatmap.rms_dbfs)
-            self._heats_KP.append(heatmap.heat_KHW.reshape(len(heatmap.heat_KHW), -1))
-
-    def room(self) -> Room:
-        """Return what the room is like."""
-        if not self._level_db:
-            raise SourceError(
-                "no picture with sound came while the room was to be learned; give it more "
-                "seconds, or leave --calibrate out"
-            )
-        middle, loudest = np.quantile(self._level_db, (0.5, LOUDEST_QUANTILE))
-        heat_K = np.quantile(np.concatenate(self._heats_KP, axis=1), HEAT_QUANTILE, axis=1)
-        return Room(
-            noise_dbfs=float(loudest),
-            unsteady_db=float(loudest - middle),
-            heat_K=tuple(heat_K.tolist()),
-        )
+            self.noise.add(self._pipeline.heatmap(frame))

@@ -41,6 +41,10 @@ class Scale:
         """The heat from which each head shows; float32 `[K]`."""
         return self._threshold_K
 
+    def settle(self, heads: Sequence[Head]) -> None:
+        """Take other thresholds; each head's ceiling stays as far above its own as it is."""
+        self._threshold_K = np.array([head.threshold for head in heads], np.float32)
+
     @property
     def ceilings(self) -> NDArray[np.float32]:
         """The heat at which each head shows in full, now; float32 `[K]`."""

@@ -49,6 +49,7 @@ class Pipeline:
     ----------
     audio : the audio pass.
     sync : the sync policy.
+    energy_floor_dbfs : quieter audio is silence; may be set from any thread.
     images : the image encoder; live, and where a frame need not meet its own moment, it uses
         features again while nothing moves.
     """
@@ -73,6 +74,7 @@ class Pipeline:
         self.sync = SyncPolicy(sync, self.audio)
         self._session = session
         self._manifest = manifest
+        self.energy_floor_dbfs = manifest.audio.energy_floor_dbfs
         live = hop_controller is not None
         self.images = ImageEncoder(session, manifest.image, reuse=live and not sync.exact)
         self._controller = hop_controller
@@ -126,7 +128,7 @@ class Pipeline:
             heat_KHW,
             audio,
             capture_s=frame.capture_s,
-            energy_floor_dbfs=self._manifest.audio.energy_floor_dbfs,
+            energy_floor_dbfs=self.energy_floor_dbfs,
             good_since_s=self._audio_good_since(),
         )
         return Heatmap(

@@ -57,6 +57,8 @@ function introduce(about) {
   $("record").disabled = !about.control;
   $("record").title = about.control ? "" : "viewers may not change this run";
   camera.wanted(about.camera);
+  $("room").hidden = !about.control;
+  $("thresholds").replaceChildren(...heads.map(thresholdRow));
   $("heads").replaceChildren(...heads.map(headRow));
 }
 
@@ -84,7 +86,10 @@ function headRow({ name, colour }, k) {
   return row;
 }
 
-function report({ rows, fault, viewers, viewer_ms: viewerMs, passed_over: passedOver, recording }) {
+function report(state) {
+  const { rows, fault, viewers, viewer_ms: viewerMs, passed_over: passedOver, recording } = state;
+  showSources(state.sources ?? []);
+  if (state.tuning) showTuning(state.tuning);
   const here = viewerMs ? `${viewerMs[0]} ms, p95 ${viewerMs[1]} ms` : "-";
   const all = [...rows, ["to this screen", here], ["passed over", String(passedOver)],
     ["viewers", String(viewers)]];
@@ -98,6 +103,39 @@ function report({ rows, fault, viewers, viewer_ms: viewerMs, passed_over: passed
   $("fault").textContent = fault ?? "";
   $("record").setAttribute("aria-pressed", String(Boolean(recording)));
   $("record").textContent = recording ? "End recording" : "Record";
+}
+
+function showSources(sources) {
+  $("sources").replaceChildren(...sources.map(({ kind, words, state }) => {
+    const item = document.createElement("li");
+    item.textContent = `${kind}: ${words}`;
+    item.classList.toggle("ill", !["opening", "running"].includes(state));
+    return item;
+  }));
+}
+
+/** A row with a number for each head's threshold, where viewers may set them. */
+function thresholdRow({ name }) {
+  const row = document.createElement("label");
+  row.className = "row";
+  const words = document.createElement("span");
+  words.textContent = `${name} from`;
+  const input = document.createElement("input");
+  input.type = "number";
+  input.step = "0.1";
+  input.addEventListener("change", () =>
+    send({ threshold: { head: name, heat: input.valueAsNumber } }));
+  row.append(words, input);
+  return row;
+}
+
+function showTuning({ floor_dbfs: floor, thresholds, learning, room }) {
+  const inputs = [...$("thresholds").querySelectorAll("input"), $("floor")];
+  [...thresholds, floor].forEach((value, i) => {
+    if (inputs[i] && document.activeElement !== inputs[i]) inputs[i].value = value;
+  });
+  $("learn").disabled = learning;
+  $("learned").textContent = learning ? "Learning: keep quiet …" : room;
 }
 
 function came(buffer) {
@@ -253,6 +291,9 @@ document.addEventListener("keydown", (event) => {
 $("pause").addEventListener("click", pause);
 $("snapshot").addEventListener("click", savePicture);
 $("record").addEventListener("click", () => send({ do: "record" }));
+$("learn").addEventListener("click", () => send({ do: "learn" }));
+$("reset").addEventListener("click", () => send({ do: "reset" }));
+$("floor").addEventListener("change", () => send({ floor_dbfs: $("floor").valueAsNumber }));
 $("opacity").addEventListener("input", () => setOpacity($("opacity").value));
 $("view").addEventListener("change", () => setView($("view").value));
 for (const kind of ["pointermove", "pointerdown"]) {

@@ -1,6 +1,8 @@
 """The sinks of a run: what keys do, what is recorded, what a folder that takes nothing ends."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -15,6 +17,7 @@ from denseav.stream.display.timeline import Strip
 from denseav.stream.errors import OutputError
 from denseav.stream.stats.stats import Stats
 from denseav.stream.types import AudioBlock, Frame, Heatmap
+from denseav.stream.web.messages import Scaled
 from tests.support.fake_session import fake_manifest
 
 PICTURE = np.full((240, 320, 3), 90, np.uint8)
@@ -43,7 +46,11 @@ class Rig:
     """A view in a folder of its own; `frames` shows pictures, 25 a second, with their sound."""
 
     def __init__(
-        self, screen: FakeScreen | None, record: Path | None = None, strip: bool = False
+        self,
+        screen: FakeScreen | None,
+        record: Path | None = None,
+        strip: bool = False,
+        page: "FakePage | None" = None,
     ) -> None:
         manifest = fake_manifest()
         self.said: list[str] = []
@@ -59,6 +66,7 @@ class Rig:
             strip=self.strip,
             screen=screen,  # type: ignore[arg-type]
             record=record,
+            page=page,  # type: ignore[arg-type]
         )
         self.index = 0
 
@@ -264,3 +272,49 @@ def test_every_sink_is_closed_whatever_another_one_did(tmp_path: Path) -> None:
     assert rig.screen is not None
     assert rig.screen.closed
     assert pictures(tmp_path / "run.part.mp4") == 2
+
+
+class FakePage:
+    """A page's server that brings one wish at a time."""
+
+    def __init__(self) -> None:
+        self.asked: list[Mapping[str, Any]] = []
+        self.shown: list[Scaled] = []
+        self.heard = 0
+
+    def show(self, scaled: Scaled) -> None:
+        self.shown.append(scaled)
+
+    def poll(self, fault: str | None) -> None:
+        pass
+
+    def audio(self, block: AudioBlock) -> None:
+        self.heard += 1
+
+    def wishes(self) -> list[Mapping[str, Any]]:
+        return [self.asked.pop(0)] if self.asked else []
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_page_gets_heat_undrawn_and_begins_and_ends_recordings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = FakePage()
+    rig = Rig(None, page=page)
+    with monkeypatch.context() as patched:
+        patched.setattr(rig.overlay, "draw", None)
+        rig.frames(2)
+    assert [each.sequence for each in page.shown] == [1, 2]
+    assert page.shown[0].threshold_K.tolist() == rig.overlay.scale.thresholds.tolist()
+    assert page.heard == 2
+    for _ in range(2):
+        page.asked.append({"do": "record"})
+        rig.frames(5)
+        assert rig.view.is_recording
+        page.asked.append({"do": "record"})
+        rig.frames(1)
+        assert not rig.view.is_recording
+    rig.view.close()
+    assert len(list(tmp_path.glob("denseav-*.mp4"))) == 2
