@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import av
 import numpy as np
+from av.codec.context import Flags as CodecFlags
 from av.container import InputContainer
 from av.format import Flags
 from av.stream import Disposition
@@ -219,6 +220,7 @@ class MediaReader:
         else:
             context.thread_count = self._threads
         if kind == "video":
+            context.flags |= CodecFlags.output_corrupt.value  # as FFmpeg's own program does
             context.options = {"max_pixels": str(LARGEST_SIDE**2 // 2)}
             return
         # PyAV frees an order of channels of a file's own twice: it gets one of FFmpeg's instead.
