@@ -6,6 +6,7 @@ images in bfloat16, or is refused where the CPU has none.
 
 import threading
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,7 +76,7 @@ class OpenVinoSession:
             for graph, model in self._models.items()
             if graph != AUDIO_STEP  # each stream has its own
         }
-        self._streams: list[OpenVinoAudioStream] = []
+        self._streams: WeakSet[OpenVinoAudioStream] = WeakSet()
 
     def encode_image(self, image_HW3: NDArray[np.uint8]) -> Features:
         """Encode one RGB picture that already has the manifest's size."""
@@ -92,7 +93,7 @@ class OpenVinoSession:
         if AUDIO_STEP not in self._models:
             raise BundleError("this session was opened for whole windows of audio")
         stream = OpenVinoAudioStream(self._models[AUDIO_STEP], self._manifest, self._interrupted)
-        self._streams.append(stream)
+        self._streams.add(stream)
         return stream
 
     def heatmap(self, image: Features, audio: Features, token: int) -> NDArray[np.float32]:
@@ -114,7 +115,7 @@ class OpenVinoSession:
         self._interrupted.set()
         for request in self._requests.values():
             request.cancel()
-        for stream in self._streams:
+        for stream in list(self._streams):
             stream.cancel()
 
     def _run(self, graph: str, inputs: dict[str, NDArray[Any]]) -> Any:

@@ -12,13 +12,14 @@ from time import monotonic
 
 import numpy as np
 
-from denseav.export.runtime.bundle import Bundle, BundleError
+from denseav.export.runtime.bundle import TOKEN_SPAN_SAMPLES, Bundle, BundleError
 from denseav.export.runtime.open_session import open_session
-from denseav.export.runtime.session import AudioWay, Session
+from denseav.export.runtime.session import AudioWay, Level, Session
 from denseav.stream.inference.hop_controller import TOKEN_S, WORTH_SHARE
 from denseav.stream.inference.image_encoder import QUICK_PASS_S
 from denseav.stream.options import ModelOptions
 
+KEEPS_UP_SHARE = 0.8  # of a token, which a step may take beside the other passes
 _PASSES = 3
 
 
@@ -52,6 +53,8 @@ def open_for_audio(
             threads = spare
             session = opened(options.audio or "window")
     if options.audio is not None:
+        if options.audio == "streaming":
+            _say_if_it_lags(session, say)
         return session, options.audio
     if bundle.manifest.audio_step is None:
         return session, "window"
@@ -66,7 +69,17 @@ def open_for_audio(
         say(f"audio by the window, although {taken}: {error}")
         return session, "window"
     say(f"audio is streamed: {taken}; to have it all the same: --audio window")
+    _say_if_it_lags(streaming, say)
     return streaming, "streaming"
+
+
+def _say_if_it_lags(session: Session, say: Callable[[str], None]) -> None:
+    share = _step_s(session) / TOKEN_S
+    if share > KEEPS_UP_SHARE:
+        say(
+            f"audio will lag: a step takes {share:.0%} of its {1000 * TOKEN_S:.0f} ms here, where "
+            "pictures are encoded beside it; export with --precision int8, or give --threads"
+        )
 
 
 def _cores() -> int:
@@ -86,6 +99,11 @@ def _image_s(session: Session, bundle: Bundle) -> float:
 def _window_s(session: Session, bundle: Bundle) -> float:
     wave_S = np.zeros(bundle.manifest.audio.window_samples, np.float32)
     return _pass_s(lambda: session.encode_audio(wave_S))
+
+
+def _step_s(session: Session) -> float:
+    stream, samples_S = session.audio_stream(), np.zeros(TOKEN_SPAN_SAMPLES, np.float32)
+    return _pass_s(lambda: stream.step(samples_S, Level.of(samples_S)))
 
 
 def _pass_s(run: Callable[[], object]) -> float:

@@ -105,6 +105,26 @@ def test_what_a_window_costs_is_measured(folder: Path) -> None:
     assert 0 < audio_choice._image_s(session, open_bundle(folder)) < 2
 
 
+@pytest.mark.parametrize("asked", ["streaming", None], ids=["asked for", "chosen"])
+@pytest.mark.parametrize(("share", "lags"), [(1.4, True), (0.5, False)])
+def test_a_step_that_does_not_keep_up_is_said_with_the_remedy(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    asked: AudioWay | None,
+    share: float,
+    lags: bool,
+) -> None:
+    monkeypatch.setattr(audio_choice, "_window_s", lambda *_: 1.0)
+    monkeypatch.setattr(audio_choice, "_step_s", lambda *_: share * TOKEN_S)
+    said: list[str] = []
+    options = ModelOptions(device="cpu", audio=asked, threads=1)
+    _, audio = open_for_audio(open_bundle(folder), options, said.append)
+    assert audio == "streaming"
+    lines = [line for line in said if "audio will lag: a step takes 140%" in line]
+    assert len(lines) == lags
+    assert all("--precision int8" in line for line in lines)
+
+
 @pytest.mark.parametrize(
     ("cores", "image_s", "asked", "threads"),
     [
