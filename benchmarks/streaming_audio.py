@@ -28,8 +28,11 @@ from denseav.export.runtime.bundle import (
     SAMPLE_RATE_HZ,
     TOKEN_HOP_SAMPLES,
     TOKEN_SPAN_SAMPLES,
+    Bundle,
+    open_bundle,
     window_samples,
 )
+from denseav.export.runtime.onnx_session import OnnxSession
 from denseav.export.runtime.proof import Heats, measure
 from denseav.export.runtime.session import Level
 from denseav.models import DenseAV, load
@@ -100,9 +103,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--plot", type=Path, help="write accuracy against cost to this PNG")
+    parser.add_argument(
+        "--bundles", nargs="+", type=Path, default=[], metavar="DIR", help="exported: cost alone"
+    )
     parser.add_argument("--drift", action="store_true", help="ten minutes of audio as well")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    if options.bundles:
+        costs = [_bundle_cost(folder) for folder in options.bundles]
+        record = {"benchmark": "streaming_audio", "bundles": [asdict(cost) for cost in costs]}
+        return finish([_cost_table(costs)], record, [])
     rows = [row for name in options.networks for row in _settings(Probe(name))]
     drifts = [_drift(name) for name in options.networks] if options.drift else []
     if options.plot:
@@ -170,6 +180,65 @@ def _stream(probe: Probe, config: StreamConfig) -> tuple[tuple[Heats, Heats], fl
             ahead += probe.heats(graphs, audio, last - 1)
             times_ms.append(cpu_ms)
     return (np.stack(newest), np.stack(ahead)), median(times_ms)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BundleCost:
+    """Processor time of a bundle's passes, by ONNX Runtime on one thread."""
+
+    bundle: str
+    precision: str
+    revisit: int
+    image_cpu_ms: float
+    step_cpu_ms: float
+    window_cpu_ms: float
+
+
+def _bundle_cost(folder: Path) -> BundleCost:
+    bundle = open_bundle(folder)
+    manifest = bundle.manifest
+    assert manifest.audio_step is not None
+    wave_S = probe_inputs.sounds(1, manifest.audio.window_samples)[0]
+    image_ms, step_ms = _streaming_ms(bundle, wave_S)  # both ways at once would be much memory
+    windowed = OnnxSession(bundle)
+    return BundleCost(
+        bundle=folder.name,
+        precision=manifest.step_precision or manifest.precision,
+        revisit=manifest.audio_step.revisit,
+        image_cpu_ms=image_ms,
+        step_cpu_ms=step_ms,
+        window_cpu_ms=_median_ms(lambda: windowed.encode_audio(wave_S), 3),
+    )
+
+
+def _streaming_ms(bundle: Bundle, wave_S: np.ndarray) -> tuple[float, float]:
+    """Return how long a picture and a step take."""
+    session, size = OnnxSession(bundle, audio="streaming"), bundle.manifest.image
+    picture_HW3 = probe_inputs.frames(1, size.height, size.width)[0]
+    stream, samples_S, level = session.audio_stream(), wave_S[:TOKEN_SPAN_SAMPLES], Level.of(wave_S)
+    image_ms = _median_ms(lambda: session.encode_image(picture_HW3), 5)
+    return image_ms, _median_ms(lambda: stream.step(samples_S, level), 15)
+
+
+def _median_ms(call: Callable[[], Any], times: int) -> float:
+    return median(_timed(call)[1] for _ in range(times))
+
+
+def _cost_table(costs: list[BundleCost]) -> Table:
+    table = Table("bundle", "step in", "revisit", title="ONNX Runtime, one thread")
+    for column in ("image, CPU ms", "step, CPU ms", "window, CPU ms", "times less"):
+        table.add_column(column, justify="right")
+    for cost in costs:
+        table.add_row(
+            cost.bundle,
+            cost.precision,
+            f"{cost.revisit}",
+            f"{cost.image_cpu_ms:.0f}",
+            f"{cost.step_cpu_ms:.1f}",
+            f"{cost.window_cpu_ms:.0f}",
+            f"{cost.window_cpu_ms / cost.step_cpu_ms:.1f}",
+        )
+    return table
 
 
 def _timed(call: Callable[[], Any]) -> tuple[Any, float]:
