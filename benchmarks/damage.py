@@ -4,6 +4,7 @@ An input is a good one and a few edits, each a plain value, so that shrinking le
 matters.
 """
 
+import copy
 import json
 import struct
 from collections.abc import Iterator, Sequence
@@ -104,7 +105,7 @@ def _regrown(tree: Any, edits: Sequence[tuple[Any, ...]]) -> bytes:
             break
         parent, key = slots[int(place * len(slots))]
         if kind == "set":
-            parent[key] = more[0]
+            parent[key] = copy.deepcopy(more[0])
         elif kind == "remove":
             del parent[key]
         else:

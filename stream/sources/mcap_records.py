@@ -8,7 +8,7 @@ import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from mcap.exceptions import McapError, RecordLengthLimitExceeded
 from mcap.records import Chunk, McapRecord
@@ -28,7 +28,8 @@ def mcap_records(file: BinaryIO, path: Path) -> Iterator[McapRecord]:
     SourceError
         When it is damaged in a way that no cut explains.
     """
-    reader = StreamReader(file, emit_chunks=True, record_size_limit=RECORD_BYTES_MAX)
+    bounded: Any = _Bounded(file)
+    reader = StreamReader(bounded, emit_chunks=True, record_size_limit=RECORD_BYTES_MAX)
     records = iter(reader.records)
     while True:
         try:
@@ -48,6 +49,18 @@ def mcap_records(file: BinaryIO, path: Path) -> Iterator[McapRecord]:
 
 class _DamageError(ValueError):
     """What no power cut does."""
+
+
+class _Bounded:
+    """A file of which no more is read at once than a record may have, whatever is in a record."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= RECORD_BYTES_MAX:
+            raise _DamageError(f"a length of {size:,} bytes")
+        return self._file.read(size)
 
 
 def _inside(chunk: Chunk) -> list[McapRecord]:

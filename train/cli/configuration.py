@@ -4,9 +4,10 @@ YAML files enter jsonargparse through here; plain values leave. What the keys me
 """
 
 import argparse
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import jsonargparse
 import yaml
@@ -45,6 +46,31 @@ def load_bounded(text: str) -> Any:
         if depth > DEPTH_MAX:
             raise ValueError(f"it is nested over {DEPTH_MAX} deep")
     return _load(text)
+
+
+def check_values(kind: type, values: Any, where: str = "") -> None:
+    """Look for `null` where a record has no use for it: jsonargparse takes it for anything.
+
+    Parameters
+    ----------
+    kind : a dataclass.
+    values : jsonargparse's of it.
+
+    Raises
+    ------
+    ValueError
+        With the key.
+    """
+    hints = get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        name, value = f"{where}{field.name}", getattr(values, field.name, field.default)
+        allowed = get_args(hints[field.name]) or (hints[field.name],)
+        if value is None and type(None) not in allowed:
+            raise ValueError(f"{name} cannot be null")
+        within = getattr(value, "init_args", value)
+        for part in filter(dataclasses.is_dataclass, allowed):
+            if isinstance(part, type) and isinstance(within, jsonargparse.Namespace):
+                check_values(part, within, f"{name}.")
 
 
 def check_files(arguments: Sequence[str]) -> None:

@@ -15,7 +15,7 @@ from rich.console import Console
 from denseav.export.terminal_text import safe_console
 from denseav.export.version_report import VersionAction
 from denseav.models import CheckpointError
-from denseav.train.cli.configuration import check_files, take_as_data
+from denseav.train.cli.configuration import check_files, check_values, take_as_data
 from denseav.train.errors import DataError, PreemptedError, SettingsError
 from denseav.train.trainer.settings import Settings
 
@@ -60,6 +60,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Settings, Path]:
     try:
         check_files(words)
         given = parser.parse_args(words)
+        check_values(Settings, given)
         values: dict[str, Any] = vars(parser.instantiate(given))
         names = Settings.__dataclass_fields__
         settings = Settings(**{name: values[name] for name in names})

@@ -70,6 +70,14 @@ def test_a_record_as_large_as_it_likes_is_not_read(tmp_path: Path) -> None:
         list(messages(path))
 
 
+def test_a_length_within_a_record_is_not_believed(tmp_path: Path) -> None:
+    chunk = struct.pack("<QQQIIQ", 0, 0, 0, 0, 0, 2**50)
+    record = b"\x06" + struct.pack("<Q", len(chunk)) + chunk
+    (tmp_path / "a.mcap").write_bytes(b"\x89MCAP0\r\n" + record + bytes(100))
+    with pytest.raises(SourceError, match=r"damaged \(a length of 1,125,899,906,842,624 bytes\)"):
+        list(messages(tmp_path / "a.mcap"))
+
+
 def test_a_compressed_chunk_is_not_unpacked(tmp_path: Path) -> None:
     packed = zlib.compress(bytes(1 << 20))
     name = struct.pack("<I", 4) + b"zstd"

@@ -37,6 +37,9 @@ HOSTILE = {
     "keys that are numbers": "1: 2\n",
     "the same key twice, once wrong": "made: {}\nmade: 7\n",
     "a number beyond all": "made: {}\nseed: 1e400\n",
+    "a value that is null": "made: {}\nnetwork: {name: x, audio: {dropout: null}}\n",
+    "a value in a group that is null": "made: {batch_size: null}\n",
+    "a group that is null": "made: {}\nloss: null\n",
     "a network of a petabyte": "made: {}\nnetwork: {name: x, audio: {hidden: 65536}}\n",
 }
 
