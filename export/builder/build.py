@@ -143,6 +143,14 @@ def _stream_config(tokens: int, context_s: float | None, revisit: int | None) ->
     return StreamConfig(context_tokens=context_tokens, revisit=again)
 
 
+@dataclass(frozen=True, eq=False)
+class _Reference:
+    """PyTorch's heatmaps `[N, K, H, W]` in float32: of sounds, and of silence and noise."""
+
+    sounding: Heats
+    negative: Heats
+
+
 def build(model: DenseAV, plan: Plan, folder: Path, step: Step) -> Manifest:
     """Export `model` as planned into the empty `folder`; the model itself is changed.
 
@@ -176,15 +184,10 @@ def build(model: DenseAV, plan: Plan, folder: Path, step: Step) -> Manifest:
         config=model.config, plan=plan, reference=reference, graphs=graphs, folder=folder
     )
     bundle = Bundle(folder=folder, manifest=manifest)
-    session = OnnxSession(bundle, threads=2)
-    parity = _parity(session, plan, model.config.heads, reference)
+    # Each session goes with its call: at full size it holds gigabytes, as building engines does.
+    manifest = _with_parity(bundle, plan, reference, step)
+    bundle = dataclasses.replace(bundle, manifest=manifest)
     manifest = _with_step(bundle, plan, stream_reference, step)
-    manifest = dataclasses.replace(manifest, parity=parity)
-    if plan.calibration:
-        step(f"the heads' scale, on {len(plan.calibration)} pairs of picture and sound")
-        heads = calibrate_on(session, manifest, plan.calibration)
-        origin = provenance(plan.calibration, manifest.heads)
-        manifest = dataclasses.replace(manifest, heads=heads, calibration=origin)
     if plan.engines is not None:
         manifest = _with_engines(
             target=plan.engines,
@@ -225,6 +228,20 @@ def _with_step(bundle: Bundle, plan: Plan, reference: dict[str, Heats], step: St
     )
 
 
+def _with_parity(bundle: Bundle, plan: Plan, reference: _Reference, step: Step) -> Manifest:
+    """Measure the graphs for windows, and set the heads' scale by pairs where there are any."""
+    manifest = bundle.manifest
+    session = OnnxSession(bundle, threads=2)
+    heads = tuple(head.name for head in manifest.heads)
+    manifest = dataclasses.replace(manifest, parity=_parity(session, plan, heads, reference))
+    if plan.calibration:
+        step(f"the heads' scale, on {len(plan.calibration)} pairs of picture and sound")
+        scaled = calibrate_on(session, manifest, plan.calibration)
+        origin = provenance(plan.calibration, manifest.heads)
+        manifest = dataclasses.replace(manifest, heads=scaled, calibration=origin)
+    return manifest
+
+
 def _with_engines(
     target: EngineTarget, plan: Plan, graphs: Graphs, manifest: Manifest, folder: Path, step: Step
 ) -> Manifest:
@@ -238,14 +255,6 @@ def _with_engines(
     return write_engines(
         target=target, compile_graph=compile_graph, manifest=manifest, folder=folder, step=step
     )
-
-
-@dataclass(frozen=True, eq=False)
-class _Reference:
-    """PyTorch's heatmaps `[N, K, H, W]` in float32: of sounds, and of silence and noise."""
-
-    sounding: Heats
-    negative: Heats
 
 
 def _probes(network: Graphs, plan: Plan) -> Probes:

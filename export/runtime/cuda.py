@@ -164,5 +164,7 @@ def checked(result: tuple[Any, ...]) -> Any:
     error, *values = result
     if error != cudart.cudaError_t.cudaSuccess:
         words = cudart.cudaGetErrorString(error)[1].decode(errors="replace")
-        raise BundleError(f"the GPU cannot be used ({words}); free it, or use --device cpu")
+        old = error == cudart.cudaError_t.cudaErrorInsufficientDriver
+        remedy = "update the NVIDIA driver" if old else "free it"
+        raise BundleError(f"the GPU cannot be used ({words}); {remedy}, or use --device cpu")
     return values[0] if values else None

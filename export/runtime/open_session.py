@@ -103,10 +103,10 @@ def _open(
 
 
 def _open_nvidia(bundle: Bundle, kind: str, audio: AudioWay) -> Session:
-    if kind == "trt":
-        require_engines(bundle, audio)
     if not cuda_is_here():
         raise BundleError("no NVIDIA GPU or driver was found; use --device cpu")
+    if kind == "trt":
+        require_engines(bundle, audio)
     try:
         if kind == "trt":
             from denseav.export.runtime.trt_session import TrtSession

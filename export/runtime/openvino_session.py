@@ -169,10 +169,16 @@ def _infer(request: Any, inputs: dict[str, NDArray[Any]], interrupted: threading
         raise Interrupted
     try:
         request.infer(inputs)
-    except RuntimeError:
+    except RuntimeError as error:
         if interrupted.is_set():
             raise Interrupted from None
-        raise
+        raise RuntimeError(_reason(error)) from None
+
+
+def _reason(error: RuntimeError) -> str:
+    """Return the last line, which says what is wrong; those before say where in OpenVINO."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
 
 
 def load_core() -> Any:
@@ -229,7 +235,6 @@ def _open(core: Any, bundle: Bundle, graph: str, device: str, settings: dict[str
     try:
         return core.compile_model(path, device, settings)
     except RuntimeError as error:
-        reason = next(line for line in reversed(str(error).splitlines()) if line.strip())
         raise BundleError(
-            f"OpenVINO cannot open {path} ({reason.strip()}); use --device cpu"
+            f"OpenVINO cannot open {path} ({_reason(error)}); use --device cpu"
         ) from None

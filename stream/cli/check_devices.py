@@ -5,18 +5,22 @@ and not the end of it.
 """
 
 import json
+import platform
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import distributions
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from denseav.export.runtime.bundle import Bundle, BundleError, open_bundle
 from denseav.export.runtime.open_session import open_proven
 from denseav.export.runtime.proof import prove
+from denseav.export.terminal_text import safe_text
 
 ALL = (
     *("cpu", "cuda", "trt", "openvino:CPU", "openvino:CPU:bf16", "openvino:GPU", "openvino:NPU"),
@@ -90,10 +94,19 @@ def _check(folder: Path, device: str, threads: int) -> Row:
         return Row(device=device, reason=f"it ended with code {done.returncode} ({last})")
 
 
+def _machine() -> str:
+    packages = ("denseav", "numpy", "onnxruntime-gpu", "onnxruntime", "openvino")
+    found = {d.name: d.version for name in packages for d in distributions(name=name)}
+    named = (f"{name} {version}" for name, version in found.items())
+    return f"{', '.join(named)}, Python {platform.python_version()}, {platform.platform()}"
+
+
 def _table(rows: Sequence[Row], bundle: Bundle) -> Table:
     table = Table(
         title=f"{bundle.manifest.model}, {bundle.manifest.precision}: what reproduces its heatmaps",
         title_justify="left",
+        caption=_machine(),
+        caption_justify="left",
     )
     for column in ("device", "works", "precision", "cosine"):
         table.add_column(column)
@@ -102,7 +115,8 @@ def _table(rows: Sequence[Row], bundle: Bundle) -> Table:
     table.add_column("how to use it, or why not", overflow="fold")
     for row in rows:
         if row.reason:
-            table.add_row(row.device, "no", "", "", "", "", "", row.reason)
+            # Extras in brackets are no markup, and what a driver printed may be anything.
+            table.add_row(row.device, "no", "", "", "", "", "", Text(safe_text(row.reason)))
             continue
         times = (f"{row.pass_ms[name]:.1f}" for name in ("image", "audio", "heatmap"))
         figures = (row.precision, f"{row.cosine:.6f}", *times)

@@ -1,5 +1,7 @@
 """The proof at start: the measure of agreement, the probes, and wrong sessions refused."""
 
+import json
+import re
 import shutil
 import time
 from dataclasses import replace
@@ -14,7 +16,6 @@ from denseav.export.runtime.bundle import (
     Bundle,
     BundleError,
     demo_folder,
-    file_sha256,
     open_bundle,
     write_manifest,
 )
@@ -30,6 +31,13 @@ from denseav.export.runtime.proof import (
     prove,
     read_probes,
     write_probes,
+)
+from denseav.stream.cli.check_devices import try_device
+from tests.support.tiny_bundle import (
+    signed,
+    with_changed_weight,
+    with_overflow,
+    write_probed_bundle,
 )
 
 HEADS = ("speech", "sound")
@@ -85,13 +93,6 @@ def copied(tmp_path: Path) -> Bundle:
     return open_bundle(folder)
 
 
-def signed(bundle: Bundle) -> Bundle:
-    """Say in the manifest what is in the folder, as whoever exported the bundle wrongly would."""
-    files = {name: file_sha256(bundle.folder / name) for name in bundle.manifest.files}
-    write_manifest(bundle.folder, replace(bundle.manifest, files=files))
-    return open_bundle(bundle.folder)
-
-
 def with_weight(bundle: Bundle, graph: str, change: float) -> Bundle:
     """Change one weight in the middle of a graph's largest matrix."""
     model = onnx.load(bundle.graph(graph))
@@ -144,6 +145,26 @@ def test_overflow_in_half_precision_is_refused(copied: Bundle) -> None:
     prove(OnnxSession(overflowing), overflowing)
     with pytest.raises(ProofError, match=r"in fp16 does not compute"):
         open_session(overflowing, "openvino:CPU:fp16")
+
+
+WRONG = {
+    "weight": (with_changed_weight, r"off by 0\.70% of its peak, allowed 0\.10%"),
+    "overflow": (with_overflow, r"in fp16 does not compute .* is nan, needed"),
+}
+
+
+@pytest.mark.parametrize("device", ["cpu", "openvino"])
+@pytest.mark.parametrize("wrong", WRONG)
+def test_wrong_graphs_are_refused_with_figures_and_are_a_row_of_the_table(
+    tmp_path: Path, device: str, wrong: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    right = write_probed_bundle(tmp_path / "bundle")
+    try_device(str(right.folder), device, "1")
+    assert json.loads(capsys.readouterr().out)["reason"] == ""
+    make, figures = WRONG[wrong]
+    make(right)
+    try_device(str(right.folder), device, "1")
+    assert re.search(figures, json.loads(capsys.readouterr().out)["reason"])
 
 
 def test_a_wrong_device_is_replaced_only_when_asked_and_said(

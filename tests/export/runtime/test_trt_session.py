@@ -332,7 +332,15 @@ def test_a_full_gpu_is_an_error_in_cudas_words(
     gpu: Gpu, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gpu.cuda, "full", True)
-    with pytest.raises(BundleError, match="cudaErrorMemoryAllocation"):
+    with pytest.raises(BundleError, match=r"cudaErrorMemoryAllocation\); free it, or use"):
+        open_session(bundle, "trt")
+
+
+def test_a_driver_older_than_the_library_is_an_error_with_the_remedy(
+    gpu: Gpu, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu.cuda, "old", True)
+    with pytest.raises(BundleError, match=r"InsufficientDriver\); update the NVIDIA driver"):
         open_session(bundle, "trt")
 
 

@@ -19,13 +19,27 @@ def test_all_devices_are_tried_and_each_row_is_right(tmp_path: Path) -> None:
     assert "--device openvino:CPU" in rows["openvino:CPU"]
     assert "1.000000" in rows["openvino:CPU"]
     assert " no " in rows["trt"]
+    assert " no " in rows["webgpu"]
+    assert "onnxruntime-gpu " in done.stdout
 
 
 def test_one_device_that_is_not_here_is_an_error_after_its_row(tmp_path: Path) -> None:
     done = live(tmp_path, "--demo", "--check-device", "trt")
     assert done.returncode == 4
-    assert "holds no TensorRT engines" in done.stderr
+    assert "no NVIDIA GPU or driver" in done.stderr
     assert "│ trt" in done.stdout
+
+
+def test_a_reason_is_shown_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = "{'device': 'webgpu', 'reason': \"pip install '.[webgpu]' \\033[2J\"}"
+    monkeypatch.setattr(checking, "_TRY", f"import json; print(json.dumps({row}))")
+    with pytest.raises(BundleError):
+        check_devices(open_bundle(demo_folder()), "webgpu", 1)
+    shown = capsys.readouterr().out
+    assert "pip install '.[webgpu]'" in shown
+    assert "\033[2J" not in shown
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ OURS = ("cuda", "gpu_session", "trt_session", "cuda_session")
 class CudaError(enum.Enum):
     cudaSuccess = 0
     cudaErrorMemoryAllocation = 2
+    cudaErrorInsufficientDriver = 35
     cudaErrorStreamCaptureInvalidated = 901
 
 
@@ -76,7 +77,7 @@ class Cuda(ModuleType):
         super().__init__("cuda.bindings.runtime")
         self.memory: dict[int, ctypes.Array[ctypes.c_char]] = {}
         self.sides: dict[int, str] = {}
-        self.full, self.records = False, True
+        self.full, self.old, self.records = False, False, True
         self.graphs = 0
         self.waits: list[Stream] = []
         self.relaxed: set[str] = set()  # names of threads
@@ -175,6 +176,8 @@ class Cuda(ModuleType):
         return OK
 
     def cudaGetDeviceProperties(self, device):  # noqa: N802
+        if self.old:
+            return CudaError.cudaErrorInsufficientDriver, None
         major, minor = CAPABILITY
         return CudaError.cudaSuccess, SimpleNamespace(name=GPU, major=major, minor=minor)
 
