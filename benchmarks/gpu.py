@@ -7,10 +7,14 @@ Each device's proof; full-size frames a second and milliseconds from a picture t
 audio passes beside them, in windows and as a stream, in both precisions, CUDA graphs on and off;
 the released way (one picture and the whole window for every heatmap, PyTorch in half precision);
 training steps, plain and chunked, float32 and bfloat16; FSDP with one process; the tests marked
-`gpu`. What cannot run here is in the record with its reason.
+`gpu`. What cannot run here is in the record with its reason. Without TensorRT's library the bundles
+have no engines; with `--work` a second run finds the bundles that the first one exported.
 """
 
 import argparse
+import gc
+import importlib.util
+import logging
 import os
 import subprocess
 import sys
@@ -18,20 +22,24 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import torch
 from bundles import workplace
 from common import Check, at_least, at_most, finish, say
+from numpy.typing import NDArray
 from rich.table import Table
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import register_fsdp_forward_method
 
 from denseav.export.builder import probe_inputs
+from denseav.export.builder.trt_engine import RTX_CAPABILITIES
 from denseav.export.runtime.bundle import (
     TOKEN_HOP_SAMPLES,
     TOKEN_SPAN_SAMPLES,
@@ -39,19 +47,22 @@ from denseav.export.runtime.bundle import (
     demo_folder,
     open_bundle,
 )
-from denseav.export.runtime.open_session import open_proven, open_session
+from denseav.export.runtime.open_session import open_proven
 from denseav.export.runtime.proof import prove
-from denseav.export.runtime.session import Level, Session
+from denseav.export.runtime.session import AudioWay, Level, Session
 from denseav.models import DenseAV, load
 from denseav.models.similarity import aggregate, all_volumes, similarity_slice
 from denseav.train.distributed.fsdp import shard
 from denseav.train.loss.chunked_similarity import dense_similarity
 from denseav.train.loss.info_nce import info_nce
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).resolve().parents[1]
 HOP_S = TOKEN_HOP_SAMPLES / 16_000
 LEAST_FPS, MOST_P99_MS, LEAST_TIMES = 200.0, 8.0, 30.0
 GPU_DEVICES = ("trt", "cuda", "webgpu")
+LARGEST_BATCH = 320
+LARGER_UNTIL_S = 480.0  # after that no larger batches are tried: the run is to end in ten minutes
+_STARTED_S = time.monotonic()
 
 
 def main() -> int:
@@ -69,18 +80,46 @@ def main() -> int:
     rows: list[dict[str, Any]] = []
     source = str(ROOT / "configs" / "models" / ("demo.json" if options.small else "denseav.json"))
     with workplace(options.work) as work:
-        for precision in ("fp32",) if options.small else ("fp32", "fp16"):
-            with _row(rows, "bundle", precision):
-                bundle = _bundle(source, work, precision, options.small)
+        precisions = ("fp32",) if options.small else ("fp32", "fp16")
+        failed = {} if options.small else _export(source, work, precisions, options.device)
+        for precision in precisions:
+            with _row(rows, "bundle", precision) as row:
+                if precision in failed:
+                    raise RuntimeError(failed[precision])
+                bundle = open_bundle(demo_folder() if options.small else work / f"gpu-{precision}")
+                row["megabytes"] = sum(p.stat().st_size for p in bundle.folder.iterdir()) / 1e6
                 _devices(rows, bundle, precision, options)
     with _row(rows, "released way", options.device) as row:
         row |= _released(load(source), options)
     _training(rows, source, options)
     with _row(rows, "tests", "marked gpu") as row:
         command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-m", "gpu", "-rs", "tests"]
+        command += ["--continue-on-collection-errors"]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         row["result"] = done.stdout.strip().splitlines()[-1]
-    return finish([_table(rows)], {"benchmark": "gpu", "rows": rows}, _checks(rows, options))
+    record = {"benchmark": "gpu", "gpu": _gpu(options.device), "rows": rows}
+    return finish([_table(rows)], record, _checks(rows, options))
+
+
+def _gpu(device: str) -> dict[str, str]:
+    """Return what the figures depend on, beside the machine."""
+    facts = {"torch": torch.__version__, "onnxruntime": onnxruntime.__version__}
+    if device == "cuda":
+        capability = ".".join(map(str, torch.cuda.get_device_capability()))
+        facts |= {"gpu": torch.cuda.get_device_name(), "compute_capability": capability}
+    return facts
+
+
+class _Warnings(logging.Handler):
+    """What the program warned of, such as a device without CUDA graphs."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.said: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep one message."""
+        self.said.append(record.getMessage())
 
 
 @contextmanager
@@ -88,26 +127,46 @@ def _row(rows: list[dict[str, Any]], part: str, case: str) -> Iterator[dict[str,
     """Give a row of the record; what fails has its reason there, and the others go on."""
     say(f"{part}: {case}")
     row: dict[str, Any] = {"part": part, "case": case}
+    warnings = _Warnings()
+    logging.getLogger("denseav").addHandler(warnings)
     begin_s = time.perf_counter()
     try:
         yield row
     except Exception as error:  # noqa: BLE001 - whatever fails on a GPU, the table is to be whole
         row["skipped"] = (str(error).splitlines() or [type(error).__name__])[0]
+    finally:
+        logging.getLogger("denseav").removeHandler(warnings)
+    if warnings.said:
+        row["warned"] = "; ".join(warnings.said)
     row["took_s"] = round(time.perf_counter() - begin_s, 1)
     rows.append(row)
 
 
-def _bundle(source: str, work: Path, precision: str, small: bool) -> Bundle:
-    if small:
-        return open_bundle(demo_folder())
-    folder = work / f"gpu-{precision}"
-    if not folder.exists():
-        command = [sys.executable, "-c", "from denseav.export.cli import main; exit(main())"]
-        command += [source, "--out", str(folder), "--trt", precision]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise RuntimeError(done.stderr.strip().splitlines()[-1])
-    return open_bundle(folder)
+def _export(source: str, work: Path, precisions: tuple[str, ...], device: str) -> dict[str, str]:
+    """Export what `work` does not hold yet, all at once; return what failed and why."""
+    main = "from denseav.export.cli import main; exit(main())"
+    exports = {}
+    for precision in precisions:
+        if not (folder := work / f"gpu-{precision}").exists():
+            options = [source, "--out", str(folder), *_engine_options(precision, device)]
+            command = [sys.executable, "-c", main, *options]
+            exports[precision] = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    said = {precision: export.communicate()[1] for precision, export in exports.items()}
+    return {
+        precision: said[precision].strip().splitlines()[-1]
+        for precision, export in exports.items()
+        if export.returncode
+    }
+
+
+def _engine_options(precision: str, device: str) -> tuple[str, ...]:
+    """Return how engines are asked for that fit the card, where a library here builds any."""
+    card = ".".join(map(str, torch.cuda.get_device_capability())) if device == "cuda" else None
+    if importlib.util.find_spec("tensorrt_rtx") and card in (None, *RTX_CAPABILITIES):
+        return "--trt", precision
+    if importlib.util.find_spec("tensorrt") and card is not None:
+        return "--trt", precision, "--trt-builder", "tensorrt"
+    return "--precision", precision
 
 
 def _devices(
@@ -119,53 +178,55 @@ def _devices(
         for recorded in graphs:
             os.environ["DENSEAV_CUDA_GRAPHS"] = recorded or "1"
             case = f"{device} {precision}{'' if recorded != '0' else ', no CUDA graphs'}"
-            with _row(rows, "live, windows", case) as row:
-                session, proof = open_proven(bundle, device)
-                row["cosine"] = (proof or prove(session, bundle)).least_cosine
-                row |= _live(session, bundle, options, streams=False)
-        with _row(rows, "live, streaming", f"{device} {precision}") as row:
-            session = open_session(bundle, device, audio="streaming")
-            row |= _live(session, bundle, options, streams=True)
+            ways: tuple[AudioWay, ...] = ("window",) if recorded == "0" else ("window", "streaming")
+            for audio in ways:
+                with _row(rows, f"live, {audio}", case) as row:
+                    row |= _live(bundle, device, audio, options)
 
 
 def _live(
-    session: Session, bundle: Bundle, options: argparse.Namespace, *, streams: bool
+    bundle: Bundle, device: str, way: AudioWay, options: argparse.Namespace
 ) -> dict[str, Any]:
     """Encode pictures one after another, with an audio pass in each hop on a thread of its own."""
+    before_mb = _gpu_mb(options.device)
+    session, proof = open_proven(bundle, device, audio=way)
+    proof = proof or prove(session, bundle, way)
     image, audio = bundle.manifest.image, bundle.manifest.audio
     pictures = probe_inputs.frames(4, image.height, image.width)
     wave_S = probe_inputs.sounds(1, audio.window_samples)[0]
-    hear = _listener(session, wave_S, streams)
-    latest, stop, audio_ms = [hear()], threading.Event(), []
+    hear = _listener(session, wave_S, way)
+    latest, stop = [hear()], threading.Event()
 
-    def listen() -> None:
-        while not stop.is_set():
+    def listen() -> list[float]:
+        audio_ms: list[float] = []
+        while not (audio_ms and stop.is_set()):
             begin_s = time.perf_counter()
             latest[0] = hear()
             took_s = time.perf_counter() - begin_s
             audio_ms.append(1000 * took_s)
             stop.wait(max(0.0, HOP_S - took_s))
+        return audio_ms
 
-    thread = threading.Thread(target=listen)
-    thread.start()
     times_ms: list[float] = []
-    begin_s = time.perf_counter()
-    try:
-        while time.perf_counter() - begin_s < options.seconds:
-            start_s = time.perf_counter()
-            features = session.encode_image(pictures[len(times_ms) % 4])
-            session.heatmap(features, latest[0], audio.tokens - 1)
-            times_ms.append(1000 * (time.perf_counter() - start_s))
-    finally:
-        stop.set()
-        thread.join()
-    figures = _percentiles(times_ms) | {"audio_ms": float(np.median(audio_ms))}
-    figures["fps"] = len(times_ms) / (time.perf_counter() - begin_s)
-    return figures | _gpu_memory(options.device)
+    with ThreadPoolExecutor(1) as thread:
+        listening = thread.submit(listen)
+        begin_s = time.perf_counter()
+        try:
+            while time.perf_counter() - begin_s < options.seconds:
+                start_s = time.perf_counter()
+                features = session.encode_image(pictures[len(times_ms) % 4])
+                session.heatmap(features, latest[0], audio.tokens - 1)
+                times_ms.append(1000 * (time.perf_counter() - start_s))
+        finally:
+            took_s = time.perf_counter() - begin_s
+            stop.set()
+    figures = {"cosine": proof.least_cosine, "fps": len(times_ms) / took_s}
+    figures["audio_ms"] = float(np.median(listening.result()))
+    return figures | _percentiles(times_ms) | _used_mb(options.device, before_mb)
 
 
-def _listener(session: Session, wave_S: np.ndarray, streams: bool) -> Callable[[], Any]:
-    if not streams:
+def _listener(session: Session, wave_S: NDArray[np.float32], way: AudioWay) -> Callable[[], Any]:
+    if way == "window":
         return lambda: session.encode_audio(wave_S)
     stream, level = session.audio_stream(), Level.of(wave_S)
     return lambda: stream.step(wave_S[:TOKEN_SPAN_SAMPLES], level)
@@ -175,17 +236,27 @@ def _percentiles(times_ms: list[float]) -> dict[str, float]:
     return {f"p{p}_ms": float(np.percentile(times_ms, p)) for p in (50, 95, 99)}
 
 
-def _gpu_memory(device: str) -> dict[str, float]:
+def _gpu_mb(device: str) -> float:
+    """Return what the GPU holds, of this process and any other, once nothing is kept for later."""
+    if device == "cpu":
+        return 0.0
+    gc.collect()
+    torch.cuda.empty_cache()
+    free, total = torch.cuda.mem_get_info()
+    return (total - free) / 1e6
+
+
+def _used_mb(device: str, before_mb: float) -> dict[str, float]:
     if device == "cpu":
         return {}
     free, total = torch.cuda.mem_get_info()
-    return {"gpu_mb": (total - free) / 1e6}
+    return {"gpu_mb": (total - free) / 1e6 - before_mb}
 
 
 @torch.no_grad()
 def _released(model: DenseAV, options: argparse.Namespace) -> dict[str, Any]:
     """Encode one picture and the whole window for every heatmap."""
-    device = torch.device(options.device)
+    device, before_mb = torch.device(options.device), _gpu_mb(options.device)
     half = options.device == "cuda"  # PyTorch computes halves on a CPU ten times slower
     dtype = torch.float16 if half else torch.float32
     model = model.to(device, dtype).eval()
@@ -200,36 +271,43 @@ def _released(model: DenseAV, options: argparse.Namespace) -> dict[str, Any]:
         image, audio = model.encode_image(pixels_13HW), model.encode_audio(wave_1S)
         similarity_slice(image[0], audio[0, :, :, -1]).cpu()
         times_ms.append(1000 * (time.perf_counter() - start_s))
-    figures = _percentiles(times_ms[1:]) | _gpu_memory(options.device)
+    figures = _percentiles(times_ms[1:]) | _used_mb(options.device, before_mb)
     return figures | {"fps": 1000 / float(np.mean(times_ms[1:])), "precision": str(dtype)}
 
 
 def _training(rows: list[dict[str, Any]], source: str, options: argparse.Namespace) -> None:
+    batch = 2 if options.small else 10
+    model = load(source).to(options.device)
     for dtype in (torch.float32, torch.bfloat16):
         for way in ("plain", "chunked"):
             name = f"{way}, {str(dtype).removeprefix('torch.')}"
-            batch = 2 if options.small else 10
             with _row(rows, "training step", f"{name}, batch {batch}") as row:
-                row |= _step(model=load(source), batch=batch, way=way, dtype=dtype, options=options)
-            largest = None
-            while options.device == "cuda" and (batch := batch * 2) <= 320:
-                try:
-                    largest = _step(
-                        model=load(source), batch=batch, way=way, dtype=dtype, options=options
-                    ) | {"batch": batch}
-                except torch.OutOfMemoryError:
-                    break
-            if largest is not None:
+                row |= _step(model=model, batch=batch, way=way, dtype=dtype, options=options)
+            if options.device == "cuda":
                 with _row(rows, "training step", f"{name}, the largest that fits") as row:
-                    row |= largest
+                    row |= _largest_step(model, batch, way, dtype, options)
     with _row(rows, "FSDP, one process", "chunked, float32") as row, _process_group(options):
-        model = load(source).to(options.device)
         mesh = init_device_mesh(options.device, (1,), mesh_dim_names=("data_parallel",))
-        batch = 2 if options.small else 10
         model = shard(model, mesh)
         for method in ("encode_image", "encode_audio"):  # weights are gathered as these are called
             register_fsdp_forward_method(model, method)
         row |= _step(model=model, batch=batch, way="chunked", dtype=torch.float32, options=options)
+
+
+def _largest_step(
+    model: DenseAV, batch: int, way: str, dtype: torch.dtype, options: argparse.Namespace
+) -> dict[str, Any]:
+    """Double the batch until it no longer fits, or there is no time."""
+    largest: dict[str, Any] = {}
+    while (batch := batch * 2) <= LARGEST_BATCH:
+        if time.monotonic() - _STARTED_S > LARGER_UNTIL_S:
+            return largest | {"result": f"batch {largest.get('batch')}; no time for more"}
+        try:
+            step = _step(model=model, batch=batch, way=way, dtype=dtype, options=options)
+        except torch.OutOfMemoryError:
+            return largest | {"result": f"batch {largest.get('batch')}; {batch} does not fit"}
+        largest = step | {"batch": batch, "result": f"batch {batch}; no larger was tried"}
+    return largest
 
 
 @contextmanager
@@ -250,7 +328,8 @@ def _step(
 ) -> dict[str, Any]:
     """Time the second of two training steps: the first one fills caches."""
     device = options.device
-    model = model.to(device).train()
+    _gpu_mb(device)  # what the step before left goes first
+    model.train().zero_grad()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-5)
     height, width = model.config.frame_size
     image_B3HW = torch.rand(batch, 3, height, width, device=device)
@@ -301,8 +380,9 @@ def _table(rows: list[dict[str, Any]]) -> Table:
     for row in rows:
         times = " ".join(f"{row[f'p{p}_ms']:.1f}" for p in (50, 95, 99) if f"p{p}_ms" in row)
         cells = (times, *(f"{row[name]:.4g}" if name in row else "" for name in names))
-        note = row.get("skipped") or row.get("result") or row.get("precision") or ""
-        table.add_row(f"{row['part']}: {row['case']}", *cells, str(note))
+        notes = (row[name] for name in ("skipped", "result", "warned", "precision") if name in row)
+        note = "; ".join(map(str, notes))
+        table.add_row(f"{row['part']}: {row['case']}", *cells, note)
     return table
 
 

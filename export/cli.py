@@ -216,7 +216,19 @@ def _errors() -> tuple[type[Exception], ...]:
     return (BundleError,) if models is None else (BundleError, models.CheckpointError)
 
 
+def _require_network(extra: str) -> None:
+    """See that what exports a network is installed, as it is not for who runs a bundle alone."""
+    try:
+        import denseav.export.builder.build  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise BundleError(
+            f"{error.name} is not installed; install it, in a clone of denseav, with: "
+            f"pip install '.[{extra}]'"
+        ) from None
+
+
 def _export(options: ExportOptions, console: Console) -> None:
+    _require_network("trt" if options.trt else "export")
     if options.dry_run:
         _load(options, None, console)
         return

@@ -4,10 +4,12 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from tests.support.live_command import environment
 
@@ -50,6 +52,31 @@ def test_the_wheel_is_small_and_names_its_commands(wheel: Path) -> None:
         commands = archive.read(next(n for n in names if n.endswith("entry_points.txt"))).decode()
     assert "denseav-live = denseav.stream.cli.live:main" in commands
     assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+@pytest.mark.parametrize(
+    ("system", "machine", "release", "runtime"),
+    [
+        ("linux", "x86_64", "6.8.0-45-generic", "onnxruntime-gpu"),
+        ("win32", "AMD64", "11", "onnxruntime-gpu"),
+        ("linux", "aarch64", "6.11.0-1014-nvidia", "onnxruntime-gpu"),
+        ("linux", "aarch64", "5.15.148-tegra", "onnxruntime"),
+        ("win32", "ARM64", "11", "onnxruntime"),
+        ("darwin", "arm64", "24.1.0", "onnxruntime"),
+        ("darwin", "x86_64", "22.6.0", "onnxruntime"),
+    ],
+)
+def test_every_machine_gets_one_onnx_runtime_that_is_built_for_it(
+    system: str, machine: str, release: str, runtime: str
+) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    here = {"sys_platform": system, "platform_machine": machine, "platform_release": release}
+    needed = [
+        requirement.name
+        for requirement in map(Requirement, project["dependencies"])
+        if requirement.marker is None or requirement.marker.evaluate(here)
+    ]
+    assert [name for name in needed if name.startswith("onnxruntime")] == [runtime]
 
 
 LOADED = """

@@ -354,3 +354,21 @@ def test_an_interrupted_export_leaves_nothing(tmp_path: Path) -> None:
     assert process.returncode == 130
     assert "interrupted" in said.splitlines()[-1]
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+
+
+@pytest.mark.parametrize(("asked", "extra"), [([], "export"), (["--trt", "fp16"], "trt")])
+def test_without_the_network_it_is_said_what_to_install(
+    asked: list[str],
+    extra: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.delitem(sys.modules, "denseav.export.builder.build", raising=False)
+    monkeypatch.delattr("denseav.export.builder.build", raising=False)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert cli.main(["demo", "--out", str(tmp_path / "bundle"), *asked]) == 4
+    said = " ".join(capsys.readouterr().err.split())
+    assert "torch is not installed; install it, in a clone" in said
+    assert said.endswith(f"pip install '.[{extra}]'")
+    assert list(tmp_path.iterdir()) == []

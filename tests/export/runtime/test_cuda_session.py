@@ -6,6 +6,8 @@ address, or read before it is complete, is wrong.
 
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,18 @@ import pytest
 
 from denseav.export import cli
 from denseav.export.builder import probe_inputs
-from denseav.export.runtime.bundle import Bundle, BundleError, demo_folder, open_bundle
+from denseav.export.runtime.bundle import (
+    TOKEN_HOP_SAMPLES,
+    TOKEN_SPAN_SAMPLES,
+    Bundle,
+    BundleError,
+    demo_folder,
+    open_bundle,
+)
 from denseav.export.runtime.devices import cuda_is_here
 from denseav.export.runtime.onnx_session import OnnxSession, open_graph
 from denseav.export.runtime.open_session import open_proven
-from denseav.export.runtime.session import Session
+from denseav.export.runtime.session import Level, Session
 from tests.support.export.fake_gpu import Stream, fake_gpu
 
 without_gpu = pytest.mark.skipif(not cuda_is_here(), reason="no NVIDIA GPU")
@@ -32,6 +41,7 @@ class StreamedGraph:
     def __init__(self, path: Path, providers: list[tuple[str, dict[str, str]]]) -> None:
         ((self.provider, settings),) = providers
         self.opened.append(settings)
+        self.settings = settings
         self.graph = open_graph(path)
         self.stream = Stream.all[int(settings["user_compute_stream"])]
         self.get_inputs, self.get_outputs = self.graph.get_inputs, self.graph.get_outputs
@@ -44,8 +54,9 @@ class StreamedGraph:
         self.stream.give(lambda: self.graph.run_with_iobinding(binding, options))
 
 
-@pytest.fixture
-def session(monkeypatch: pytest.MonkeyPatch) -> Iterator[Session]:
+@contextmanager
+def faked(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Give the module that opens CUDA sessions, on a GPU that is a fake."""
     with fake_gpu():
         from denseav.export.runtime import cuda_session
 
@@ -53,6 +64,12 @@ def session(monkeypatch: pytest.MonkeyPatch) -> Iterator[Session]:
         monkeypatch.setattr(cuda_session, "open_graph", StreamedGraph)
         monkeypatch.setattr(cuda_session, "_MEMORY", "cpu")
         StreamedGraph.opened.clear()
+        yield cuda_session
+
+
+@pytest.fixture
+def session(monkeypatch: pytest.MonkeyPatch) -> Iterator[Session]:
+    with faked(monkeypatch) as cuda_session:
         yield cuda_session.open_cuda(open_bundle(demo_folder()))
 
 
@@ -95,16 +112,66 @@ def test_cuda_proves_itself_with_and_without_recordings(monkeypatch: pytest.Monk
         assert proof.least_cosine > 0.99999
 
 
+def test_a_stream_is_bound_twice_and_gives_the_cpus_heatmaps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bundle = open_bundle(demo_folder())
+    plain = OnnxSession(bundle, audio="streaming")
+    picture = probe_inputs.frames(1, bundle.manifest.image.height, bundle.manifest.image.width)[0]
+    wave_S = probe_inputs.sounds(1, bundle.manifest.audio.window_samples)[0]
+    level, newest = Level.of(wave_S), bundle.manifest.audio.tokens - 1
+    with faked(monkeypatch) as cuda_session:
+        session = cuda_session.open_cuda(bundle, "streaming")
+        streams = session.audio_stream(), plain.audio_stream()
+        for token in range(5):
+            samples_S = wave_S[token * TOKEN_HOP_SAMPLES :][:TOKEN_SPAN_SAMPLES]
+            heat, right = (
+                one.heatmap(one.encode_image(picture), stream.step(samples_S, level), newest)
+                for one, stream in zip((session, plain), streams, strict=True)
+            )
+            np.testing.assert_allclose(heat, right, atol=1e-5)
+        assert len(session._audio._engine._bound) == 2
+
+
+def test_passes_that_cannot_be_recorded_are_run_as_they_are_and_it_is_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with faked(monkeypatch) as cuda_session:
+
+        class Unrecordable(StreamedGraph):
+            def run_with_iobinding(self, binding: Any, options: Any) -> None:
+                if self.settings["enable_cuda_graph"] == "1":
+                    raise RuntimeError("operation not permitted when stream is capturing")
+                super().run_with_iobinding(binding, options)
+
+        monkeypatch.setattr(cuda_session, "open_graph", Unrecordable)
+        session = cuda_session.open_cuda(open_bundle(demo_folder()))
+        assert session.encode_image(np.zeros((128, 168, 3), np.uint8)) is not None
+    assert {settings["enable_cuda_graph"] for settings in StreamedGraph.opened[-3:]} == {"0"}
+    assert "on CUDA without recording passes: ONNX Runtime fails on CUDA (operation" in caplog.text
+
+
 @pytest.mark.gpu
 @without_gpu
 def test_cuda_streams_audio() -> None:
-    bundle = open_bundle(demo_folder())
-    if bundle.manifest.audio_step is None:
-        with pytest.raises(BundleError, match="cannot stream"):
-            open_proven(bundle, "cuda", audio="streaming")
-        return
-    _, proof = open_proven(bundle, "cuda", audio="streaming")
+    _, proof = open_proven(open_bundle(demo_folder()), "cuda", audio="streaming")
     assert proof is not None
+
+
+@pytest.mark.gpu
+@without_gpu
+def test_cuda_records_in_each_thread_while_the_other_allocates() -> None:
+    bundle = open_bundle(demo_folder())
+    session, _ = open_proven(bundle, "cuda")
+    plain = OnnxSession(bundle)
+    picture = probe_inputs.frames(1, bundle.manifest.image.height, bundle.manifest.image.width)[0]
+    wave_S = probe_inputs.sounds(1, bundle.manifest.audio.window_samples)[0]
+    with ThreadPoolExecutor(2) as threads:  # all are held, so that each needs a place of its own
+        images = threads.submit(lambda: [session.encode_image(picture) for _ in range(20)])
+        audios = threads.submit(lambda: [session.encode_audio(wave_S) for _ in range(20)])
+    right = plain.heatmap(plain.encode_image(picture), plain.encode_audio(wave_S), 4)
+    for image, audio in zip(images.result(), audios.result(), strict=True):
+        np.testing.assert_allclose(session.heatmap(image, audio, 4), right, atol=1e-3)
 
 
 @pytest.fixture
@@ -131,3 +198,5 @@ def test_engines_prove_themselves_on_a_card_they_fit_and_are_refused_on_others(
     assert proof is not None
     assert session.backend == "tensorrt-rtx"
     assert (engines.folder / "image.engine.compiled").is_file()
+    _, proof = open_proven(engines, "trt", audio="streaming")
+    assert proof is not None
