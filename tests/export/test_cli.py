@@ -223,15 +223,12 @@ def test_large_weights_go_beside_the_graph(large: Bundle, tmp_path: Path) -> Non
         open_bundle(tmp_path / "copy")
 
 
-@pytest.mark.parametrize(
-    ("device", "message"),
-    [("cuda", "no NVIDIA GPU .* --device cpu"), ("trt", "no TensorRT engines")],
-)
+@pytest.mark.parametrize("device", ["cuda", "trt"])
 def test_a_missing_device_is_an_error_and_never_another_device(
-    fp32: Bundle, device: str, message: str, monkeypatch: pytest.MonkeyPatch
+    fp32: Bundle, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("denseav.export.runtime.open_session.cuda_is_here", lambda: False)
-    with pytest.raises(BundleError, match=message):
+    with pytest.raises(BundleError, match=r"no NVIDIA GPU .* --device cpu"):
         open_session(fp32, device)
     assert open_session(fp32, "auto").backend == "onnxruntime-cpu"
 
