@@ -33,7 +33,7 @@ from denseav.export.runtime.proof import (
     write_probes,
 )
 from denseav.stream.cli.check_devices import try_device
-from tests.support.tiny_bundle import (
+from tests.support.export.tiny_bundle import (
     signed,
     with_changed_weight,
     with_overflow,
