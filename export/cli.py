@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -28,6 +29,7 @@ from denseav.export.builder.trt_engine import (
     write_engines,
 )
 from denseav.export.command_line import record, run, size, whole_number
+from denseav.export.hub import HUB, model_card, push_bundle, require_name
 from denseav.export.runtime.bundle import (
     AUDIO_STEP,
     GRAPHS,
@@ -90,6 +92,7 @@ class ExportOptions:
     revisit: int | None
     calibration: Path | None
     dry_run: bool
+    push: str | None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -200,6 +203,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="set the heads' scale with pictures and sounds that do not belong to them, see below",
     )
+    parser.add_argument(
+        "--push",
+        metavar="OWNER/NAME",
+        help="put the bundle, the weights as safetensors and a card on a hub: in a repository of "
+        "this name, which is made, and private, where there is none; log in with: hf auth login",
+    )
     parser.add_argument("--dry-run", action="store_true", help="say what would be built, and end")
     parser.add_argument(
         "--rebuild-engines",
@@ -232,6 +241,8 @@ def _export(options: ExportOptions, console: Console) -> None:
     if options.dry_run:
         _load(options, None, console)
         return
+    if options.push is not None:
+        require_name(options.push)
     target = None
     if options.trt:
         target = engine_target(options.trt_builder, options.trt_for)
@@ -243,6 +254,22 @@ def _export(options: ExportOptions, console: Console) -> None:
         model, plan = _load(options, target, console)
         manifest = _build(model, plan, folder, console)
     _say_how_to_run(options.out, manifest, console)
+    if options.push is not None:
+        _push(model, manifest, options, console)
+
+
+def _push(model: "DenseAV", manifest: Manifest, options: ExportOptions, console: Console) -> None:
+    from denseav.models.checkpoint import CONFIG, WEIGHTS, save
+
+    assert options.push is not None
+    with TemporaryDirectory() as name:
+        save(model, Path(name))
+        weights = {file: Path(name) / file for file in (CONFIG, WEIGHTS)}
+        address = push_bundle(
+            options.out, options.push, model_card(manifest, options.push), weights
+        )
+    console.print(f"pushed: {address}", highlight=False, markup=False)
+    console.print(f"run it from there with: denseav-live --camera 0 --model {HUB}{options.push}")
 
 
 def _rebuild(options: RebuildOptions, console: Console) -> None:

@@ -263,7 +263,7 @@ def open_bundle(folder: Path) -> Bundle:
         or has another hash than the manifest's, or a graph takes or gives other tensors or reads
         files that the manifest does not name.
     """
-    manifest = _read_manifest(folder)
+    manifest = read_manifest(folder)
     for name, digest in manifest.files.items():
         path = folder / name
         if not path.is_file():
@@ -281,7 +281,14 @@ def open_bundle(folder: Path) -> Bundle:
     return bundle
 
 
-def _read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: Path) -> Manifest:
+    """Read and check the manifest in `folder`, and not the files that it names.
+
+    Raises
+    ------
+    BundleError
+        When there is none, or it is not one.
+    """
     path = folder / MANIFEST
     try:
         data = read_bounded(path, MANIFEST_MAX_BYTES)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
+from denseav.export.hub import fetch_bundle, is_on_hub
 from denseav.export.runtime.bundle import (
     Bundle,
     Manifest,
@@ -319,7 +320,11 @@ def _report(
 def open_model(options: LiveOptions, say: Say = print_line) -> Bundle:
     """Open the bundle that the options name, else the exported one, else the demo's."""
     if options.model.model is not None:
-        return open_bundle(options.model.model)
+        named = options.model.model
+        if is_on_hub(named):
+            say(f"taking {named.as_posix()} from the hub, or as it was taken before")
+            named = fetch_bundle(named)
+        return open_bundle(named)
     if options.sources.demo:
         return open_bundle(demo_folder())
     if default_folder().is_dir():

@@ -96,7 +96,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=VersionAction)
     _add_sources(parser.add_argument_group("what to look at and listen to"))
     model = parser.add_argument_group("the model and where it runs")
-    model.add_argument("--model", type=Path, metavar="DIR", help="a bundle from denseav-export")
+    model.add_argument(
+        "--model",
+        type=Path,
+        metavar="DIR",
+        help="a bundle from denseav-export, or one of a hub: hf:owner/name",
+    )
     model.add_argument(
         "--device",
         default="auto",

@@ -63,7 +63,8 @@ def live(
     mic : beside a camera: a number, a name, or `none`; the default microphone without it.
     offline : run a file or arrays as fast as they go, and give every frame; audio is encoded by
         whole windows, as in training, whatever they take.
-    model : a bundle's folder; without it the exported one, else the demo's.
+    model : a bundle's folder, or one of a hub as `hf:owner/name`; without it the exported one,
+        else the demo's.
     device, threads : where it runs, as `denseav-live --device` has them.
     sync : compare a frame with the newest audio, or hold it until its own moment was heard.
     seconds : end after so many; without it at the source's end, or when it is closed.

@@ -124,7 +124,8 @@ def load_bundle(
 
     Parameters
     ----------
-    model : a bundle's folder; without it the exported one, else the demo's.
+    model : a bundle's folder, or one of a hub as `hf:owner/name`; without it the exported one,
+        else the demo's.
     device : as `denseav-live --device` has it.
     threads : how many one pass may use on a CPU.
 
