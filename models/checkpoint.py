@@ -5,6 +5,7 @@ goes through `released_checkpoint`. Nothing here ever runs code that a file brin
 """
 
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib.resources import files
@@ -82,10 +83,11 @@ def write(config: ModelConfig, weights: Mapping[str, Tensor], folder: Path) -> N
     """
     folder.mkdir(parents=True, exist_ok=True)
     plain = {key: tensor.detach().contiguous() for key, tensor in weights.items()}
-    with replacing(folder / WEIGHTS) as partial:
-        save_file(plain, partial, metadata={"format": "pt"})
-    with replacing(folder / CONFIG) as partial:
-        partial.write_text(config.to_json())
+    with replacing(folder / CONFIG) as config_file, replacing(folder / WEIGHTS) as weights_file:
+        config_file.write_text(config.to_json())
+        save_file(plain, weights_file, metadata={"format": "pt"})
+        # safetensors lets nobody else read what it writes.
+        shutil.copymode(config_file, weights_file)
 
 
 def fill(config: ModelConfig, weights: Weights) -> DenseAV:

@@ -74,7 +74,17 @@ def _one_of(config: object, name: str, kinds: object) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class LoraConfig:
-    """Low-rank adapters beside the query, key and value projections of one encoder."""
+    """Low-rank adapters beside the query, key and value projections of one encoder.
+
+    Attributes
+    ----------
+    rank
+        Of the two factors of each adapter.
+    alpha
+        What they add counts alpha / rank times.
+    dropout
+        How much of their input is left out, in training mode only.
+    """
 
     rank: int = 8
     alpha: int = 32
@@ -89,10 +99,26 @@ class LoraConfig:
 class ImageConfig:
     """A DINO vision transformer and its aligner.
 
-    `size` is the side, in pixels, of the square image the position table was made for; other
-    sizes interpolate it. `pool_width` averages the aligned grid in training mode only.
-    `attention_width` lets a patch see only so many patches across and down, itself in the
-    middle (an odd number; the CLS token still sees all, and no patch sees it); 0 has no limit.
+    Attributes
+    ----------
+    size
+        Side, in pixels, of the square image the position table was made for; other sizes
+        interpolate it.
+    patch
+        Side of a patch, in pixels.
+    hidden
+        Channels of the transformer.
+    layers
+        How many it has.
+    heads
+        Of its attention.
+    pool_width
+        Side of the squares over which the aligned grid is averaged, in training mode only.
+    attention_width
+        A patch sees only so many patches across and down, itself in the middle (an odd number;
+        the CLS token still sees all, and no patch sees it); 0 has no limit.
+    lora
+        Adapters, with the encoder's own weights as they are; None lets those learn.
     """
 
     size: int = 224
@@ -118,10 +144,38 @@ class ImageConfig:
 class AudioConfig:
     """A HuBERT encoder and its aligner.
 
-    `aligner` is `pool` (norm, two stride-3 convolutions, a transformer block: the released
-    one), `project_pool` (a 1x1 projection before two normed stride-3 convolutions) or `project`
-    (no pooling: one token for every 20 ms). `learned_cls` gives the block a learned CLS token.
-    `dropout`, `layer_drop` and `time_mask` act in training mode only; `pool_width` too.
+    Attributes
+    ----------
+    stem_channels
+        Of the convolutions before the transformer.
+    hidden
+        Channels of the transformer.
+    layers
+        How many it has.
+    heads
+        Of its attention.
+    position_kernel
+        Width of the convolution that stands for positions, in frames of 20 ms.
+    position_groups
+        Groups of that convolution.
+    aligner
+        `pool` (norm, two stride-3 convolutions, a transformer block: the released one),
+        `project_pool` (a 1x1 projection before two normed stride-3 convolutions) or `project`
+        (no pooling: one token for every 20 ms).
+    aligner_heads
+        Of the attention in the aligner's block.
+    learned_cls
+        Give that block a learned CLS token.
+    pool_width
+        Over so many tokens features are averaged, in training mode only.
+    dropout
+        Of the encoder, in training mode only.
+    layer_drop
+        How often a layer is passed by, in training mode only.
+    time_mask
+        How much of the time is hidden from the encoder, about, in training mode only.
+    lora
+        Adapters, with the encoder's own weights as they are; None lets those learn.
     """
 
     stem_channels: int = 512
@@ -167,9 +221,17 @@ class AudioConfig:
 class Aggregation:
     """How a whole volume becomes one similarity.
 
-    `clips` names the reduction: `misa` (max over the image, mean over time), `mima` (max, max),
-    `sisa` (mean, mean) or `paired` (the half sum of misa and of the image mean of the time
-    max). `heads` joins the heads: element by element before it, or `max` or `sum` after it.
+    Attributes
+    ----------
+    clips
+        The reduction: `misa` (max over the image, mean over time), `mima` (max, max), `sisa`
+        (mean, mean) or `paired` (the half sum of misa and of the image mean of the time max).
+    heads
+        How heads are joined: element by element before it, or `max` or `sum` after it.
+    nonnegative
+        Take negative inner products as 0.
+    mask_silence
+        Leave tokens without sound out of the mean.
     """
 
     clips: Clips = "misa"
@@ -184,11 +246,30 @@ class Aggregation:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """One network: its encoders, the `code_dim` channels of all its heads, and their names.
+    """One network: its encoders, its aligners and its heads.
 
-    `cls_similarity` adds the inner product of the CLS features to the whole volume.
-    `calibrator_bias` is there when the loss is not InfoNCE, which would not see it.
-    `trained` is false for random weights; nothing that is untrained may look trained.
+    Attributes
+    ----------
+    name
+        What it is called; any word.
+    trained
+        False for random weights; nothing that is untrained may look trained.
+    heads
+        Their names.
+    code_dim
+        Channels of all heads together.
+    cls_similarity
+        Add the inner product of the CLS features to the whole volume.
+    unit_vectors
+        Give features unit length: similarities are cosines.
+    calibrator_bias
+        There when the loss is not InfoNCE, which would not see it.
+    image
+        The image encoder and its aligner.
+    audio
+        The audio encoder and its aligner.
+    aggregation
+        How a whole volume becomes one similarity.
     """
 
     name: str

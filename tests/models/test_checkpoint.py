@@ -60,6 +60,12 @@ def test_saving_replaces_and_leaves_nothing_else_behind(folder: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
 
 
+def test_weights_are_readable_by_whoever_may_read_the_folders_files(folder: Path) -> None:
+    (folder / "other").touch()
+    modes = {path.stat().st_mode for path in folder.iterdir()}
+    assert len(modes) == 1
+
+
 def test_lora_stays_apart_to_train_and_is_merged_to_run(tmp_path: Path) -> None:
     model = tiny(image=replace(CONFIG.image, lora=LoraConfig(rank=2)))
     save(model, tmp_path)

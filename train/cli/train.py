@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,22 @@ from denseav.train.cli.configuration import check_files, check_values, take_as_d
 from denseav.train.errors import DataError, PreemptedError, SettingsError
 from denseav.train.trainer.settings import Settings
 
-_CODES = """every setting is a --key value, nested with dots, and overrides the configuration;
+_CODES = """every setting is a --key value, nested with dots, and overrides the configuration
+before it; groups that are null by default (data, world, ...) show their settings with --GROUP.help
+
 exit codes: 0 done, 2 usage, 3 data, 4 checkpoint, 6 training went nowhere, 7 disk, 75 told to stop
 by SIGTERM or SIGUSR1 and saved: the same command goes on"""
+
+_CONFIGS = Path(__file__).parents[2] / "configs" / "train"
+"""Beside the package in its source; installed elsewhere, there is none."""
 
 _IN_GROUP = re.compile(
     r'(?:Parser key "(.+?)": )?Does not validate .*? Errors: - '
     r"(?:Problem with given class_path \S+ )?(.+?)(?: - Expected a <class.*)?$"
 )
 """What jsonargparse says of a wrong key or value in a group that may be left out."""
+
+_SENTENCE_END = re.compile(r"(?<=\.)\s|:\s")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -79,7 +87,8 @@ def _parser() -> jsonargparse.ArgumentParser:
     parser = jsonargparse.ArgumentParser(
         prog="denseav-train",
         description="Train DenseAV, or mix-and-separate, from shards.",
-        epilog=_CODES,
+        epilog="\n\n".join(filter(None, (_CODES, configurations()))),
+        formatter_class=_Help,
         exit_on_error=False,
     )
     parser.add_argument("--version", action=VersionAction)
@@ -87,6 +96,26 @@ def _parser() -> jsonargparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="the run's folder")
     parser.add_class_arguments(Settings)
     return parser
+
+
+class _Help(jsonargparse.DefaultHelpFormatter):
+    """Descriptions as jsonargparse has them; the epilog's lines as they are."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n".join(
+            super(_Help, self)._fill_text(line, width, indent) if line[:1] != " " else line
+            for line in text.split("\n")
+        )
+
+
+def configurations() -> str:
+    """Return the configuration files there are, each with the first sentence it says of itself."""
+    found = []
+    for path in sorted(_CONFIGS.glob("*.yaml")):
+        comments = takewhile(lambda line: line.startswith("#"), path.read_text().splitlines())
+        said = " ".join(line.removeprefix("#").strip() for line in comments)
+        found.append(f"  {path.name:<24} {_SENTENCE_END.split(said)[0]}")
+    return "\n".join([f"configuration files in {_CONFIGS}:", *found]) if found else ""
 
 
 def _run(settings: Settings, out: Path, console: Console) -> int:

@@ -41,9 +41,14 @@ class Mixing:
 
     Attributes
     ----------
-    gain_low_db, gain_high_db : bounds of how much louder the clip is made than its partner.
-    level : first give both the same loudness.
-    normalized : instead, first give each zero mean and unit variance.
+    gain_low_db
+        At least so much louder the clip is made than its partner.
+    gain_high_db
+        At most so much louder.
+    level
+        First give both the same loudness.
+    normalized
+        Instead, first give each zero mean and unit variance.
     """
 
     gain_low_db: float = 0.0
@@ -62,15 +67,24 @@ class DataSettings:
 
     Attributes
     ----------
-    shards : the folder whose clips are gone through, all once an epoch.
-    others : a second folder, whose clips are drawn at random; "" for none.
-    others_share : how often one of `others` stands in for a clip of `shards`; without mixing.
-    mixing : make each clip of `shards` sound together with one of `others`; None for not.
-    changes : what is changed at random.
-    batch_size : clips of one batch of one process.
-    workers : processes that load, for each process that trains; never more than its cores.
-    image_size : side of the square picture, in pixels.
-    shuffle : in a new order every epoch, without a last, smaller batch; otherwise all, in order.
+    shards
+        The folder whose clips are gone through, all once an epoch.
+    others
+        A second folder, whose clips are drawn at random; "" for none.
+    others_share
+        How often one of `others` stands in for a clip of `shards`; without mixing.
+    mixing
+        Make each clip of `shards` sound together with one of `others`; None for not.
+    changes
+        What is changed at random.
+    batch_size
+        Clips of one batch of one process.
+    workers
+        Processes that load, for each process that trains; never more than its cores.
+    image_size
+        Side of the square picture, in pixels.
+    shuffle
+        In a new order every epoch, without a last, smaller batch; otherwise all, in order.
     """
 
     shards: str

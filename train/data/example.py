@@ -54,10 +54,14 @@ class Augmentation:
 
     Attributes
     ----------
-    splice : put 1 to 4 s of another clip into every sound.
-    window_share : how often all but one random window of the sound is silenced.
-    quad_share : how often the picture becomes a quarter, beside three others.
-    pictures : draw the frame, crop and recolour it; otherwise the middle frame's centre.
+    splice
+        Put 1 to 4 s of another clip into every sound.
+    window_share
+        How often all but one random window of the sound is silenced.
+    quad_share
+        How often the picture becomes a quarter, beside three others.
+    pictures
+        Draw the frame, crop and recolour it; otherwise the middle frame's centre.
     """
 
     splice: bool = True

@@ -35,9 +35,12 @@ class SoundSettings:
 
     Attributes
     ----------
-    folder : recordings of any rate, .wav, .flac, .ogg or .mp3, in it or in folders of it.
-    batch_size : clips of one batch of one process.
-    samples : length of a clip, at 16 kHz.
+    folder
+        Recordings of any rate, .wav, .flac, .ogg or .mp3, in it or in folders of it.
+    batch_size
+        Clips of one batch of one process.
+    samples
+        Length of a clip, at 16 kHz.
     """
 
     folder: str

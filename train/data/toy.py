@@ -33,10 +33,14 @@ class ToySettings:
 
     Attributes
     ----------
-    things : how many there are, the first half speech and the others sounds.
-    batch_size : different things in one batch of one process.
-    image_size : side of the picture, in pixels.
-    samples : length of the sound.
+    things
+        How many there are, the first half speech and the others sounds.
+    batch_size
+        Different things in one batch of one process.
+    image_size
+        Side of the picture, in pixels.
+    samples
+        Length of the sound.
     """
 
     things: int = 32

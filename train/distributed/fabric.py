@@ -38,14 +38,25 @@ class Machine:
 
     Attributes
     ----------
-    accelerator : what kind of device; auto takes a GPU where there is one, and the CPU for one
-        process alone.
-    devices : processes on each node, one device each; 0 takes what torchrun or srun started, and
-        one where nothing did.
-    nodes : how many machines; 0 likewise.
-    strategy : of many processes: ddp keeps the whole network on each, fsdp a part of it.
-    precision : of the encoders; the losses are always in float32.
-    threads : of one process on a CPU; 0 leaves PyTorch's choice.
+    accelerator
+        What kind of device; auto takes a GPU where there is one, and the CPU for one process alone.
+    devices
+        Processes on each node, one device each; 0 takes what torchrun or srun started, and one
+        where nothing did.
+    nodes
+        How many machines; 0 likewise.
+    strategy
+        Of many processes: ddp keeps the whole network on each, fsdp a part of it.
+    precision
+        Of the encoders; the losses are always in float32.
+    threads
+        Of one process on a CPU; 0 leaves PyTorch's choice.
+    activation_checkpointing
+        Compute each layer of both encoders once more on the way back instead of keeping what it
+        made: a fraction of the memory for a third more time.
+    tf32
+        On GPUs, let float32 products round their factors to TF32's 10 bits: faster, and the losses
+        are no longer in full float32.
     """
 
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
@@ -54,6 +65,8 @@ class Machine:
     strategy: Literal["ddp", "fsdp"] = "ddp"
     precision: Precision = "bf16-mixed"
     threads: int = 0
+    activation_checkpointing: bool = False
+    tf32: bool = False
 
     def __post_init__(self) -> None:
         if min(self.devices, self.nodes, self.threads) < 0:
@@ -67,6 +80,8 @@ def start(machine: Machine) -> Fabric:
     kind = _kind(machine)
     if machine.threads and kind == "cpu":
         torch.set_num_threads(machine.threads)
+    if kind == "cuda":
+        allow_tf32(machine.tf32)
     _check_launch(machine)
     fabric = Fabric(
         accelerator=kind,
@@ -79,11 +94,13 @@ def start(machine: Machine) -> Fabric:
     return fabric
 
 
-def place(fabric: Fabric, module: Module) -> Module:
+def place(fabric: Fabric, module: Module, machine: Machine) -> Module:
     """Move a module to this process's device, sharded over all processes where that is wanted."""
-    if fabric.device.type == "cpu":
-        for network in networks(module):
+    for network in networks(module):
+        if fabric.device.type == "cpu":
             use_eager_attention(network)
+        if machine.activation_checkpointing:
+            checkpoint_activations(network)
     module = module.to(fabric.device)
     if isinstance(fabric.strategy, ModelParallelStrategy):
         return shard(module, fabric.strategy.device_mesh)
@@ -105,6 +122,22 @@ def use_eager_attention(model: DenseAV) -> None:
     """
     model.image_encoder.vit.set_attn_implementation("eager")
     model.audio_encoder.hubert.set_attn_implementation("eager")
+
+
+def checkpoint_activations(model: DenseAV) -> None:
+    """Let both encoders' layers, HuBERT's convolutions too, keep only their input in training mode.
+
+    Chen et al., "Training Deep Nets with Sublinear Memory Cost" (2016). What a layer draws by
+    chance is drawn alike both times, so that gradients stay the same.
+    """
+    for encoder in (model.image_encoder.vit, model.audio_encoder.hubert):
+        encoder.activation_checkpointing_enable({"use_reentrant": False})
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Let a GPU's float32 products and convolutions use TF32, or not."""
+    torch.set_float32_matmul_precision("high" if allowed else "highest")
+    torch.backends.cudnn.allow_tf32 = allowed
 
 
 def _kind(machine: Machine) -> str:

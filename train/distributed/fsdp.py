@@ -44,6 +44,13 @@ def shard(module: Module, mesh: DeviceMesh) -> Module:
     return module
 
 
+def reshard(module: nn.Module) -> None:
+    """Let go of what was gathered of a sharded module's weights; nothing for any other."""
+    for part in module.modules():
+        if isinstance(part, FSDPModule):
+            part.reshard()
+
+
 def gathered(state: Any) -> Any:
     """Return a state whose tensors are put together, on the first process; all call it."""
     if isinstance(state, dict):

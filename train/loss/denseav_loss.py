@@ -36,16 +36,28 @@ class Weights:
 
     Attributes
     ----------
-    contrast : the symmetric InfoNCE.
-    disentanglement : two heads active at one place.
-    splice : similarity with another clip, spliced in.
-    calibration : a calibrator that falls below one.
-    nonnegativity : negative inner products.
-    total_variation : steps between tokens.
-    silence_l1, silence_l2 : similarity of silence.
-    image_mixup : similarity with pictures mixed in.
-    wrong_head : similarity in the head of the other kind; needs kinds, is not in the paper.
-    distillation : distance from a teacher's features, where `streaming` has one.
+    contrast
+        The symmetric InfoNCE.
+    disentanglement
+        Two heads active at one place.
+    splice
+        Similarity with another clip, spliced in.
+    calibration
+        A calibrator that falls below one.
+    nonnegativity
+        Negative inner products.
+    total_variation
+        Steps between tokens.
+    silence_l1
+        Similarity of silence.
+    silence_l2
+        The same, squared.
+    image_mixup
+        Similarity with pictures mixed in.
+    wrong_head
+        Similarity in the head of the other kind; needs kinds, is not in the paper.
+    distillation
+        Distance from a teacher's features, where `streaming` has one.
     """
 
     contrast: float = 1.0

@@ -37,8 +37,10 @@ class Separation:
 
     Attributes
     ----------
-    shared_negatives : whether pictures of the other kind are negatives of a mixture too.
-    own_head : whether a clean clip is compared in the head of its kind alone, not in the best.
+    shared_negatives
+        Whether pictures of the other kind are negatives of a mixture too.
+    own_head
+        Whether a clean clip is compared in the head of its kind alone, not in the best.
     """
 
     shared_negatives: bool = False

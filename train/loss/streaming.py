@@ -23,11 +23,18 @@ class Streaming:
 
     Attributes
     ----------
-    least_context, most_context : of tokens that are remembered.
-    most_revisit : of tokens that are computed anew with each new one; the least is 0.
-    windowed_share : how many of all batches are heard as whole windows.
-    teacher : learn from the sound that `initial` hears in whole windows, and from nothing else.
-    teacher_tokens : of one such window; 0 for the whole clip. Windows follow each other.
+    least_context
+        Of tokens that are remembered.
+    most_context
+        Of tokens that are remembered.
+    most_revisit
+        Of tokens that are computed anew with each new one; the least is 0.
+    windowed_share
+        How many of all batches are heard as whole windows.
+    teacher
+        Learn from the sound that `initial` hears in whole windows, and from nothing else.
+    teacher_tokens
+        Of one such window; 0 for the whole clip. Windows follow each other.
     """
 
     least_context: int = 10

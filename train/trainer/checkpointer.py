@@ -22,7 +22,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import nn
 from torch.optim import Optimizer
 
 from denseav.models import CheckpointError, ModelConfig
@@ -31,7 +30,9 @@ from denseav.models.pickled_file import load_pickled
 from denseav.train.distributed.collectives import gather_objects, rank
 from denseav.train.distributed.fsdp import gathered, shard_like
 from denseav.train.distributed.rank0_files import on_rank_zero, replacing, writing
+from denseav.train.loss.learner import Learner
 from denseav.train.trainer.settings import Settings
+from denseav.train.trainer.weight_average import WeightAverage
 
 LAST = "last.ckpt"
 BEST = "best.ckpt"
@@ -81,6 +82,22 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class RunState:
+    """What a run changes, beside its progress.
+
+    Attributes
+    ----------
+    learner, optimizer, loader : as the loop uses them.
+    average : of the learner's weights, where one is kept.
+    """
+
+    learner: Learner
+    optimizer: Optimizer
+    loader: Resumable
+    average: WeightAverage | None = None
+
+
+@dataclass(frozen=True)
 class Checkpointer:
     """Writes and reads the checkpoints of one run's folder.
 
@@ -98,28 +115,22 @@ class Checkpointer:
     def __post_init__(self) -> None:
         on_rank_zero(self._make_folder)
 
-    def save(
-        self,
-        learner: nn.Module,
-        optimizer: Optimizer,
-        loader: Resumable,
-        progress: Progress,
-        *,
-        best: bool,
-    ) -> None:
+    def save(self, run: RunState, progress: Progress, *, best: bool) -> None:
         """Write `last.ckpt`, and `best.ckpt` and `model/` where it is the best; all call it."""
-        own = {"loader": loader.state_dict(), "random": _random_states()}
+        own = {"loader": run.loader.state_dict(), "random": _random_states()}
         state = {
             "network": self.settings.network.to_json(),
             "progress": dataclasses.asdict(progress),
             "processes": gather_objects(own),
             "scaler": self.scaler.state_dict(),
-            "learner": gathered(dict(learner.state_dict())),
-            "optimizer": gathered(optimizer.state_dict()),
+            "learner": gathered(dict(run.learner.state_dict())),
+            "optimizer": gathered(run.optimizer.state_dict()),
         }
+        if run.average is not None:
+            state["average"] = run.average.state_dict()
         on_rank_zero(lambda: self._write(state, best=best))
 
-    def resume(self, learner: nn.Module, optimizer: Optimizer, loader: Resumable) -> Progress:
+    def resume(self, run: RunState) -> Progress:
         """Go on from `last.ckpt`, or begin where there is none; note what the run was told."""
         path = self.folder / LAST
         here = gather_objects(path.exists())
@@ -130,7 +141,7 @@ class Checkpointer:
             )
         progress = Progress()
         if here[0]:
-            progress = self._restore(path, learner, optimizer, loader)
+            progress = self._restore(path, run)
             on_rank_zero(self._restore_missing)
         on_rank_zero(self._write_settings)
         return progress
@@ -145,13 +156,16 @@ class Checkpointer:
             _flush(partial)
             # Before it counts as done: a run that ends in between does the step again.
             if best:
-                self._write_best(partial, state["learner"])
+                self._write_best(partial, state)
             step, keep = state["progress"]["step"], self.settings.rhythm.keep
             if keep and step % keep == 0:
                 self._link(partial, self.folder / f"step-{step:08d}.ckpt")
 
-    def _write_best(self, checkpoint: Path, learner: dict[str, Any]) -> None:
+    def _write_best(self, checkpoint: Path, state: dict[str, Any]) -> None:
         self._link(checkpoint, self.folder / BEST)
+        averaging = self.settings.optimization.average
+        evaluated = averaging is not None and averaging.evaluate and "average" in state
+        learner = state["learner"] | (state["average"]["weights"] if evaluated else {})
         of_model = [name for name in learner if name.startswith("model.")]
         weights = {name.removeprefix("model."): learner[name] for name in of_model}
         trained = dataclasses.replace(self.settings.network, trained=True)
@@ -172,34 +186,32 @@ class Checkpointer:
         best = self.folder / BEST
         checkpoint = best if best.exists() else self.folder / LAST
         if checkpoint != best or not (self.folder / MODEL / CONFIG).exists():
-            self._write_best(checkpoint, self._read(checkpoint)["learner"])
+            self._write_best(checkpoint, self._read(checkpoint))
 
     def _write_settings(self) -> None:
         record = json.dumps(dataclasses.asdict(self.settings), indent=2)  # YAML too
         with replacing(self.folder / SETTINGS) as partial:
             partial.write_text(record + "\n")
 
-    def _restore(
-        self, path: Path, learner: nn.Module, optimizer: Optimizer, loader: Resumable
-    ) -> Progress:
+    def _restore(self, path: Path, run: RunState) -> Progress:
         state = self._read(path)
         try:
             own = state["processes"][rank() % len(state["processes"])]
             place, random_states = own["loader"], own["random"]
             progress = Progress(**state["progress"])
-            _load(learner, optimizer, state)
+            _load(run, state)
             self.scaler.load_state_dict(state["scaler"])
         except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise CheckpointError(
                 f"{path} does not fit this run ({str(error).splitlines()[0]}); give the settings "
                 "it was made with, or another --out"
             ) from None
-        if place.keys() != loader.state_dict().keys():
+        if place.keys() != run.loader.state_dict().keys():
             raise CheckpointError(
                 f"{path} is of a run on another kind of data; give the data it was made with, or "
                 "another --out"
             )
-        loader.load_state_dict(place)
+        run.loader.load_state_dict(place)
         _restore_random(random_states)
         return progress
 
@@ -221,20 +233,27 @@ class Checkpointer:
         return state
 
 
-def _load(learner: nn.Module, optimizer: Optimizer, state: dict[str, Any]) -> None:
-    """Load what any number of processes saved, each its part."""
-    now = learner.state_dict()
+def _load(run: RunState, state: dict[str, Any]) -> None:
+    """Load what any number of processes saved, each its part; rates and such are the settings'.
+
+    An average that no checkpoint has begins here.
+    """
+    now = run.learner.state_dict()
     weights = state["learner"]
-    learner.load_state_dict(
+    run.learner.load_state_dict(
         {key: shard_like(weights[key], now[key]) if key in now else weights[key] for key in weights}
     )
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    groups, saved = run.optimizer.state_dict()["param_groups"], state["optimizer"]["param_groups"]
+    if [group["params"] for group in groups] != [group["params"] for group in saved]:
+        raise ValueError("its optimizer has other groups of weights")
+    parameters = [weight for group in run.optimizer.param_groups for weight in group["params"]]
     averages = {
         number: {name: shard_like(value, parameters[number]) for name, value in of_one.items()}
         for number, of_one in state["optimizer"]["state"].items()
-        if number < len(parameters)
     }
-    optimizer.load_state_dict(state["optimizer"] | {"state": averages})
+    run.optimizer.load_state_dict({"state": averages, "param_groups": groups})
+    if run.average is not None:
+        run.average.load_state_dict(state.get("average", {"updates": 0, "weights": weights}))
 
 
 def _flush(path: Path) -> None:

@@ -7,6 +7,7 @@ SettingsError        there are too few made things for a batch
 """
 
 import dataclasses
+import time
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
@@ -26,6 +27,26 @@ class Batches(Resumable, Protocol):
 
     def endless(self) -> Iterator[Batch]:
         """Yield batches without end."""
+
+
+class TimedBatches(Iterator[Batch]):
+    """Batches, and how long they were waited for."""
+
+    def __init__(self, batches: Iterator[Batch]) -> None:
+        self._batches = batches
+        self._waited_s = 0.0
+
+    def __next__(self) -> Batch:
+        """Return the next batch."""
+        began = time.perf_counter()
+        batch = next(self._batches)
+        self._waited_s += time.perf_counter() - began
+        return batch
+
+    def waited_s(self) -> float:
+        """Return the seconds since this was asked last in which a batch was waited for."""
+        waited_s, self._waited_s = self._waited_s, 0.0
+        return waited_s
 
 
 def clips_of_step(settings: Settings) -> int:

@@ -11,6 +11,7 @@ PreemptedError       SIGTERM or SIGUSR1 came: the step is done and saved
 """
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -20,22 +21,21 @@ import torch
 from lightning_fabric import Fabric
 from rich.console import Console
 from torch import Tensor
-from torch.optim import Optimizer
 
 from denseav.models import DenseAV, load
 from denseav.train.data.batch import Batch
 from denseav.train.distributed.collectives import rank, total, world_size
 from denseav.train.distributed.fabric import described, place, start
-from denseav.train.distributed.fsdp import full_tensor
 from denseav.train.distributed.rank0_files import on_rank_zero, writing
-from denseav.train.errors import PreemptedError, StoppedError
+from denseav.train.errors import PreemptedError
 from denseav.train.loss.denseav_loss import Weights, denseav_terms
 from denseav.train.loss.distillation import distillation_terms
 from denseav.train.loss.learner import Learner
 from denseav.train.loss.mix_and_separate import separation_terms
 from denseav.train.trainer.backbones import new_network
-from denseav.train.trainer.checkpointer import LAST, Checkpointer, Progress
-from denseav.train.trainer.loaders import clips_of_step, held_out, open_loader
+from denseav.train.trainer.checkpointer import LAST, Checkpointer, Progress, RunState
+from denseav.train.trainer.loaders import TimedBatches, clips_of_step, held_out, open_loader
+from denseav.train.trainer.optimizer import new_optimizer, optimizer_step, set_rates
 from denseav.train.trainer.preemption import Preemption, preemptible
 from denseav.train.trainer.pretrain_audio import pretrain_audio
 from denseav.train.trainer.pretrain_image import pretrain_image
@@ -43,9 +43,7 @@ from denseav.train.trainer.run_log import RunLog
 from denseav.train.trainer.settings import Backbones, Intervals, Optimization, Settings
 from denseav.train.trainer.stages import Stage, set_learning, stages
 from denseav.train.trainer.validation import recalls
-
-PATIENCE = 10
-"""So many steps in a row without a finite gradient end the run."""
+from denseav.train.trainer.weight_average import WeightAverage
 
 
 def train(settings: Settings, out: Path, console: Console) -> Progress:
@@ -71,20 +69,27 @@ def train(settings: Settings, out: Path, console: Console) -> Progress:
 
 def _train(settings: Settings, out: Path, console: Console, preemption: Preemption) -> Progress:
     fabric = start(settings.machine)
+    # What is wrong with the data is said now, not after minutes with the backbones, or at the
+    # first validation.
+    loader = open_loader(settings)
+    held_out(settings)
     backbones = pretrained_backbones(settings, out, console, preemption)
     network = new_network(settings.network, backbones, settings.seed, settings.initial)
-    learner = place(fabric, Learner(network, settings.pooling, settings.streaming))
+    learner = place(
+        fabric, Learner(network, settings.pooling, settings.streaming), settings.machine
+    )
     teacher = open_teacher(settings, fabric)
-    optimizer = torch.optim.Adam(learner.parameters(), eps=settings.optimization.epsilon)
-    loader = open_loader(settings)
-    held_out(settings)  # what is wrong with it is said now, not at the first validation
+    optimizer = new_optimizer(settings, learner)
+    averaging = settings.optimization.average
+    average = WeightAverage(learner, averaging) if averaging else None
     # Dropout differs among processes; HuBERT's masking of time draws from NumPy.
     torch.manual_seed(settings.seed + 1 + rank())
     np.random.seed(settings.seed + 1 + rank())
 
     checkpointer = Checkpointer(out, settings, fabric.strategy.precision)
-    progress = checkpointer.resume(learner, optimizer, loader)
-    batches = loader.endless()
+    run = RunState(learner, optimizer, loader, average)
+    progress = checkpointer.resume(run)
+    batches = TimedBatches(loader.endless())
     with RunLog(out, settings.optimization.steps, progress.step, console) as log:
         log.message(described(fabric))
         for stage in stages(settings.optimization, sound_alone=settings.taught):
@@ -97,9 +102,7 @@ def _train(settings: Settings, out: Path, console: Console, preemption: Preempti
             encode, stepper = fabric.setup(learner, optimizer)
             encode.train()
             while progress.step < stage.end:
-                rate = learning_rate(settings.optimization, progress.step)
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
+                rate = set_rates(optimizer, settings.optimization, progress.step)
                 optimizer.zero_grad(set_to_none=True)
                 terms = gradients(
                     settings=settings,
@@ -110,7 +113,7 @@ def _train(settings: Settings, out: Path, console: Console, preemption: Preempti
                     step=progress.step,
                     teacher=teacher,
                 )
-                optimizer_step(
+                norm = optimizer_step(
                     settings=settings,
                     fabric=fabric,
                     encode=encode,
@@ -118,20 +121,29 @@ def _train(settings: Settings, out: Path, console: Console, preemption: Preempti
                     progress=progress,
                     out=out,
                 )
-                progress.step += 1
-                log.count_clips(clips_of_step(settings))
+                if average and not progress.skipped_in_row:
+                    average.update()
+                log.count_step(clips_of_step(settings), batches.waited_s())
 
                 if progress.step % settings.rhythm.log == 0:
-                    log.record_step(progress.step, shared(settings, terms), rate, progress.skipped)
+                    losses = shared(settings, terms)
+                    log.record_step(
+                        step=progress.step,
+                        terms=losses,
+                        rate=rate,
+                        norm=norm,
+                        skipped=progress.skipped,
+                    )
                 last = progress.step == settings.optimization.steps
                 due = last or progress.step % settings.rhythm.validate == 0
-                recall = validate(settings, learner, log, progress.step) if due else None
+                recall = validate(settings, run, log, progress.step) if due else None
                 # Amid steps without effect the checkpoint before them stays, to go back to.
                 kept = last or not progress.skipped_in_row
                 preempted = not last and preemption.wanted(fabric.device)
                 if kept and (due or preempted or is_due(settings.rhythm, progress.step)):
                     best = due and progress.improves(recall)
-                    checkpointer.save(learner, optimizer, loader, progress, best=best)
+                    with log.paused():
+                        checkpointer.save(run, progress, best=best)
                 if preempted:
                     raise PreemptedError(
                         f"told to stop after step {progress.step}; the same command goes on from "
@@ -250,47 +262,6 @@ def objective(
     return separation_terms(*common, settings.separation, mixtures=mixtures)
 
 
-def optimizer_step(
-    settings: Settings,
-    fabric: Fabric,
-    encode: Any,
-    stepper: Optimizer,
-    progress: Progress,
-    out: Path,
-) -> None:
-    """Make a step with a finite gradient; skip and count any other.
-
-    Raises
-    ------
-    StoppedError
-        After ten in a row.
-    """
-    norm = fabric.clip_gradients(
-        encode, stepper, max_norm=settings.optimization.clip_norm, error_if_nonfinite=False
-    )
-    assert norm is not None
-    finite = bool(full_tensor(norm).isfinite())
-    if finite or settings.machine.precision == "16-mixed":  # whose scaler has to see it
-        stepper.step()
-    progress.skipped += not finite
-    progress.skipped_in_row = 0 if finite else progress.skipped_in_row + 1
-    if progress.skipped_in_row == PATIENCE:
-        raise StoppedError(
-            f"{PATIENCE} steps in a row had no finite gradient, the last of them step "
-            f"{progress.step}; the last good checkpoint is {out / LAST}: go on from it with a "
-            "lower optimization.learning_rate or machine.precision 32-true"
-        )
-
-
-def learning_rate(optimization: Optimization, step: int) -> float:
-    """Return the rate of a step: linear warm-up (of each stage), constant, linear cool-down."""
-    again = optimization.restart and step >= optimization.aligner_steps
-    begin = optimization.aligner_steps if again else 0
-    warm = (step - begin + 1) / max(optimization.warmup_steps, 1)
-    cold = (optimization.steps - step) / max(optimization.cooldown_steps, 1)
-    return optimization.learning_rate * min(warm, cold, 1)
-
-
 def ramp(optimization: Optimization, step: int) -> float:
     """Return how much of their weight the terms beside the contrast have in a step."""
     since = step - optimization.contrast_steps + 1
@@ -304,8 +275,15 @@ def shared(settings: Settings, terms: dict[str, Tensor]) -> dict[str, float]:
     return {name: value.item() for name, value in values.items()}
 
 
-def validate(settings: Settings, learner: Learner, log: RunLog, step: int) -> float | None:
+def validate(settings: Settings, run: RunState, log: RunLog, step: int) -> float | None:
     """Measure retrieval in each validation set, draw heatmaps, and return the mean recall."""
+    averaging = settings.optimization.average
+    evaluated = run.average if averaging and averaging.evaluate else None
+    with log.paused(), evaluated.applied() if evaluated else nullcontext():
+        return _validate(settings, run.learner, log, step)
+
+
+def _validate(settings: Settings, learner: Learner, log: RunLog, step: int) -> float | None:
     found: dict[str, float] = {}
     means: list[float] = []
     device = learner.model.calibrator.scale.device

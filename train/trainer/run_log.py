@@ -15,7 +15,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 
@@ -55,7 +55,7 @@ class RunLog:
         self._console = console
         self._first_process = rank() == 0
         self._began, self._first = time.monotonic(), start
-        self._since, self._clips = self._began, 0
+        self._since, self._clips, self._waited_s = self._began, 0, 0.0
         self._path = folder / METRICS
         on_rank_zero(lambda: self._open(start))
 
@@ -76,26 +76,38 @@ class RunLog:
         if self._first_process:
             self._console.print(text, soft_wrap=True, markup=False, highlight=False)
 
-    def count_clips(self, clips: int) -> None:
-        """Note that clips were learned from."""
+    def count_step(self, clips: int, waited_s: float) -> None:
+        """Note how many clips a step learned from, and how long it waited for them."""
         self._clips += clips
+        self._waited_s += waited_s
 
-    def record_step(self, step: int, terms: Mapping[str, float], rate: float, skipped: int) -> None:
-        """Show and record a step: its loss terms, the learning rate, speed and memory."""
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Let what is done until the context ends be no part of the speed of training."""
+        began = time.monotonic()
+        yield
+        self._since += time.monotonic() - began
+
+    def record_step(
+        self, step: int, terms: Mapping[str, float], rate: float, norm: float, skipped: int
+    ) -> None:
+        """Show and record a step: losses, learning rate, the gradient's norm, speed, memory."""
         now = time.monotonic()
-        speed = self._clips / max(now - self._since, 1e-9)
+        trained_s = max(now - self._since, 1e-9)
+        speed, waiting = self._clips / trained_s, 100 * self._waited_s / trained_s
         left_s = (self._steps - step) * (now - self._began) / max(step - self._first, 1)
-        self._since, self._clips = now, 0
+        self._since, self._clips, self._waited_s = now, 0, 0.0
         memory_gb = _memory_bytes() / 2**30
         shown = "  ".join(f"{name} {value:.4f}" for name, value in terms.items())
         self.message(
-            f"step {step}/{self._steps}  {shown}  lr {rate:.2e}  {speed:.1f} clips/s  "
-            f"{memory_gb:.1f} GB  ETA {timedelta(seconds=round(left_s))}"
-            + (f"  skipped {skipped}" if skipped else "")
+            f"step {step}/{self._steps}  {shown}  lr {rate:.2e}  norm {norm:.2g}  "
+            f"{speed:.1f} clips/s  waiting {waiting:.0f} %  {memory_gb:.1f} GB  "
+            f"ETA {timedelta(seconds=round(left_s))}" + (f"  skipped {skipped}" if skipped else "")
         )
         figures = {f"loss/{name}": value for name, value in terms.items()}
-        speeds = {"clips_per_s": speed, "memory_gb": memory_gb}
-        self.record(step, figures | {"learning_rate": rate, "skipped": float(skipped)} | speeds)
+        figures |= {"learning_rate": rate, "gradient_norm": norm, "skipped": float(skipped)}
+        speeds = {"clips_per_s": speed, "waiting_percent": waiting, "memory_gb": memory_gb}
+        self.record(step, figures | speeds)
 
     def record_validation(self, step: int, recalls: Mapping[str, float]) -> None:
         """Show and record what validation found, in percent."""

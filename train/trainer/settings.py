@@ -28,7 +28,15 @@ PAPER_NETWORK = ModelConfig(name="denseav", image=ImageConfig(lora=LoraConfig())
 
 @dataclass(frozen=True, kw_only=True)
 class Backbones:
-    """Where the encoders' first weights are from: a hub id or a folder; "" for random ones."""
+    """Where the encoders' first weights are from.
+
+    Attributes
+    ----------
+    image
+        A hub id or a folder of DINO's; "" for random weights.
+    audio
+        A hub id or a folder of HuBERT's; "" for random weights.
+    """
 
     image: str = "facebook/dino-vits8"
     audio: str = "facebook/hubert-large-ls960-ft"
@@ -40,15 +48,29 @@ class Pretraining:
 
     Attributes
     ----------
-    steps : batches it learns from.
-    batch_size : clips of a batch.
-    samples : length of a clip, at 16 kHz.
-    learning_rate : Adam's, after `warmup_steps`, falling to zero in the last third.
-    hidden_share : how much of a clip is hidden, about, in stretches of 0.2 s.
-    image_steps, image_batch_size, image_learning_rate : the same of the image encoder.
-    clusters : into how many clusters sounds are put.
-    clustered : how many clips of each class are: of sounds alone where clips tell their kind, else
-        of sounds and spoken names alike.
+    steps
+        Batches it learns from.
+    batch_size
+        Clips of a batch.
+    samples
+        Length of a clip, at 16 kHz.
+    learning_rate
+        Adam's, after `warmup_steps`, falling to zero in the last third.
+    warmup_steps
+        Until the rate is full.
+    hidden_share
+        How much of a clip is hidden, about, in stretches of 0.2 s.
+    image_steps
+        Batches that the image encoder learns from.
+    image_batch_size
+        Pictures of such a batch.
+    image_learning_rate
+        As `learning_rate`, of the image encoder.
+    clusters
+        Into how many clusters sounds are put.
+    clustered
+        How many clips of each class are: of sounds alone where clips tell their kind, else of
+        sounds and spoken names alike.
     """
 
     steps: int = 1_200
@@ -90,32 +112,105 @@ class Pretraining:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GroupRates:
+    """Which part of the learning rate each group of weights has.
+
+    Attributes
+    ----------
+    aligners
+        Both aligners and the calibrator.
+    audio
+        HuBERT, its stem too.
+    image
+        DINO, or the LoRA beside it.
+    """
+
+    aligners: float = 1.0
+    audio: float = 1.0
+    image: float = 1.0
+
+    def __post_init__(self) -> None:
+        if min(vars(self).values()) < 0:
+            raise SettingsError("optimization.rates: no part of the rate can be below 0")
+
+    def share(self, group: str) -> float:
+        """Return the part of a group of `stages`."""
+        names = {"audio_aligner": "aligners", "stem": "audio"}
+        share: float = getattr(self, names.get(group, group))
+        return share
+
+
+@dataclass(frozen=True, kw_only=True)
+class Averaging:
+    """An exponential moving average of the weights, kept beside them in checkpoints.
+
+    Attributes
+    ----------
+    decay
+        How much of the average each step leaves as it is; less in the first steps.
+    evaluate
+        Validation measures the average, and `model/` is the average; otherwise both are the weights
+        as the last step left them.
+    """
+
+    decay: float = 0.9999
+    evaluate: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 < self.decay < 1:
+            raise SettingsError(
+                f"optimization.average: decay must be between 0 and 1, not {self.decay}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Optimization:
     """How weights move: Adam, a linear warm-up, then a constant rate.
 
     Attributes
     ----------
-    aligner_steps : steps in which only the aligners learn, at the beginning.
-    steps : all steps.
-    learning_rate : after the warm-up.
-    warmup_steps : until the rate is full.
-    epsilon : Adam's.
-    clip_norm : the largest norm of the whole gradient.
-    accumulate : batches whose gradients make one step; each has its own negatives.
-    cooldown_steps : so many steps, at the end, in which the rate falls to zero.
-    contrast_steps, ramp_steps : so many steps, at first, learn from the contrast alone; in so many
-        more the other terms come to their weight.
-    restart : whether the second stage begins with a warm-up and averages of Adam's of its own, as
-        in the released training, whose stages are runs of their own.
-    learn_stem : whether the convolutions before HuBERT's transformer learn too; on a CPU they are
-        most of the work of a small network.
+    aligner_steps
+        Steps in which only the aligners learn, at the beginning.
+    steps
+        All steps.
+    learning_rate
+        After the warm-up.
+    rates
+        Which part of the learning rate each group of weights has.
+    warmup_steps
+        Until the rate is full.
+    epsilon
+        Adam's, beside the root of the squares' average.
+    fused
+        Adam's step in one pass over the weights; not with precision 16-mixed, where gradients are
+        unscaled before they are clipped.
+    clip_norm
+        The largest norm of the whole gradient.
+    accumulate
+        Batches whose gradients make one step; each has its own negatives.
+    cooldown_steps
+        So many steps, at the end, in which the rate falls to zero.
+    contrast_steps
+        So many steps, at first, learn from the contrast alone.
+    ramp_steps
+        In so many more the other terms come to their weight.
+    restart
+        Whether the second stage begins with a warm-up and averages of Adam's of its own, as in the
+        released training, whose stages are runs of their own.
+    learn_stem
+        Whether the convolutions before HuBERT's transformer learn too; on a CPU they are most of
+        the work of a small network.
+    average
+        An average of the weights over steps; None for none.
     """
 
     aligner_steps: int = 3_000
     steps: int = 803_000
     learning_rate: float = 5e-5
+    rates: GroupRates = GroupRates()
     warmup_steps: int = 1_000
     epsilon: float = 1e-7
+    fused: bool = True
     clip_norm: float = 10.0
     accumulate: int = 1
     cooldown_steps: int = 0
@@ -123,6 +218,7 @@ class Optimization:
     ramp_steps: int = 0
     restart: bool = True
     learn_stem: bool = True
+    average: Averaging | None = None
 
     def __post_init__(self) -> None:
         if min(self.steps, self.accumulate) < 1:
@@ -142,11 +238,16 @@ class Intervals:
 
     Attributes
     ----------
-    log : a line on the console and in the logs.
-    save : a checkpoint.
-    keep : a checkpoint that stays, `step-00001000.ckpt`, beside the last and the best; 0 for none.
-    validate : retrieval on the validation clips, and a checkpoint.
-    validation_clips : at most so many clips are compared.
+    log
+        A line on the console and in the logs.
+    save
+        A checkpoint.
+    keep
+        A checkpoint that stays, `step-00001000.ckpt`, beside the last and the best; 0 for none.
+    validate
+        Retrieval on the validation clips, and a checkpoint.
+    validation_clips
+        At most so many clips are compared.
     """
 
     log: int = 50
@@ -168,23 +269,41 @@ class Settings:
 
     Attributes
     ----------
-    network : what is trained.
-    initial : a trained network to begin with, as `denseav.models.load` reads it; its encoders
-        take the place of the backbones. "" begins with those.
-    backbones : where its encoders begin.
-    pretraining : prepare both encoders on the world first; None for not.
-    data : the shards to learn from.
-    validation : the shards to be measured on, its `others` too, by themselves; None for no
-        validation.
-    made : clips made in memory, in place of shards, to see that learning works.
-    world : clips of the synthetic world, in place of shards.
-    sound : recordings without pictures, in place of shards; with a streaming teacher alone.
-    pooling : how a pair gets its similarity: the paper's, or one of its ablations.
-    loss : what each term weighs.
-    separation : mix-and-separate, with what its paper leaves open; None for DenseAV.
-    streaming : audio is encoded as a stream while training; None for whole windows only.
-    optimization, machine, rhythm : how, where and how often.
-    seed : of weights, order and changes.
+    network
+        What is trained.
+    initial
+        A trained network to begin with, as `denseav.models.load` reads it; its encoders take the
+        place of the backbones. "" begins with those.
+    backbones
+        Where its encoders begin.
+    pretraining
+        Prepare both encoders on the world first; None for not.
+    data
+        The shards to learn from.
+    validation
+        The shards to be measured on, its `others` too, by themselves; None for no validation.
+    made
+        Clips made in memory, in place of shards, to see that learning works.
+    world
+        Clips of the synthetic world, in place of shards.
+    sound
+        Recordings without pictures, in place of shards; with a streaming teacher alone.
+    pooling
+        How a pair gets its similarity: the paper's, or one of its ablations.
+    loss
+        What each term weighs.
+    separation
+        Mix-and-separate, with what its paper leaves open; None for DenseAV.
+    streaming
+        Audio is encoded as a stream while training; None for whole windows only.
+    optimization
+        How weights move, and for how many steps.
+    machine
+        Where it runs.
+    rhythm
+        How often something else is done than a step.
+    seed
+        Of weights, order and changes.
     """
 
     network: ModelConfig = PAPER_NETWORK

@@ -34,14 +34,24 @@ class WorldSettings:
 
     Attributes
     ----------
-    batch_size : clips of one batch of one process; couples of clips for mix-and-separate.
-    image_size : side of the picture, in pixels.
-    samples : length of the sound.
-    fewest_things, most_things : how many things a scene has.
-    single_batches : so many batches, at first, have one thing in each scene, and nothing else.
-    single_image_size : side of the picture in those.
-    told : whether a clip says if it is speech or another sound.
-    validation_clips : how many clips of the training library are kept for validation.
+    batch_size
+        Clips of one batch of one process; couples of clips for mix-and-separate.
+    image_size
+        Side of the picture, in pixels.
+    samples
+        Length of the sound.
+    fewest_things
+        At least so many things a scene has.
+    most_things
+        At most so many.
+    single_batches
+        So many batches, at first, have one thing in each scene, and nothing else.
+    single_image_size
+        Side of the picture in those.
+    told
+        Whether a clip says if it is speech or another sound.
+    validation_clips
+        How many clips of the training library are kept for validation.
     """
 
     batch_size: int = 32

@@ -16,12 +16,18 @@ from torch.distributed.tensor import DTensor
 from denseav.models import ModelConfig, load
 from denseav.train.data.toy import ToySettings
 from denseav.train.distributed.collectives import rank, world_size
-from denseav.train.distributed.fabric import Machine
+from denseav.train.distributed.fabric import Machine, checkpoint_activations
 from denseav.train.distributed.fsdp import full_tensor, gathered, shard
 from denseav.train.loss.denseav_loss import Weights, denseav_terms
 from denseav.train.trainer.checkpointer import BEST, LAST, MODEL
 from denseav.train.trainer.loop import train
-from denseav.train.trainer.settings import Backbones, Intervals, Optimization, Settings
+from denseav.train.trainer.settings import (
+    Averaging,
+    Backbones,
+    Intervals,
+    Optimization,
+    Settings,
+)
 from denseav.train.trainer.stages import set_learning, stages
 from tests.support.ports import free_port
 from tests.support.train.parts import NETWORK, batch, learner, rows, with_lora
@@ -37,9 +43,20 @@ SMALL = Settings(
     backbones=Backbones(image="", audio=""),
     made=ToySettings(things=8, batch_size=2, image_size=16, samples=2960 + 2880),
     optimization=Optimization(
-        aligner_steps=3, steps=8, learning_rate=RATE, warmup_steps=2, accumulate=2
+        aligner_steps=3,
+        steps=8,
+        learning_rate=RATE,
+        warmup_steps=2,
+        accumulate=2,
+        average=Averaging(decay=0.6),
     ),
-    machine=Machine(accelerator="cpu", devices=TWO, precision="32-true", strategy="fsdp"),
+    machine=Machine(
+        accelerator="cpu",
+        devices=TWO,
+        precision="32-true",
+        strategy="fsdp",
+        activation_checkpointing=True,
+    ),
     rhythm=Intervals(log=1, save=4, validate=4),
 )
 LATER = ("fsdp", "ddp")
@@ -50,6 +67,7 @@ def learn(config: ModelConfig) -> dict[str, Any]:
     """Return every gradient of every step over both stages, and the weights at the end."""
     made = learner(config)
     if world_size() > 1:
+        checkpoint_activations(made.model)
         mesh = init_device_mesh("cpu", (world_size(), 1), mesh_dim_names=("data_parallel", "other"))
         shard(shard(made, mesh), mesh)
     optimizer = torch.optim.Adam(made.parameters(), lr=RATE, eps=1e-3)
@@ -123,6 +141,11 @@ def checkpoint(folder: Path, name: str = LAST) -> Any:
     return torch.load(folder / name, weights_only=True)
 
 
+def weights_of(state: Any) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return the weights of a checkpoint, and their average."""
+    return state["learner"], state["average"]["weights"]
+
+
 def assert_near(found: dict[str, Tensor], wanted: dict[str, Tensor], share: float) -> None:
     assert found.keys() == wanted.keys()
     largest = max(value.abs().max().item() for value in wanted.values())
@@ -152,7 +175,8 @@ def test_a_sharded_run_is_the_run_of_data_parallelism(together: Path, precision:
     assert sharded["progress"]["skipped"] == plain["progress"]["skipped"]
     assert sharded["scaler"] == plain["scaler"]
     assert bool(sharded["scaler"]) == (precision == "16-mixed")
-    assert_near(sharded["learner"], plain["learner"], 1e-4)
+    for one, other in zip(weights_of(sharded), weights_of(plain), strict=True):
+        assert_near(one, other, 1e-4)
     averages, wanted = (one["optimizer"]["state"] for one in (sharded, plain))
     assert averages.keys() == wanted.keys()
     for number, average in averages.items():
@@ -166,7 +190,8 @@ def test_a_sharded_checkpoint_goes_on_sharded_or_whole(together: Path, later: st
     at_once = checkpoint(together / "fsdp-32-true")
     assert interrupted["progress"]["step"] == 8
     share = 0.0 if later == "fsdp" else 1e-4
-    assert_near(interrupted["learner"], at_once["learner"], share)
+    for one, other in zip(weights_of(interrupted), weights_of(at_once), strict=True):
+        assert_near(one, other, share)
 
 
 def test_a_sharded_checkpoint_goes_on_alone(together: Path) -> None:
@@ -183,8 +208,9 @@ def test_a_sharded_checkpoint_goes_on_alone(together: Path) -> None:
 
 def test_best_and_last_of_a_sharded_run_open(together: Path) -> None:
     folder = together / "fsdp-32-true"
-    best = checkpoint(folder, BEST)
+    weights, average = weights_of(checkpoint(folder, BEST))
+    best = weights | average
     model = load(folder / MODEL)
     assert model.config.trained
     for name, value in model.state_dict().items():
-        assert torch.equal(value, best["learner"][f"model.{name}"]), name
+        assert torch.equal(value, best[f"model.{name}"]), name

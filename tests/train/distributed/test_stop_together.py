@@ -43,7 +43,7 @@ def first_fails(error: Exception) -> str:
 
 def without_the_checkpoint(folder: Path) -> str:
     checkpointer = Checkpointer(folder, SMALL, None)  # type: ignore[arg-type]
-    return ending(lambda: checkpointer.resume(None, None, None))  # type: ignore[arg-type]
+    return ending(lambda: checkpointer.resume(None))  # type: ignore[arg-type]
 
 
 def work(process: int, top: str) -> None:

@@ -18,10 +18,10 @@ from denseav.train.data.batch import Batch
 from denseav.train.data.toy import ToyLoader
 from denseav.train.errors import StoppedError
 from denseav.train.loss.mix_and_separate import Separation
-from denseav.train.trainer import loop
+from denseav.train.trainer import loop, run_log
 from denseav.train.trainer.checkpointer import BEST, LAST, MODEL
 from denseav.train.trainer.loop import train
-from denseav.train.trainer.run_log import METRICS
+from denseav.train.trainer.run_log import METRICS, RunLog
 from tests.support.train.parts import NETWORK
 from tests.support.train.runs import ARGUMENTS, DEBUG, SMALL, losses, make, quiet
 
@@ -175,14 +175,28 @@ def test_figures_can_be_watched(tmp_path: Path) -> None:
     train(SMALL, make(tmp_path), Console(file=shown, width=400))
     assert shown.getvalue().startswith("1 process on the CPU, 32-true\n")
     line = next(line for line in shown.getvalue().splitlines() if line.startswith("step 5/8"))
-    for part in ("contrast", "total_variation", "lr 1.00e-03", "clips/s", "GB", "ETA"):
+    for part in ("contrast", "total_variation", "lr 1.00e-03", "norm", "clips/s", "waiting", "GB"):
         assert part in line
     events = EventAccumulator(str(tmp_path)).Reload()
     scalars = {event.step: event.value for event in events.Scalars("loss/total")}
     assert scalars == pytest.approx(losses(tmp_path))
+    assert all(event.value > 0 for event in events.Scalars("gradient_norm"))
     picture = events.Images("heatmaps")[-1]
     assert picture.step == 8
     assert picture.width * picture.height >= 4 * 3 * 16 * 16
+
+
+def test_speed_is_that_of_training_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter((0.0, 10.0, 100.0, 104.0))  # the start, around validation, the line
+    monkeypatch.setattr(run_log.time, "monotonic", lambda: next(now))
+    with RunLog(tmp_path, 8, 0, quiet()) as log:
+        log.count_step(28, waited_s=7.0)
+        with log.paused():
+            pass
+        log.record_step(step=4, terms={}, rate=1e-3, norm=2.0, skipped=0)
+    figures = json.loads((tmp_path / METRICS).read_text())
+    assert figures["clips_per_s"] == pytest.approx(28 / 14)
+    assert figures["waiting_percent"] == pytest.approx(50)
 
 
 def test_the_command_ends_with_where_the_network_is(

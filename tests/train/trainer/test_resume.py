@@ -17,7 +17,8 @@ from denseav.train.data.shards import save_clips
 from denseav.train.errors import PreemptedError
 from denseav.train.trainer import loop
 from denseav.train.trainer.checkpointer import BEST, LAST
-from denseav.train.trainer.loop import learning_rate, train
+from denseav.train.trainer.loop import train
+from denseav.train.trainer.optimizer import learning_rate
 from denseav.train.trainer.run_log import METRICS, RunLog
 from tests.support.train.made_clips import made_clip
 from tests.support.train.parts import NETWORK
@@ -107,8 +108,8 @@ def test_a_run_that_is_told_to_stop_saves_and_goes_on_as_if_nothing_was(
 ) -> None:
     record = RunLog.record_step
 
-    def record_and_stop(self: RunLog, step: int, *figures: Any) -> None:
-        record(self, step, *figures)
+    def record_and_stop(self: RunLog, *, step: int, **figures: Any) -> None:
+        record(self, step=step, **figures)
         if step == 3:
             signal.raise_signal(number)
 

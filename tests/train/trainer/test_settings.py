@@ -8,7 +8,8 @@ import yaml
 from denseav.train.cli.train import parse
 from denseav.train.errors import SettingsError
 from denseav.train.loss.denseav_loss import Weights
-from denseav.train.trainer.loop import learning_rate, ramp
+from denseav.train.trainer.loop import ramp
+from denseav.train.trainer.optimizer import learning_rate
 from denseav.train.trainer.settings import Optimization
 
 RECIPES = sorted((Path(__file__).parents[3] / "configs" / "train").glob("*.yaml"))
