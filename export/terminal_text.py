@@ -23,6 +23,9 @@ _USER = re.compile(r"(\w\w+:/+).*@", re.DOTALL)
 _NO_PORT = re.compile(r"(\w\w+:/+[^\s/:\[\]]+):(?!PORT\b|[\d*][\d*]{0,4}(?!\w))[^\s/]+")
 _QUERY = re.compile(r"(\w\w+:/+[^\s?#]*)[?#]\S*")
 _PARAMETERS = re.compile(r"(\w\w+:/+[^\s/]*(?:/[^\s/;&=]*(?=/))*/?)[^\s/;&=]*[;&=]\S+")
+_ADDRESS = re.compile(r"\w\w+:/+[^\s/]+/\S+")
+# A part of a path that no person chose: recorders give each stream an address that is its secret.
+_TOKEN = re.compile(r"(?<=/)(?=[\w-]*\d)(?=[\w-]*[A-Za-z])[\w-]{16,}(?![\w.-])")
 _NAMED = re.compile(
     r"((?:password|passwd|passphrase|pwd|secret|token|api_?key)\s*=\s*)[^\s&;,'\"]+", re.IGNORECASE
 )
@@ -53,13 +56,15 @@ def without_secrets(text: str) -> str:
 
     Of `scheme://user:password@host:port/path?query` stay scheme, host, port and path. All up to
     the last `@` goes, because a password may itself hold `@`, `/`, `?`, `#` or spaces. The path
-    ends before its first part with `=`, `;` or `&`: recorders have users and passwords there. What
-    is called password, token or the like goes anywhere in the text.
+    ends before its first part with `=`, `;` or `&`: recorders have users and passwords there. A
+    part of 16 characters or more, digits and letters, is a secret by itself. What is called
+    password, token or the like goes anywhere in the text.
     """
     text = _USER.sub(r"\1", text)
     text = _NO_PORT.sub(rf"\1:{HIDDEN}", text)
     text = _QUERY.sub(r"\1", text)
     text = _PARAMETERS.sub(rf"\1{HIDDEN}", text)
+    text = _ADDRESS.sub(lambda address: _TOKEN.sub(HIDDEN, address[0]), text)
     return _NAMED.sub(rf"\1{HIDDEN}", text)
 
 

@@ -71,13 +71,9 @@ def load_pickled(path: Path) -> Any:
 
 def _pickle(path: Path) -> bytes:
     """Return the pickle of a file, once its parts are known to be no larger than the file."""
-    if not zipfile.is_zipfile(path):
-        with path.open("rb") as file:
-            head = io.BytesIO(file.read(_PICKLE_BYTES_MAX))
-        for _ in range(_OLD_PICKLES):
-            _check_names(head)
-        raise ValueError("it is no zip archive, as torch has written since 1.6")
     try:
+        if not zipfile.is_zipfile(path):
+            raise _not_zipped(path)
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
             if len(entries) > _ENTRIES_MAX or any(entry.compress_type for entry in entries):
@@ -90,6 +86,15 @@ def _pickle(path: Path) -> bytes:
             return archive.read(named[0])
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
         raise ValueError(_first_line(error)) from None
+
+
+def _not_zipped(path: Path) -> ValueError:
+    """Return what to say of a file as torch wrote it once, or of anything else."""
+    with path.open("rb") as file:
+        head = io.BytesIO(file.read(_PICKLE_BYTES_MAX))
+    for _ in range(_OLD_PICKLES):
+        _check_names(head)
+    return ValueError("it is no zip archive, as torch has written since 1.6")
 
 
 def _check_names(pickled: io.BytesIO) -> None:

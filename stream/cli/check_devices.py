@@ -13,14 +13,13 @@ from dataclasses import asdict, dataclass, field
 from importlib.metadata import distributions
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from denseav.export.runtime.bundle import Bundle, BundleError, open_bundle
 from denseav.export.runtime.open_session import open_proven
 from denseav.export.runtime.proof import prove
-from denseav.export.terminal_text import safe_text
+from denseav.export.terminal_text import safe_console, safe_text
 
 ALL = (
     *("cpu", "cuda", "trt", "openvino:CPU", "openvino:CPU:bf16", "openvino:GPU", "openvino:NPU"),
@@ -57,7 +56,7 @@ def check_devices(bundle: Bundle, asked: str, threads: int) -> None:
     """
     devices = ALL if asked == "all" else (asked,)
     rows = [_check(bundle.folder, device, threads) for device in devices]
-    Console(width=_WIDTH).print(_table(rows, bundle))
+    safe_console(width=_WIDTH).print(_table(rows, bundle))
     if asked != "all" and rows[0].reason:
         raise BundleError(rows[0].reason)
 

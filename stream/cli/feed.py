@@ -19,7 +19,7 @@ from typing import NoReturn
 from rich.live import Live
 
 from denseav.export.command_line import positive, record
-from denseav.export.terminal_text import safe_text
+from denseav.export.terminal_text import safe_console, safe_text
 from denseav.export.version_report import VersionAction
 from denseav.stream.errors import (
     OutputError,
@@ -198,7 +198,7 @@ def _watch(options: WatchOptions) -> None:
     with (
         HeatmapSubscriber(endpoint.heat, options.keys, tap=watch.add) as heat,
         StatusSubscriber(endpoint.status, options.keys) as status,
-        Live(auto_refresh=False) as live,
+        Live(auto_refresh=False, console=safe_console()) as live,
     ):
         while True:
             live.update(watch.table(heat, status), refresh=True)

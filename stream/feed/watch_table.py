@@ -12,6 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from denseav.export.terminal_text import safe_text
 from denseav.stream.feed.client import (
     FeedStaleError,
     HeatmapSubscriber,
@@ -55,7 +56,7 @@ class Watch:
             parts.append(_state(status.read_latest(max_age_ms=1500, timeout_ms=0)))
             heat.read_latest(max_age_ms=500, timeout_ms=0)
         except FeedStaleError as error:
-            parts.append(Text(str(error), style="red"))
+            parts.append(Text(safe_text(error), style="red"))
         with self._lock:
             last, received_s = self._last, list(self._received_s)
         if last is not None:
@@ -67,18 +68,18 @@ class Watch:
 def _line(message: HeatMessage, heat: HeatmapSubscriber, rate: float) -> Text:
     width, height = message.frame_size
     return Text(
-        f"{message.header['camera']} {width}x{height}  {rate:.0f}/s  "
+        f"{safe_text(message.header['camera'])} {width}x{height}  {rate:.0f}/s  "
         f"age {heat.age_ms(message):.0f} ms  gaps {heat.gaps}  "
-        f"restarts {heat.restarts}  run {message.run[:8]}  #{message.sequence}"
+        f"restarts {heat.restarts}  run {safe_text(message.run[:8])}  #{message.sequence}"
     )
 
 
 def _state(status: StatusMessage) -> Text:
     sound = status.header.get("audio_dbfs")
     line = Text.assemble(
-        (status.state, _COLOURS.get(status.state, "red")),
+        (safe_text(status.state), _COLOURS.get(status.state, "red")),
         "  health ",
-        (status.health, _COLOURS.get(status.health, "red")),
+        (safe_text(status.health), _COLOURS.get(status.health, "red")),
     )
     line.append(f"  sound {sound:.0f} dBFS" if isinstance(sound, float) else "")
     for name in ("fps_in", "fps_out", "fps_published", "subscribers"):
@@ -87,7 +88,8 @@ def _state(status: StatusMessage) -> Text:
             line.append(f"  {name} {value:g}")
     for source in status.sources:
         if source.state != "running":
-            line.append(f"  {source.kind} {source.state} for {source.for_ms / 1000:.0f} s", "red")
+            what = safe_text(f"{source.kind} {source.state}")
+            line.append(f"  {what} for {source.for_ms / 1000:.0f} s", "red")
     return line
 
 
@@ -95,7 +97,7 @@ def _heads(message: HeatMessage) -> Table:
     table = Table("head", "valid", "score", "threshold", "peak x y", "box left top right bottom")
     for head in message.heads.values():
         table.add_row(
-            Text(head.name),
+            Text(safe_text(head.name)),
             "yes" if head.valid else "no",
             f"{head.score:.3f}",
             f"{head.threshold:.3f}",

@@ -1,7 +1,9 @@
 """What is printed of text from outside."""
 
 import io
+import re
 import unicodedata
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -29,6 +31,9 @@ from denseav.export.terminal_text import safe_console, safe_text, without_secret
         "cam/v: password=s3cret",
         "cam Token = s3cret",
         "rtsp:///s3cret@cam/live",
+        "rtsps://cam:7441/AbCds3cretGhIjKl",
+        "https://cam/live/0s3cret123456789abc/index",
+        "lost rtsp://cam/a/abcdefghs3cret012, again",
     ],
 )
 def test_no_message_keeps_a_secret(text: str) -> None:
@@ -74,6 +79,18 @@ def test_whatever_comes_is_one_printable_line(text: str) -> None:
     shown = safe_text(text)
     shown.encode()
     assert not any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in shown)
+
+
+def test_all_that_prints_does_so_by_this_console() -> None:
+    root = Path(__file__).parents[2]
+    files = [path for part in ("stream", "export", "train") for path in (root / part).rglob("*.py")]
+    assert len(files) > 150
+    for path in files:
+        if path.name != "terminal_text.py":
+            text = path.read_text()
+            assert not re.search(r"\bConsole\(", text), path
+            if re.search(r"from rich\.(live|progress) import", text):
+                assert "console=" in text, path
 
 
 def test_tables_and_lines_take_markup_for_text() -> None:

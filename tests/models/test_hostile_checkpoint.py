@@ -101,6 +101,12 @@ def released(**changes: object) -> Callable[[Path], Path]:
 
 
 ONE = torch.zeros(1)
+DISKS = (
+    b"PK\x06\x07"
+    + struct.pack("<IQI", 0, 0, 9)
+    + b"PK\x05\x06"
+    + struct.pack("<HHHHIIH", 0, 0, 1, 1, 46, 0, 0)
+)
 BYTE_ARRAY = b"\x80\x02c__builtin__\nbytearray\nJ\x00\x00\x00\x7f\x85R."  # of 2 GB
 HUGE = {"state_dict": {"a": ONE.expand(2**33)}, "hyper_parameters": {}}
 HOSTILE: dict[str, Callable[[Path], Path]] = {
@@ -117,6 +123,7 @@ HOSTILE: dict[str, Callable[[Path], Path]] = {
         "a.ckpt", pickled(b"\x80\x02c__builtin__\nbytearray\nJ\x00\x00\x00\x7f\x85R.")
     ),
     "a name from the stack": named("a.ckpt", pickled(b"\x80\x04\x8c\x02os\x8c\x06system\x93.")),
+    "an archive over several disks": named("a.ckpt", pickled(b"", {"x": bytes(64)})[:-22] + DISKS),
     "a bomb": named("a.ckpt", pickled(b"\x00" * 2**27, packed=zipfile.ZIP_DEFLATED)),
     "storages larger than the file": named(
         "a.ckpt", pickled(storage_of(2**33), {"data/0": b"1234"})

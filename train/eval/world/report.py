@@ -3,8 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from rich.console import Console
-
+from denseav.export.terminal_text import safe_console
 from denseav.train.eval.exported_model import OpenedModel
 from denseav.train.eval.report import Row, tables
 from denseav.train.eval.world.evaluator import HEADS, WorldEvaluator
@@ -31,7 +30,7 @@ class Report:
 
 def show(opened: OpenedModel, evaluator: WorldEvaluator, report: Report) -> None:
     """Print everything."""
-    out = Console(highlight=False)
+    out = safe_console()
     untrained = "" if opened.trained else " (UNTRAINED: random weights)"
     digest = (opened.identity["sha256"] or "")[:12]
     out.print(f"{opened.name}{untrained}, {opened.identity['form']} {digest}", markup=False)
