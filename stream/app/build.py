@@ -220,7 +220,7 @@ def calibrate(options: LiveOptions, stop: threading.Event, opened: threading.Eve
     with ExitStack() as outputs:
         if options.sources.camera == BROWSER:
             camera = browser_camera(SourceHealth(print_line), None)
-            page = open_page(options.page, None, lambda: {"rows": []}, camera)
+            page = open_page(options.page, None, camera=camera)
             outputs.enter_context(closing(page))
             sources: list[Source] = [camera]
             opened.set()

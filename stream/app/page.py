@@ -1,7 +1,7 @@
 """The page for browsers from its options; a web server is loaded where one was asked for."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -31,10 +31,12 @@ class RunState:
     Attributes
     ----------
     view : what shows and records it, once there is one.
+    viewed : takes what a viewer has drawn.
     """
 
     def __init__(self, hud: Hud, stats: Stats, health: SourceHealth) -> None:
         self.view: View | None = None
+        self.viewed = stats.viewed
         self._hud = hud
         self._stats = stats
         self._health = health
@@ -68,7 +70,7 @@ def browser_camera(health: SourceHealth, mic: str | None) -> "BrowserCamera":
 def open_page(
     options: PageOptions,
     manifest: Manifest | None,
-    state: Callable[[], Mapping[str, Any]],
+    state: "RunState | None" = None,
     camera: "BrowserCamera | None" = None,
 ) -> "PageServer":
     """Begin to serve, and print where.
@@ -76,7 +78,8 @@ def open_page(
     Parameters
     ----------
     manifest : of the model that runs; None where none does.
-    state, camera : as in `web.server.Page`.
+    state : of the run; None where none goes on.
+    camera : as in `web.server.Page`.
 
     Raises
     ------
@@ -88,7 +91,9 @@ def open_page(
         from denseav.stream.web.open import open_page as open_server
     nothing: Mapping[str, Any] = {"model": "none", "note": "", "heads": []}
     about = nothing if manifest is None else about_model(manifest)
-    return open_server(options, about, state, print_with_token, camera)
+    if state is None:
+        return open_server(options, about, lambda: {"rows": []}, print_with_token, camera=camera)
+    return open_server(options, about, state, print_with_token, state.viewed, camera)
 
 
 def print_with_token(lines: str) -> None:

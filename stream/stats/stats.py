@@ -65,6 +65,7 @@ class _Run:
     to_heatmap: Series = field(default_factory=Series)
     to_sink: Series = field(default_factory=Series)
     to_feed: Series = field(default_factory=Series)
+    to_viewer: Series = field(default_factory=Series)
     audio_age: Series = field(default_factory=Series)
     av_skew: Series = field(default_factory=Series)
     stages: dict[str, Series] = field(default_factory=dict)
@@ -77,6 +78,7 @@ class _Run:
             "capture_to_heatmap": self.to_heatmap,
             "capture_to_sink": self.to_sink,
             "capture_to_feed": self.to_feed,
+            "capture_to_viewer": self.to_viewer,
         }
 
 
@@ -163,6 +165,11 @@ class Stats:
         """Count an answer that was handed to the network, to at least one reader."""
         with self._lock:
             self._run.to_feed.add(self._clock(), 1000 * (done_s - capture_s))
+
+    def viewed(self, capture_s: float, done_s: float) -> None:
+        """Count an answer that a browser has drawn, when it said so."""
+        with self._lock:
+            self._run.to_viewer.add(self._clock(), 1000 * (done_s - capture_s))
 
     def snapshot(self) -> Snapshot:
         """Return the figures of the last 10 seconds."""

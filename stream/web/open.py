@@ -26,13 +26,14 @@ def open_page(
     about: Mapping[str, Any],
     state: Callable[[], Mapping[str, Any]],
     announce: Callable[[str], None],
+    viewed: Callable[[float, float], None] = lambda _capture_s, _done_s: None,
     camera: BrowserCamera | None = None,
 ) -> PageServer:
     """Begin to serve the page, and say where; as a code to scan too, where phones can come.
 
     Parameters
     ----------
-    about, state : as in `Page`.
+    about, state, viewed : as in `Page`.
     camera : takes a browser's camera and microphone, where that is what the run looks at.
     announce : called with lines for people, which hold the token.
 
@@ -55,7 +56,9 @@ def open_page(
         names |= addresses
         token = secrets.token_urlsafe(16)
     access = Access(token=token, names=frozenset(names), cookie=f"denseav-{port}")
-    page = Page(about=about, state=state, control=options.serve_control, camera=camera)
+    page = Page(
+        about=about, state=state, viewed=viewed, control=options.serve_control, camera=camera
+    )
     server = PageServer(Address(host=host, port=port, access=access, tls=tls), page)
     if token is None:
         announce(f"serving the page at http://{_in_url(host)}:{server.port}/")

@@ -58,12 +58,14 @@ class Page:
     ----------
     about : as JSON takes it: the model, its heads and their colours.
     state : gives what changes, as JSON takes it; called once a second on the server's thread.
+    viewed : called with the capture time of what a viewer has drawn, and when it said so.
     control : whether viewers may change the run.
     camera : is given the camera and microphone of whoever offers them; None where none is wanted.
     """
 
     about: Mapping[str, Any]
     state: Callable[[], Mapping[str, Any]]
+    viewed: Callable[[float, float], None] = lambda _capture_s, _done_s: None
     control: bool = False
     camera: BrowserCamera | None = None
 
@@ -277,7 +279,7 @@ class PageServer:
         )
         await connection.prepare(request)
         _bound_buffers(request)
-        viewer = Viewer(connection, self._ask, self._fresh.set)
+        viewer = Viewer(connection, self._ask, self._drawn)
         self._viewers[viewer] = None
         try:
             viewer.answer(about=self._about())
@@ -303,6 +305,10 @@ class PageServer:
             self._wishes.append(wish)
         else:
             viewer.answer(refused="viewers may not change this run; start it with --serve-control")
+
+    def _drawn(self, capture_s: float) -> None:
+        self._fresh.set()
+        self._page.viewed(capture_s, monotonic())
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)

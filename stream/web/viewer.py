@@ -32,14 +32,16 @@ class Viewer:
     ----------
     socket : prepared.
     ask : called with each wish of the page, a JSON object.
-    drawn : called when the page has drawn something, and so may get more.
+    drawn : called with the capture time of what the page has drawn, which so may get more.
 
     Attributes
     ----------
     passed_over : how many it was not sent.
     """
 
-    def __init__(self, socket: web.WebSocketResponse, ask: Ask, drawn: Callable[[], None]) -> None:
+    def __init__(
+        self, socket: web.WebSocketResponse, ask: Ask, drawn: Callable[[float], None]
+    ) -> None:
         self.passed_over = 0
         self._socket = socket
         self._ask = ask
@@ -135,7 +137,7 @@ class Viewer:
             known, capture_s = self._under_way.popleft()
             if known == sequence:
                 self._latency_s.append(now_s - capture_s)
-        self._note()
+                self._note(capture_s)
 
 
 def _whole(value: object) -> int:

@@ -106,6 +106,7 @@ function report(state) {
 }
 
 function showSources(sources) {
+  $("all-sources").hidden = !sources.length;
   $("sources").replaceChildren(...sources.map(({ kind, words, state }) => {
     const item = document.createElement("li");
     item.textContent = `${kind}: ${words}`;

@@ -41,6 +41,7 @@ def test_a_report_of_nothing_has_nulls_and_zeros():
             "capture_to_heatmap": nothing,
             "capture_to_sink": nothing,
             "capture_to_feed": nothing,
+            "capture_to_viewer": nothing,
         },
         "stage_ms": {},
         "audio_hops": 0,
