@@ -29,6 +29,7 @@ from denseav.stream.types import AudioBlock
 from denseav.stream.web.access import Access, Handler, Rate, refused
 from denseav.stream.web.browser_camera import BrowserCamera, GivenCamera, OfferError
 from denseav.stream.web.messages import Scaled, loudness_message, map_message, picture_message
+from denseav.stream.web.picture_stream import PictureEncoder, PicturePeer
 from denseav.stream.web.viewer import TEXT_MAX, Viewer
 
 VIEWERS_MAX = 32
@@ -123,6 +124,7 @@ class PageServer:
         self._silent: set[object] = set()  # connections that have asked for nothing
         self._viewers: dict[Viewer, int | None] = {}  # and the loudness that each has had
         self._giving: dict[Viewer, GivenCamera] = {}
+        self._encoder = PictureEncoder()
         self._offers = Rate(OFFERS_PER_S, OFFERS_BURST)
         self._tasks: set[asyncio.Task[None]] = set()
         self._fresh = asyncio.Event()
@@ -288,6 +290,8 @@ class PageServer:
             await viewer.serve()
         finally:
             del self._viewers[viewer]
+            if viewer.stream is not None:
+                await viewer.stream.close()
             given = self._giving.pop(viewer, None)
             if given is not None and self._page.camera is not None:
                 await self._page.camera.leave(given, "the page was closed, or its network lost")
@@ -301,6 +305,8 @@ class PageServer:
     def _ask(self, viewer: Viewer, wish: Mapping[str, Any]) -> None:
         if "camera" in wish:
             self._begin(self._offered(viewer, wish["camera"]))
+        elif "picture" in wish:
+            self._begin(self._watched(viewer, wish["picture"]))
         elif self._page.control:
             self._wishes.append(wish)
         else:
@@ -347,22 +353,64 @@ class PageServer:
 
     async def _show(self) -> None:
         """Send the newest to whoever has drawn what it got; encoded once, if anybody has."""
+        streamed = -1
         while True:
             await self._fresh.wait()
             self._fresh.clear()
             scaled = self._shared.newest
             if scaled is None:
                 continue
+            if scaled.sequence != streamed:
+                streamed = scaled.sequence
+                await self._stream(scaled)
             ready = [viewer for viewer in self._viewers if viewer.wants(scaled.sequence)]
             if not ready:
                 continue
-            picture = await self._loop.run_in_executor(None, picture_message, scaled)
+            pictures: dict[bool, tuple[bytes, ...]] = {True: ()}
+            if any(viewer.stream is None for viewer in ready):
+                jpeg = await self._loop.run_in_executor(None, picture_message, scaled)
+                pictures[False] = (jpeg,)
             map_ = map_message(scaled)
             capture_s = scaled.heatmap.frame.capture_s
             for viewer in ready:
-                if viewer in self._viewers:
-                    messages = (picture, map_, *self._heard_since(viewer))
+                streams = viewer.stream is not None
+                if viewer in self._viewers and streams in pictures:
+                    messages = (*pictures[streams], map_, *self._heard_since(viewer))
                     viewer.show(scaled.sequence, capture_s, messages)
+
+    async def _stream(self, scaled: Scaled) -> None:
+        """Give the picture to all who have it by WebRTC; encoded once, if anybody has."""
+        tracks = []
+        for viewer in self._viewers:
+            if viewer.stream is not None and viewer.stream.is_over:
+                viewer.stream = None
+                viewer.answer(picture=None)
+            if viewer.stream is not None:
+                tracks.append(viewer.stream.track)
+        if tracks:
+            frame = scaled.heatmap.frame
+            whole = any(track.wants_whole for track in tracks)
+            encoded = await self._loop.run_in_executor(
+                None, self._encoder.encode, frame.image_HW3, frame.capture_s, whole
+            )
+            for track in tracks:
+                track.put(encoded)
+
+    async def _watched(self, viewer: Viewer, wish: object) -> None:
+        """Begin or end a viewer's own stream of the picture."""
+        before, viewer.stream = viewer.stream, None
+        if before is not None:
+            await before.close()
+        if not isinstance(wish, str) or not self._offers.allows(""):
+            viewer.answer(picture=None)
+            return
+        stream = PicturePeer(lambda origin: viewer.answer(origin=origin))
+        answer = await stream.answer(wish)
+        if answer is None or viewer not in self._viewers:
+            await stream.close()
+        else:
+            viewer.stream = stream
+        viewer.answer(picture=answer)
 
     def _heard_since(self, viewer: Viewer) -> tuple[bytes, ...]:
         begin_s, end, peak_N = self._loudness.since(self._viewers[viewer])

@@ -1,8 +1,9 @@
 """One browser that looks: the newest picture with its map out, acknowledgements and wishes in.
 
-Two are on their way at most. The page says when it has drawn one, and only then is the newest of
-that moment sent; what came meanwhile is passed over. So a slow viewer sees fewer pictures and none
-that is old, and one that has stopped costs nothing. Runs on the loop of `server`.
+Two are on their way at most (of maps beside a WebRTC stream, some more). The page says when it has
+drawn one, and only then is the newest of that moment sent; what came meanwhile is passed over. So a
+slow viewer sees fewer pictures and none that is old, and one that has stopped costs nothing. Runs
+on the loop of `server`.
 """
 
 import asyncio
@@ -15,8 +16,10 @@ from typing import Any
 from aiohttp import WSMsgType, web
 
 from denseav.stream.web.access import Rate
+from denseav.stream.web.picture_stream import PicturePeer
 
 ON_THE_WAY = 2
+MAPS_ON_THE_WAY = 12  # beside a stream, whose pictures come later than their maps
 ANSWERS = 16  # short texts that wait to be sent
 TEXT_MAX = 64 * 1024  # an offer is the longest
 _TEXTS_PER_S, _TEXTS_BURST = 120.0, 240.0
@@ -37,17 +40,19 @@ class Viewer:
     Attributes
     ----------
     passed_over : how many it was not sent.
+    stream : the picture's own connection, where it has one; then it is sent maps alone.
     """
 
     def __init__(
         self, socket: web.WebSocketResponse, ask: Ask, drawn: Callable[[float], None]
     ) -> None:
         self.passed_over = 0
+        self.stream: PicturePeer | None = None
         self._socket = socket
         self._ask = ask
         self._note = drawn
         self._newest: int | None = None
-        self._under_way: deque[tuple[int, float]] = deque(maxlen=ON_THE_WAY)
+        self._under_way: deque[tuple[int, float]] = deque(maxlen=MAPS_ON_THE_WAY)
         self._shown: tuple[bytes, ...] | None = None
         self._state: str | None = None
         self._answers: deque[str] = deque(maxlen=ANSWERS)
@@ -57,7 +62,8 @@ class Viewer:
 
     def wants(self, sequence: int) -> bool:
         """Whether it may be sent this picture, and has not been."""
-        return len(self._under_way) < ON_THE_WAY and sequence != self._newest
+        most = ON_THE_WAY if self.stream is None else MAPS_ON_THE_WAY
+        return len(self._under_way) < most and sequence != self._newest
 
     @property
     def latency_ms(self) -> tuple[float, float] | None:

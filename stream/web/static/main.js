@@ -4,8 +4,10 @@
 import { Stage, readMap } from "./stage.js";
 import { Strip } from "./strip.js";
 import { Camera } from "./camera.js";
+import { Stream } from "./stream.js";
 
 const MAP = 1, PICTURE = 2, LOUDNESS = 3;
+const MAPS_KEPT = 64;
 const AGAIN_MS = [250, 500, 1000, 2000];
 
 const $ = (id) => document.getElementById(id);
@@ -13,18 +15,27 @@ const stage = new Stage($("picture"));
 const strip = new Strip($("strip"));
 const maps = new Map(), pictures = new Map();
 const camera = new Camera(send);
+const stream = new Stream(send, streamed, (sequence) => send({ drawn: sequence }), () => {
+  $("way").value = "jpeg";
+  $("answer").textContent = "WebRTC does not come about here; single pictures it is.";
+});
 let socket = null, attempts = 0, paused = false, heads = [], described = "", describedAt = 0;
 
 function connect() {
   const scheme = location.protocol === "https:" ? "wss:" : "ws:";
   socket = new WebSocket(`${scheme}//${location.host}/live`);
   socket.binaryType = "arraybuffer";
-  socket.onopen = () => { link("Live", false); attempts = 0; };
+  socket.onopen = () => {
+    link("Live", false);
+    attempts = 0;
+    setWay($("way").value);
+  };
   socket.onmessage = ({ data }) => (typeof data === "string" ? told(JSON.parse(data)) : came(data));
   socket.onclose = () => {
     maps.clear();
     pictures.clear();
     camera.ended("The connection is lost.");
+    stream.end();
     link("The connection is lost; trying again …", true);
     setTimeout(connect, AGAIN_MS[Math.min(attempts++, AGAIN_MS.length - 1)]);
   };
@@ -41,10 +52,13 @@ function link(words, bad) {
 
 // --- what comes ---
 
-function told({ about, state, refused, answer, camera: accepted, ended }) {
+function told({ about, state, refused, answer, camera: accepted, ended,
+  picture, origin }) {
   if (about) introduce(about);
   if (accepted) camera.accepted(accepted);
   if (ended) camera.ended(ended);
+  if (picture !== undefined) stream.accepted(picture);
+  if (origin !== undefined) stream.origin = origin;
   if (state) report(state);
   if (refused || answer) $("answer").textContent = refused ?? answer;
 }
@@ -143,7 +157,10 @@ function came(buffer) {
   switch (new DataView(buffer).getUint8(0)) {
     case MAP: {
       const map = readMap(buffer);
+      if (stream.isOn) stream.keep(map);
+      if (stream.isOn && stream.origin === null) send({ drawn: map.sequence }); // not to be drawn
       maps.set(map.sequence, map);
+      for (const each of maps.keys()) if (each < map.sequence - MAPS_KEPT) maps.delete(each);
       meet(map.sequence);
       break;
     }
@@ -177,6 +194,12 @@ function meet(sequence) {
   send({ drawn: sequence });
 }
 let waiting = null;
+
+/** Draw a picture of the stream with its map. */
+function streamed(video, map) {
+  if (!paused) draw(video, map);
+  send({ drawn: map.sequence });
+}
 
 function draw(picture, map) {
   stage.show(picture, map);
@@ -258,6 +281,13 @@ function setView(view) {
   redraw();
 }
 
+/** Single pictures are sharpest and soonest on this machine; a network is spared by a stream. */
+function setWay(way) {
+  $("way").value = way;
+  if (way === "stream" && !stream.isOn) stream.begin();
+  else if (way !== "stream") stream.end();
+}
+
 function nextView() {
   const views = Array.from($("view").options, ({ value }) => value);
   setView(views[(views.indexOf(stage.view) + 1) % views.length]);
@@ -296,6 +326,8 @@ $("learn").addEventListener("click", () => send({ do: "learn" }));
 $("reset").addEventListener("click", () => send({ do: "reset" }));
 $("floor").addEventListener("change", () => send({ floor_dbfs: $("floor").valueAsNumber }));
 $("opacity").addEventListener("input", () => setOpacity($("opacity").value));
+$("way").addEventListener("change", () => setWay($("way").value));
+if (!["localhost", "127.0.0.1", "[::1]"].includes(location.hostname)) $("way").value = "stream";
 $("view").addEventListener("change", () => setView($("view").value));
 for (const kind of ["pointermove", "pointerdown"]) {
   stage.canvas.addEventListener(kind, ({ clientX, clientY }) => {

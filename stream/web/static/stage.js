@@ -63,6 +63,8 @@ export class Stage {
   show(picture, map) {
     if (this.picture && this.picture !== picture) this.picture.close?.();
     this.picture = picture;
+    this.width = picture.videoWidth ?? picture.width;
+    this.height = picture.videoHeight ?? picture.height;
     this.map = map;
     this.strength = strengths(map);
     this.draw();
@@ -72,7 +74,7 @@ export class Stage {
     if (!this.picture) return;
     const shown = this.on.flatMap((on, k) => (on ? [k] : []));
     const groups = this.view === "both" && shown.length > 1 ? shown.map((k) => [k]) : [shown];
-    const { width, height } = this.picture;
+    const { width, height } = this;
     const stacked = groups.length > 1 && innerHeight > innerWidth;
     const across = stacked ? 1 : groups.length;
     this.resize(width * across, height * (stacked ? groups.length : 1));
@@ -180,12 +182,12 @@ export class Stage {
 
   /** The raw heat of every head at a point in parts of the picture, with its pixel. */
   read({ x, y }) {
-    const { map, picture } = this;
+    const { map } = this;
     const column = Math.min(map.width - 1, Math.floor(x * map.width));
     const row = Math.min(map.height - 1, Math.floor(y * map.height));
     const cell = row * map.width + column;
     return {
-      x: Math.floor(x * picture.width), y: Math.floor(y * picture.height),
+      x: Math.floor(x * this.width), y: Math.floor(y * this.height),
       scores: Array.from({ length: map.heads }, (_, k) => ({
         score: map.heat[k * map.height * map.width + cell], valid: Boolean(map.valid >> k & 1),
       })),
@@ -200,6 +202,6 @@ export class Stage {
     const x = (clientX - box.left - (box.width - scale * width) / 2) / scale;
     const y = (clientY - box.top - (box.height - scale * height) / 2) / scale;
     if (x < 0 || y < 0 || x >= width || y >= height) return null;
-    return { x: x / this.picture.width % 1, y: y / this.picture.height % 1 };
+    return { x: x / this.width % 1, y: y / this.height % 1 };
   }
 }

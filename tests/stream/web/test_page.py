@@ -1,9 +1,11 @@
 """The page in a real Chromium."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 
+import numpy as np
 import pytest
 
 from denseav.stream.calibration.av_offset import Watcher, match
@@ -121,3 +123,54 @@ def test_what_a_browser_gives_flashes_and_clicks_at_once(tmp_path: Path) -> None
     found = match(flash_F, watcher.clicks(), frame_s)
     assert found is not None
     assert abs(found.seconds) < 0.04, found
+
+
+# The grey of the picture, and the heat that is read at its middle, both of the same moment.
+BOTH = """(() => {
+  const canvas = document.getElementById("picture");
+  const words = document.getElementById("readout").textContent.match(/speech ([0-9.]+)/);
+  const grey = canvas.getContext("2d").getImageData(150, 110, 1, 1).data[1];
+  return words && [grey, Number(words[1])];
+})()"""
+
+
+@pytest.mark.realtime
+def test_by_webrtc_each_picture_is_drawn_with_its_own_map(tmp_path: Path) -> None:
+    def show(number: int) -> None:
+        grey_HW3 = np.full((120, 160, 3), 40 + 20 * (number % 10), np.uint8)
+        shown = scaled(number, monotonic(), grey_HW3)
+        heat_KHW = np.full((2, 4, 6), number % 10, np.float32)
+        unlit = {"threshold_K": np.full(2, 50, np.float32), "ceiling_K": np.full(2, 60, np.float32)}
+        server.show(replace(shown, heatmap=replace(shown.heatmap, heat_KHW=heat_KHW), **unlit))
+
+    async def body() -> None:
+        address = f"http://127.0.0.1:{server.port}/"
+        async with open_tab(tmp_path, address) as tab:
+            await tab.until("document.querySelectorAll('#heads input').length === 2")
+            await tab.value(
+                "(() => { const way = document.getElementById('way'); way.value = 'stream';"
+                "way.dispatchEvent(new Event('change'));"
+                "document.getElementById('picture').focus(); })()"
+            )
+            pairs: list[tuple[float, float]] = []
+            async with asyncio.timeout(30):
+                number = 0
+                while len(pairs) < 12:
+                    number += 1
+                    show(number)
+                    await asyncio.sleep(0.04)
+                    [viewer] = server._viewers or [None]
+                    if number % 5 or viewer is None or viewer.stream is None:
+                        continue
+                    if not pairs:
+                        await tab.call("Input.dispatchKeyEvent", type="keyDown", key="ArrowLeft")
+                    if pair := await tab.value(BOTH):
+                        pairs.append(tuple(pair))
+            assert await tab.value("document.getElementById('way').value") == "stream"
+            assert len({heat for _, heat in pairs}) > 1
+            for grey, heat in pairs:
+                assert grey == pytest.approx(40 + 20 * heat, abs=6)
+            assert tab.errors == []
+
+    with page_server() as server:
+        asyncio.run(body())
