@@ -9,6 +9,7 @@ Axes: N heatmaps, P probes, K heads, H W the feature grid, h w pixels, S samples
 """
 
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -46,6 +47,7 @@ _DAMAGE = (  # what NumPy's and Python's readers raise of it
     SyntaxError,
     TypeError,
     struct.error,
+    tokenize.TokenError,
     zipfile.BadZipFile,
     zlib.error,
 )
