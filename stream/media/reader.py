@@ -10,7 +10,7 @@ Times are seconds from the file's start. H W pixels, S samples.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -193,8 +193,10 @@ class MediaReader:
             self._prepare(track, kind, mends)
             start_s = _start_s(tracks)
             broadcast = bool(Flags.ts_discont in Flags(container.format.flags))
-            timeline = Timeline(start_s, broadcast, mends)
-            for packet in _placed(container, list(tracks.values()), timeline, mends):
+            ticks_s = {each.index: float(each.time_base) for each in tracks.values()}
+            timeline = Timeline(start_s, broadcast, ticks_s, mends)
+            tick_s = ticks_s[track.index]
+            for packet in _placed(_packets(container, tracks, mends), timeline, ticks_s):
                 if packet.stream.index != track.index:
                     continue
                 for frame in _frames(packet, mends, reached_s):
@@ -202,7 +204,7 @@ class MediaReader:
                     if frame.is_corrupt:
                         mends.note("what is damaged is given as far as it goes", reached_s)
                     time_s = None if frame.time is None else frame.time - start_s
-                    span_s = float((frame.duration or 0) * (frame.time_base or 0))
+                    span_s = (frame.duration or 0) * tick_s
                     reached_s = (reached_s if time_s is None else time_s) + span_s
                     yield track, frame, time_s
             if not found:
@@ -288,10 +290,9 @@ def _declared_s(container: InputContainer, tracks: dict[Kind, Any]) -> float | N
 
 
 def _placed(
-    container: InputContainer, tracks: list[Any], timeline: Timeline, mends: Mends
+    packets: Iterator[Any], timeline: Timeline, ticks_s: Mapping[int, float]
 ) -> Iterator[Any]:
-    """Yield the packets of some tracks, with their places on the timeline."""
-    packets = _packets(container, tracks, mends)
+    """Yield packets with their places on the timeline."""
     ahead: deque[Any] = deque()
 
     def following(stream: int) -> list[float]:
@@ -301,7 +302,8 @@ def _placed(
                 break
             held += packet.size
             ahead.append(packet)
-        stamps = [stamp(packet) for packet in ahead if packet.stream.index == stream]
+        tick_s = ticks_s[stream]
+        stamps = [stamp(packet, tick_s) for packet in ahead if packet.stream.index == stream]
         return [stamp_s for stamp_s in stamps if stamp_s is not None]
 
     while (packet := ahead.popleft() if ahead else next(packets, None)) is not None:
@@ -309,13 +311,13 @@ def _placed(
         yield packet
 
 
-def _packets(container: InputContainer, tracks: list[Any], mends: Mends) -> Iterator[Any]:
+def _packets(container: InputContainer, tracks: Mapping[Kind, Any], mends: Mends) -> Iterator[Any]:
     """Yield packets, and go on behind what cannot be read; last those that empty decoders."""
     flushing: dict[int, Any] = {}
     broken = 0
     while broken < BROKEN_READS:
         try:
-            for packet in container.demux(*tracks):
+            for packet in container.demux(*tracks.values()):
                 if not packet.size:
                     flushing[packet.stream.index] = packet
                     continue

@@ -124,23 +124,15 @@ class _Mixer:
         self._mean_power = self._channel_power = 0.0
 
     def __call__(self, samples_CS: NDArray[np.float32], time_s: float) -> Samples:
-        return self._heard(self._numbers(samples_CS, time_s), time_s)
-
-    def _numbers(self, samples_CS: NDArray[np.float32], time_s: float) -> NDArray[np.float32]:
-        numbers_CS = np.abs(samples_CS) <= LOUDEST  # which a NaN is not
-        if not numbers_CS.all():
-            self._mends.note("samples that are no numbers are taken for silence", time_s)
-            samples_CS = np.where(numbers_CS, samples_CS, np.float32(0))
-        return samples_CS
-
-    def _heard(self, samples_CS: NDArray[np.float32], time_s: float) -> Samples:
+        if not _energy(samples_CS) <= LOUDEST**2:  # which a NaN is not
+            samples_CS = self._numbers(samples_CS, time_s)
         left_S: Samples = samples_CS[0]
         right_S: Samples = samples_CS[-1]
         if len(samples_CS) == 1 or self._channel == "left":
             return left_S
         if self._channel == "right":
             return right_S
-        mean_S: Samples = samples_CS.mean(axis=0, dtype=np.float32)
+        mean_S: Samples = np.float32(0.5) * (left_S + right_S)
         self._measure(samples_CS, mean_S)
         if not self._cancels:
             return mean_S
@@ -150,15 +142,22 @@ class _Mixer:
         self._mends.note("left and right cancel each other, so the left is heard", time_s)
         return left_S
 
+    def _numbers(self, samples_CS: NDArray[np.float32], time_s: float) -> NDArray[np.float32]:
+        numbers_CS = np.abs(samples_CS) <= LOUDEST
+        if not numbers_CS.all():
+            self._mends.note("samples that are no numbers are taken for silence", time_s)
+        return np.where(numbers_CS, samples_CS, np.float32(0))
+
     def _measure(self, samples_CS: NDArray[np.float32], mean_S: Samples) -> None:
         """Learn whether the mean cancels, with what was lately heard counting most."""
         kept = max(0.0, 1 - len(mean_S) / (POWER_S * _USUAL_RATE_HZ))
-        self._mean_power = _faded(self._mean_power, mean_S, kept)
-        self._channel_power = _faded(self._channel_power, samples_CS, kept)
+        share = (1 - kept) / max(1, len(mean_S))
+        self._mean_power = kept * self._mean_power + share * _energy(mean_S)
+        self._channel_power = kept * self._channel_power + share / 2 * _energy(samples_CS)
         if self._channel_power > FAINT:
-            share = self._mean_power / self._channel_power
-            self._cancels = share < (RECOVERED if self._cancels else CANCELLED)
+            cancelled = RECOVERED if self._cancels else CANCELLED
+            self._cancels = self._mean_power < cancelled * self._channel_power
 
 
-def _faded(power: float, samples: NDArray[np.float32], kept: float) -> float:
-    return kept * power + (1 - kept) * float(np.mean(np.square(samples)))
+def _energy(samples: NDArray[np.float32]) -> float:
+    return float(np.vdot(samples, samples))

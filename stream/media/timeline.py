@@ -9,7 +9,8 @@ taken up again. Packets have to come in the order of the file, those of all stre
 Times are seconds.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from denseav.stream.media.mends import Mends
@@ -37,11 +38,19 @@ class Timeline:
     ----------
     start_s : the stamp at which the file begins.
     broadcast : its format is one in which clocks begin anew, such as MPEG-TS.
+    ticks_s : the length of a tick of each stream's stamps, by the stream's index.
     mends : takes what was wrong.
+
+    Attributes
+    ----------
+    moved : whether the clock jumped.
     """
 
-    def __init__(self, start_s: float, broadcast: bool, mends: Mends) -> None:
+    def __init__(
+        self, start_s: float, broadcast: bool, ticks_s: Mapping[int, float], mends: Mends
+    ) -> None:
         self.moved = False
+        self._ticks_s = ticks_s
         self._start_s = start_s
         self._hole_s = BROADCAST_HOLE_S if broadcast else HOLE_S
         self._mends = mends
@@ -58,80 +67,88 @@ class Timeline:
         packet : with its stream.
         following : gives the stamps of the next packets of the same stream.
         """
-        stamp_s = stamp(packet)
-        stream, base = packet.stream.index, packet.time_base
-        if stamp_s is None:
+        tick_s = self._ticks_s[packet.stream.index]
+        time_s = stamp(packet, tick_s)
+        if time_s is None:
             return
-        self._check_shown(packet)
-        offset_s = self._offset_s(packet, stamp_s, following)
+        span_s = (packet.duration or 0) * tick_s
+        new = _Stamp(packet.stream.index, time_s, span_s, packet.dts is None)
+        self._check_shown(packet, tick_s, new)
+        offset_s = self._offset_s(new, following)
         if offset_s:
-            ticks = round(offset_s / base)
+            ticks = round(offset_s / tick_s)
             packet.pts = None if packet.pts is None else packet.pts + ticks
             packet.dts = None if packet.dts is None else packet.dts + ticks
-        placed_s = stamp_s + offset_s
-        self._only_shown[stream] = packet.dts is None
-        self._last_s[stream] = placed_s
-        self._next_s[stream] = placed_s + float((packet.duration or 0) * base)
+        self._only_shown[new.stream] = new.only_shown
+        self._last_s[new.stream] = time_s + offset_s
+        self._next_s[new.stream] = time_s + offset_s + span_s
 
-    def _check_shown(self, packet: Any) -> None:
-        if packet.pts is None or packet.dts is None:
+    def _check_shown(self, packet: Any, tick_s: float, new: "_Stamp") -> None:
+        shown, decoded = packet.pts, packet.dts
+        if shown is None or decoded is None or shown == decoded:
             return
-        held_s = float((packet.pts - packet.dts) * packet.time_base)
-        if not -BACK_S <= held_s <= _reordered_s(packet, REORDERED_S):
-            packet.pts = packet.dts
-            self._note("a time of showing was absurd and is not used", packet.dts, packet)
+        if not -BACK_S <= (shown - decoded) * tick_s <= new.reordered_s(REORDERED_S):
+            packet.pts = decoded
+            at_s = new.time_s - self._start_s
+            self._mends.note("a time of showing was absurd and is not used", at_s)
 
-    def _offset_s(
-        self, packet: Any, stamp_s: float, following: Callable[[], Sequence[float]]
-    ) -> float:
-        stream = packet.stream.index
+    def _offset_s(self, new: "_Stamp", following: Callable[[], Sequence[float]]) -> float:
         current_s = self._offsets_s[-1]
-        own_s = self._next_s.get(stream)
-        if own_s is not None and self._is_alone(packet, stamp_s, own_s, following):
+        own_s = self._next_s.get(new.stream)
+        follows = self._may_follow(new, current_s)
+        if own_s is not None and self._is_alone(new, own_s, follows, following):
             self._mends.note("a time stamp was wrong and is not used", own_s - self._start_s)
-            return own_s - stamp_s
-        if self._may_follow(packet, stamp_s + current_s):
-            return current_s
+            return own_s - new.time_s
+        return current_s if follows else self._other_offset_s(new, own_s)
+
+    def _other_offset_s(self, new: "_Stamp", own_s: float | None) -> float:
         latest_s = max(self._next_s.values(), default=self._start_s)
         due_s = latest_s if own_s is None or own_s < latest_s - FITTING_S else own_s
         for known_s in reversed(self._offsets_s):
-            if abs(stamp_s + known_s - due_s) < FITTING_S:
+            if abs(new.time_s + known_s - due_s) < FITTING_S:
                 self._offsets_s.remove(known_s)
                 self._offsets_s.append(known_s)
                 return known_s
         self._mends.note("the clock jumps, and goes on without", due_s - self._start_s)
         self.moved = True
-        self._offsets_s.append(due_s - stamp_s)
-        return due_s - stamp_s
+        self._offsets_s.append(due_s - new.time_s)
+        return due_s - new.time_s
 
     def _is_alone(
-        self, packet: Any, stamp_s: float, own_s: float, following: Callable[[], Sequence[float]]
+        self, new: "_Stamp", own_s: float, follows: bool, following: Callable[[], Sequence[float]]
     ) -> bool:
         """Whether a stamp is far from the last one, and the next ones are not so."""
         current_s = self._offsets_s[-1]
-        if stamp_s + current_s > own_s + AHEAD_S:
-            back_s = BACK_SHOWN_S if packet.dts is not None else _reordered_s(packet, BACK_SHOWN_S)
-            return any(later_s < stamp_s - back_s for later_s in following())
-        if self._may_follow(packet, stamp_s + current_s):
+        if new.time_s + current_s > own_s + AHEAD_S:
+            back_s = new.reordered_s(BACK_SHOWN_S) if new.only_shown else BACK_SHOWN_S
+            return any(later_s < new.time_s - back_s for later_s in following())
+        if follows:
             return False
         return any(abs(later_s + current_s - own_s) < AHEAD_S for later_s in following()[:SOON])
 
-    def _may_follow(self, packet: Any, stamp_s: float) -> bool:
-        last_s = self._last_s.get(packet.stream.index, self._start_s - self._hole_s)
-        only_shown = packet.dts is None or self._only_shown.get(packet.stream.index, False)
-        back_s = _reordered_s(packet, BACK_SHOWN_S) if only_shown else BACK_S
+    def _may_follow(self, new: "_Stamp", offset_s: float) -> bool:
+        last_s = self._last_s.get(new.stream, self._start_s - self._hole_s)
+        only_shown = new.only_shown or self._only_shown.get(new.stream, False)
+        back_s = new.reordered_s(BACK_SHOWN_S) if only_shown else BACK_S
         latest_s = max(self._next_s.values(), default=self._start_s)
-        return last_s - back_s <= stamp_s <= latest_s + self._hole_s
-
-    def _note(self, what: str, ticks: int, packet: Any) -> None:
-        self._mends.note(what, float(ticks * packet.time_base) - self._start_s)
+        return last_s - back_s <= new.time_s + offset_s <= latest_s + self._hole_s
 
 
-def _reordered_s(packet: Any, at_least_s: float) -> float:
-    return max(at_least_s, float(REORDERED * (packet.duration or 0) * packet.time_base))
+@dataclass(frozen=True, slots=True)
+class _Stamp:
+    """What a packet says: when it is to be decoded, or only shown, and for how long."""
+
+    stream: int
+    time_s: float
+    span_s: float
+    only_shown: bool
+
+    def reordered_s(self, at_least_s: float) -> float:
+        """Return how long a picture may lie between its decoding and its showing."""
+        return max(at_least_s, REORDERED * self.span_s)
 
 
-def stamp(packet: Any) -> float | None:
+def stamp(packet: Any, tick_s: float) -> float | None:
     """Return when a packet is to be decoded, or shown if only that is known; None without."""
     ticks = packet.pts if packet.dts is None else packet.dts
-    return None if ticks is None or packet.time_base is None else float(ticks * packet.time_base)
+    return None if ticks is None else ticks * tick_s

@@ -17,10 +17,12 @@ import av
 import av.logging
 import numpy as np
 from av.audio.resampler import AudioResampler
-from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from denseav.stream.errors import SourceError
+from denseav.stream.media.errors import MediaError
+from denseav.stream.media.mends import Mends
+from denseav.stream.media.picture import Display
 from denseav.stream.sources.sample_clock import SampleClock
 from denseav.stream.types import AudioBlock
 
@@ -88,7 +90,6 @@ class NetworkCapture:
         self._last_pts_s = 0.0
         self._frames: deque[av.VideoFrame] = deque()
         self._frame: av.VideoFrame | None = None
-        self._reformatter = VideoReformatter()
         segmented = url.partition("?")[0].endswith((".m3u8", ".mpd"))
         read_s = SEGMENTS_TIMEOUT_S if segmented else READ_TIMEOUT_S
         try:
@@ -111,6 +112,7 @@ class NetworkCapture:
         video.codec_context.options = {"max_pixels": str(LARGEST_PIXELS)}
         video.codec_context.thread_type = "SLICE"  # by frames, each would come some frames late
         self.fps = float(video.average_rate or 0)
+        self._display = Display(name, video.sample_aspect_ratio, Mends())
         self._clock = SampleClock(STAMPS_HZ)
         self._last_picture_s = monotonic()
         self.hear: Callable[[AudioBlock], None] = lambda _: None
@@ -160,12 +162,14 @@ class NetworkCapture:
         return min(captured_s, self._time_of(float(self._frame.time)) or captured_s)
 
     def retrieve(self) -> Image | None:
-        """Return the picture in hand, uint8 [H, W, 3]; None when it could not be decoded."""
+        """Return the picture in hand as shown, uint8 [H, W, 3]; None when it was not decoded."""
         if self._frame is None:
             return None
-        return np.asarray(
-            self._reformatter.reformat(self._frame, format="bgr24").to_ndarray(), np.uint8
-        )
+        try:
+            return self._display.show(self._frame, "bgr24")
+        except (MediaError, av.FFmpegError):  # one bad picture costs itself
+            self._broken += 1
+            return None
 
     def first(self) -> Image | None:
         """Return the first picture that can be decoded; None when there is none for long."""

@@ -34,10 +34,10 @@ def packets(times_ms: Iterable[int], stream: int = VIDEO) -> list[Packet]:
 
 def placed(given: Sequence[Packet], *, broadcast: bool = True) -> tuple[list[int | None], Mends]:
     mends = Mends()
-    timeline = Timeline(0.0, broadcast, mends)
+    timeline = Timeline(0.0, broadcast, {VIDEO: 0.001, AUDIO: 0.001}, mends)
     for at, packet in enumerate(given):
         rest = [later for later in given[at + 1 :] if later.stream.index == packet.stream.index]
-        stamps = [stamp_s for later in rest[:50] if (stamp_s := stamp(later)) is not None]
+        stamps = [stamp_s for later in rest[:50] if (stamp_s := stamp(later, 0.001)) is not None]
         timeline.place(packet, lambda stamps=stamps: stamps)  # type: ignore[misc]
     return [packet.pts for packet in given], mends
 
