@@ -21,7 +21,8 @@ from denseav.export.terminal_text import safe_console
 from denseav.export.version_report import VersionAction
 from denseav.stream.media.sound import Channel
 from denseav.train.cli.world import add_commands
-from denseav.train.data.prepare import prepare
+from denseav.train.data.folder_lock import WHOLE, Share
+from denseav.train.data.prepare import Prepared, parts_of, prepare
 from denseav.train.data.shards import KINDS
 from denseav.train.data.source_lists import left_alone, list_items
 from denseav.train.data.workers import usable_cores
@@ -33,6 +34,8 @@ SOURCE is a folder of videos (each is cut into clips of 10 s), a PlacesAudio lis
 AudioSet list (audioset-raw/metadata/*.csv). The same command continues what was stopped. What
 cannot be used is skipped, and listed in DIR/skipped.tsv with the reason; what had to be mended is
 listed in DIR/mended.tsv.
+Many machines, or the tasks of a SLURM array, share one DIR: each runs the command with its own
+--part, and when all are done, once without it, which joins what they made.
 Exit codes: 0 done, 2 usage, 3 the source or DIR is not usable, 130 interrupted."""
 
 
@@ -46,6 +49,7 @@ class PrepareOptions:
     channel: Channel | None
     audio_track: str | None
     jobs: int
+    part: Share
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -108,11 +112,27 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="processes that read and encode; default: one for every core (%(default)s)",
     )
+    command.add_argument(
+        "--part",
+        type=_share,
+        default=WHOLE,
+        metavar="I/N",
+        help="prepare only the Ith of N equal parts, as in 1/4, beside others that do the rest; "
+        "default: all",
+    )
     command.set_defaults(
         act=_prepare, options=PrepareOptions, interrupted="the same command goes on from here"
     )
     add_commands(commands)
     return parser
+
+
+def _share(text: str) -> Share:
+    try:
+        number, of = text.split("/")
+        return Share(int(number), int(of))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no part such as 1/4") from None
 
 
 def _prepare(options: PrepareOptions, console: Console) -> None:
@@ -131,14 +151,29 @@ def _prepare(options: PrepareOptions, console: Console) -> None:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console) as progress:
-        task = progress.add_task("preparing", total=len(items))
+        total = sum(map(len, parts_of(items, options.part).values()))
+        task = progress.add_task("preparing", total=total)
         prepared = prepare(
             items,
             options.out,
             jobs=options.jobs,
             advance=lambda done: progress.advance(task, done),
+            share=options.part,
         )
     console.print(f"{prepared.clips} clips in {options.out}", soft_wrap=True, markup=False)
+    if options.part.whole:
+        _tell_of_lists(prepared, total, console)
+    else:
+        left = f"{prepared.parts_left} pieces of other parts are left; " * bool(prepared.parts_left)
+        console.print(
+            f"part {options.part.number}/{options.part.of} is done; {left}when all parts are, the "
+            "same command without --part joins them",
+            soft_wrap=True,
+            markup=False,
+        )
+
+
+def _tell_of_lists(prepared: Prepared, files: int, console: Console) -> None:
     if prepared.mended:
         console.print(
             f"{prepared.mended} files were mended; how is in {prepared.mended_list}",
@@ -147,7 +182,7 @@ def _prepare(options: PrepareOptions, console: Console) -> None:
         )
     if prepared.skipped:
         console.print(
-            f"{prepared.skipped} of {len(items)} files were skipped; the reasons are in "
+            f"{prepared.skipped} of {files} files were skipped; the reasons are in "
             f"{prepared.skipped_list}",
             style="yellow",
             soft_wrap=True,

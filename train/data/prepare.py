@@ -4,11 +4,13 @@ Items are taken in parts; a part is done when its record stands in `parts/`, so 
 was stopped goes on with the parts that are left. A file that cannot be used is skipped, and listed
 with its reason in `skipped.tsv`; one that had to be mended, in `mended.tsv`. A part that was begun
 and not finished may hold a file that ends the process that reads it: it is read in a process of its
-own, so that this file too can be skipped.
+own, so that this file too can be skipped. Machines that share a folder each take every so manieth
+part; what comes of it is the same.
 
 Errors
 ------
-DataError            the folder is of another source, cannot be written, or nothing was usable
+DataError            the folder is of another source, in use or not to be written, or nothing was
+                     usable
 """
 
 import hashlib
@@ -20,7 +22,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -36,6 +38,7 @@ from denseav.train.data.decode import (
     read_picture,
     read_sound,
 )
+from denseav.train.data.folder_lock import WHOLE, Share, is_lock, locked, remove_locks
 from denseav.train.data.shards import Clip, close_shards, count_closed, write_json, write_shards
 from denseav.train.data.source_lists import FRAMES, Item, readable
 from denseav.train.data.workers import SHARED_MEMORY, shared_memory_bytes, worker_context
@@ -47,14 +50,19 @@ PIECE_S = 10.0
 _PLAN = "prepare.json"
 _PARTS = "parts"
 _SKIPPED, _MENDED = "skipped", "mended"
+_OTHERS = "{} holds something else, or other items' shards; choose another --out"
 Notes = dict[str, list[tuple[str, str]]]
 """Keys of items that were skipped or mended, with what there is to say of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """What came of it: how many clips, and how many files were skipped or mended, as listed."""
+    """What came of it: how many clips, and how many files were skipped or mended, as listed.
 
+    Where others have a share too, `parts_left` of theirs may be undone: then nothing is listed yet.
+    """
+
+    parts_left: int
     clips: int
     skipped: int
     skipped_list: Path
@@ -63,7 +71,12 @@ class Prepared:
 
 
 def prepare(
-    items: Sequence[Item], out: Path, *, jobs: int, advance: Callable[[int], None]
+    items: Sequence[Item],
+    out: Path,
+    *,
+    jobs: int,
+    advance: Callable[[int], None],
+    share: Share = WHOLE,
 ) -> Prepared:
     """Make shards of items, or go on where this was stopped.
 
@@ -73,21 +86,43 @@ def prepare(
     out : a new folder, or one that this began with the same items.
     jobs : processes that read and encode.
     advance : called with how many more items are done, those of an earlier run included.
+    share : which of them; shards can be read once a run of the whole has found every share done.
 
     Raises
     ------
     DataError
-        When the folder was begun with other items or holds other files, cannot be written, or
-        no item is usable.
+        When the folder was begun with other items or holds other files, another process has it or
+        this share of it, it cannot be written, or no item is usable.
     """
-    _claim(items, out)
+    with _writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        ours = (out / _PLAN).exists() or all(map(is_lock, out.iterdir()))
+    if not ours:  # and nothing is left in it, no lock either
+        raise DataError(_OTHERS.format(out))
     if count_closed(out):
-        advance(len(items))
+        _claim(items, out)
+        advance(sum(map(len, parts_of(items, share).values())))
         return _summary(out)
+    with locked(out, share):
+        _claim(items, out)
+        return _prepare(items, out, jobs, advance=advance, share=share)
+
+
+def parts_of(items: Sequence[Item], share: Share) -> dict[int, Sequence[Item]]:
+    """Return the parts of a share, by their numbers."""
+    starts = range((share.number - 1) * PART_ITEMS, len(items), share.of * PART_ITEMS)
+    return {at // PART_ITEMS: items[at : at + PART_ITEMS] for at in starts}
+
+
+def _prepare(
+    items: Sequence[Item], out: Path, jobs: int, *, advance: Callable[[int], None], share: Share
+) -> Prepared:
+    parts = parts_of(items, share)
     (out / _PARTS).mkdir(exist_ok=True)
-    parts = [items[at : at + PART_ITEMS] for at in range(0, len(items), PART_ITEMS)]
     _run(parts, out, jobs, advance)
-    records = [json.loads(_record_path(out, number).read_text()) for number in range(len(parts))]
+    if not share.whole:
+        return _summary_of_share(items, out, parts)
+    records = [json.loads(_record_path(out, number).read_text()) for number in parts]
     for name in (_SKIPPED, _MENDED):
         lines = [f"{key}\t{readable(what)}\n" for record in records for key, what in record[name]]
         (out / f"{name}.tsv").write_text("".join(lines), encoding="utf-8")
@@ -98,12 +133,30 @@ def prepare(
         )
     close_shards(out, [record["index"] for record in records])
     shutil.rmtree(out / _PARTS)
+    remove_locks(out)
     return _summary(out)
+
+
+def _summary_of_share(
+    items: Sequence[Item], out: Path, parts: dict[int, Sequence[Item]]
+) -> Prepared:
+    records = [json.loads(_record_path(out, number).read_text()) for number in parts]
+    chunks = [chunk for record in records for chunk in record["index"]["chunks"]]
+    every = range(len(parts_of(items, WHOLE)))
+    return Prepared(
+        parts_left=sum(not _record_path(out, number).exists() for number in every),
+        clips=sum(int(chunk["chunk_size"]) for chunk in chunks),
+        skipped=sum(len(record[_SKIPPED]) for record in records),
+        skipped_list=out / f"{_SKIPPED}.tsv",
+        mended=sum(len(record[_MENDED]) for record in records),
+        mended_list=out / f"{_MENDED}.tsv",
+    )
 
 
 def _summary(out: Path) -> Prepared:
     skipped_list, mended_list = out / f"{_SKIPPED}.tsv", out / f"{_MENDED}.tsv"
     return Prepared(
+        parts_left=0,
         clips=count_closed(out),
         skipped=_lines(skipped_list),
         skipped_list=skipped_list,
@@ -119,15 +172,20 @@ def _lines(path: Path) -> int:
 def _claim(items: Sequence[Item], out: Path) -> None:
     digest = hashlib.sha256("\n".join(map(_claimed, items)).encode())
     plan = {"items": len(items), "sha256": digest.hexdigest()}
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        if not any(out.iterdir()):
+    with _writing(out):
+        if all(map(is_lock, out.iterdir())):
             write_json(out / _PLAN, plan)
         begun = json.loads((out / _PLAN).read_text()) if (out / _PLAN).exists() else None
+    if begun != plan:
+        raise DataError(_OTHERS.format(out))
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise DataError(f"cannot write to {out} ({error.strerror}); choose another --out") from None
-    if begun != plan:
-        raise DataError(f"{out} holds something else, or other items' shards; choose another --out")
 
 
 def _claimed(item: Item) -> str:
@@ -137,14 +195,14 @@ def _claimed(item: Item) -> str:
 
 
 def _run(
-    parts: Sequence[Sequence[Item]], out: Path, jobs: int, advance: Callable[[int], None]
+    parts: dict[int, Sequence[Item]], out: Path, jobs: int, advance: Callable[[int], None]
 ) -> None:
     """Make all parts that have no record, again and again while processes die over new ones."""
-    left, before = dict(enumerate(parts)), None
+    left, before = dict(parts), None
     while True:
         for number in [number for number in left if _record_path(out, number).exists()]:
             advance(len(left.pop(number)))
-        begun = {path.stem for path in (out / _PARTS).iterdir()}
+        begun = {number for number in left if (out / _PARTS / f"{number:06d}").exists()}
         if not left:
             return
         if begun == before:

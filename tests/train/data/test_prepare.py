@@ -17,6 +17,7 @@ from PIL import Image
 
 from denseav.models.audio_encoder import SAMPLE_RATE_HZ as RATE_HZ
 from denseav.train.cli.data import main
+from denseav.train.data import prepare as prepare_module
 from denseav.train.data.decode import (
     UnreadableError,
     cut_video,
@@ -26,6 +27,7 @@ from denseav.train.data.decode import (
     read_sound,
 )
 from denseav.train.data.example import decode_picture, decode_sound, sound_samples
+from denseav.train.data.folder_lock import WHOLE, Share, locked
 from denseav.train.data.prepare import Prepared, make_part, prepare
 from denseav.train.data.shards import Clip, Shards
 from denseav.train.data.source_lists import Item, list_items, readable
@@ -480,3 +482,97 @@ def test_a_video_that_breaks_off_gives_what_came_before(tmp_path: Path) -> None:
     except UnreadableError as error:
         assert "part.mkv" in str(error)  # noqa: PT017 - either end is right
     assert found in (1, 2)
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A PlacesAudio list of five clips, one of which cannot be used."""
+    root = tmp_path_factory.mktemp("many")
+    metadata = root / "distro" / "metadata"
+    metadata.mkdir(parents=True)
+    (root / "places_subset").mkdir()
+    Image.new("RGB", (32, 32), (90, 10, 10)).save(root / "places_subset" / "one.jpg")
+    soundfile.write(root / "distro" / "one.wav", np.zeros(8_000), RATE_HZ)
+    rows = [{"wav": "one.wav", "image": "one.jpg", "n": index} for index in range(5)]
+    rows[3]["wav"] = "missing.wav"
+    (metadata / "train.json").write_text(json.dumps({"data": rows}))
+    return metadata / "train.json"
+
+
+def test_shares_of_many_machines_join_to_what_one_makes(
+    many: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(prepare_module, "PART_ITEMS", 2)
+
+    def run(out: Path, *more: str) -> str:
+        assert main(["prepare", str(many), "--out", str(out), "--jobs", "1", *more]) == 0
+        return capsys.readouterr().err
+
+    run(tmp_path / "one")
+    assert "2 pieces of other parts are left" in run(tmp_path / "four", "--part", "2/4")
+    for part in ("1/4", "4/4", "3/4"):
+        said = run(tmp_path / "four", "--part", part)
+    assert "part 3/4 is done; when all parts are, the same command without --part" in said
+    with pytest.raises(DataError, match="no finished shards"):
+        Shards(tmp_path / "four")
+    assert "1 of 5 files were skipped" in run(tmp_path / "four")
+    assert bytes_of(tmp_path / "four") == bytes_of(tmp_path / "one")
+    assert Shards(tmp_path / "four").clips == 4
+
+
+def test_two_at_once_are_refused_unless_they_share(tmp_path: Path) -> None:
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    items = [Item(key="one", kind="sound", sound=tmp_path / "none.wav")]
+
+    def begin(share: Share) -> None:
+        prepare(items, folder, jobs=1, advance=lambda _: None, share=share)
+
+    for held, refused in (
+        (WHOLE, WHOLE),
+        (WHOLE, Share(1, 2)),
+        (Share(1, 2), WHOLE),
+        (Share(1, 2), Share(1, 2)),
+        (Share(1, 2), Share(2, 3)),
+    ):
+        with locked(folder, held), pytest.raises(DataError, match=r"another process prepares"):
+            begin(refused)
+    with locked(folder, Share(1, 2)):
+        begin(Share(2, 2))  # which has nothing to do
+    with pytest.raises(DataError, match="nothing was usable"):
+        begin(WHOLE)
+
+
+def test_a_lock_is_gone_with_whoever_held_it(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    ready, release = context.Event(), context.Event()
+
+    def hold() -> None:
+        with locked(tmp_path, WHOLE):
+            ready.set()
+            release.wait()
+
+    holder = context.Process(target=hold)
+    holder.start()
+    assert ready.wait(60)
+    with pytest.raises(DataError, match="another process"), locked(tmp_path, WHOLE):
+        pass
+    holder.kill()
+    holder.join()
+    with locked(tmp_path, WHOLE):
+        pass
+
+
+@pytest.mark.parametrize("part", ["0/2", "3/2", "2", "a/b", "1/0"])
+def test_a_part_that_is_none_is_wrong_usage(part: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["prepare", "videos", "--out", "shards", "--part", part])
+    assert ended.value.code == 2
+    assert "is no part such as 1/4" in capsys.readouterr().err
