@@ -179,7 +179,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--window",
-        type=float,
+        type=_seconds,
         default=10.0,
         metavar="SECONDS",
         help="how much audio one pass covers, rounded to tokens; default: %(default)s",
@@ -402,11 +402,9 @@ def _frame_size(text: str) -> tuple[int, int]:
 
 
 def _seconds(text: str) -> float:
-    from denseav.export.builder.build import STREAM_CONTEXT_MAX_S
+    from denseav.export.builder.build import AUDIO_MAX_S
 
     value = float(text)
-    if not 0 < value <= STREAM_CONTEXT_MAX_S:
-        raise argparse.ArgumentTypeError(
-            f"{text} is not above 0 and at most {STREAM_CONTEXT_MAX_S:g}"
-        )
+    if not 0 < value <= AUDIO_MAX_S:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most {AUDIO_MAX_S:g}")
     return value

@@ -65,7 +65,7 @@ Step = Callable[[str], None]
 OPSET = 20
 ENERGY_FLOOR_DBFS = -60.0  # quieter than this is silence, whatever the model would say
 DEFAULT_STREAM = StreamConfig(context_tokens=56, revisit=1)  # 10 s
-STREAM_CONTEXT_MAX_S = 60.0
+AUDIO_MAX_S = 60.0
 LONG_RUN = 3  # how many times over a stream's memory is replaced before it is compared again
 PICTURES = 4
 SOUNDS = 4

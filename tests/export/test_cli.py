@@ -369,3 +369,15 @@ def test_without_the_network_it_is_said_what_to_install(
     assert "torch is not installed; install it, in a clone" in said
     assert said.endswith(f"pip install '.[{extra}]'")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("option", ["--window", "--stream-context"])
+@pytest.mark.parametrize("seconds", ["nan", "inf", "-1", "0", "61", "x"])
+def test_seconds_of_audio_that_no_graph_has_are_refused(
+    option: str, seconds: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["demo", f"{option}={seconds}"])
+    assert ended.value.code == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert f"argument {option}: " in last
