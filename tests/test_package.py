@@ -85,7 +85,8 @@ from denseav.stream.cli import live
 light = [name for name in ("cv2", "onnxruntime", "av") if name in sys.modules]
 from denseav.stream.app import build
 from denseav.stream.cli import list_devices
-heavy = [name for name in ("torch", "transformers", "denseav.models") if name in sys.modules]
+heavy = ("torch", "transformers", "denseav.models", "aiohttp", "aiortc", "segno")
+heavy = [name for name in heavy if name in sys.modules]
 print(light, heavy)
 """
 

@@ -29,6 +29,22 @@ def test_everything_of_a_camera_run_can_be_said() -> None:
     assert (options.seconds, model.threads, options.stats_json) == (1.5, 4, "-")
 
 
+@pytest.mark.parametrize(
+    ("given", "where"),
+    [
+        ("--demo --serve 8080", ("127.0.0.1", 8080)),
+        ("--demo --serve 0.0.0.0:8443", ("0.0.0.0", 8443)),
+        ("--demo --serve [::1]:8080", ("::1", 8080)),
+        ("--camera browser --serve 8443", ("0.0.0.0", 8443)),
+        ("--camera browser --serve localhost:8443", ("localhost", 8443)),
+    ],
+)
+def test_a_page_is_this_machines_alone_unless_a_phone_is_to_come(
+    given: str, where: tuple[str, int]
+) -> None:
+    assert parse(given.split()).page.serve == where
+
+
 def test_listing_devices_needs_nothing_else() -> None:
     assert parse(["--list-devices"]).list_devices
 
@@ -57,6 +73,14 @@ def test_listing_devices_needs_nothing_else() -> None:
         ("--demo --display foxglove", "invalid choice: 'foxglove'"),
         ("--demo --recrod a.mp4", "unrecognized arguments: --recrod"),
         ("--demo --record", "expected one argument"),
+        ("--demo --serve :80", "has no host before its colon"),
+        ("--demo --serve 127.0.0.1:0", "'0' is not a whole number above 0"),
+        ("--demo --serve 70000", "'70000' is not a port from 1 to 65535"),
+        ("--demo --serve-control", "--serve-control goes with --serve only"),
+        ("--source a.mp4 --offline --serve 80", "--serve shows a live run; leave --offline out"),
+        ("--camera browser", "add --serve 8443"),
+        ("--camera browser --serve 80 --mic 3", "a browser brings its own microphone"),
+        ("--camera browser --serve 80 --camera-fps 5", "--camera-fps does not go with --camera br"),
         ("--demo --sec 3", "unrecognized arguments: --sec"),
     ],
 )
