@@ -34,12 +34,6 @@ from pathlib import Path
 from typing import Any, Self
 from zlib import crc32
 
-os.environ.setdefault("LITDATA_DISABLE_VERSION_CHECK", "1")
-
-from litdata import StreamingDataset
-from litdata.exceptions import ChunkWaitTimeoutError
-from litdata.streaming.writer import BinaryWriter
-
 from denseav.models.files import replacing
 from denseav.train.errors import DataError
 
@@ -123,7 +117,7 @@ def write_shards(
     dict
         The index of these shards, for `close_shards`; without chunks when there was no clip.
     """
-    writer = BinaryWriter(str(folder), chunk_bytes=max_bytes)
+    writer = _litdata().streaming.writer.BinaryWriter(str(folder), chunk_bytes=max_bytes)
     for number, clip in enumerate(clips):
         writer[number] = clip.pack()
     writer.done()
@@ -208,7 +202,7 @@ class Shards:
             for chunk in chunks
             if (self.folder / chunk["filename"]).stat().st_size != chunk["chunk_bytes"]
         }
-        self._reader: StreamingDataset | None = None
+        self._reader: Any = None
 
     @property
     def clips(self) -> int:
@@ -226,11 +220,12 @@ class Shards:
         name = self._names[bisect_right(self._ends, number)]
         if name in self._damaged:
             raise DamagedClip(name)
+        litdata = _litdata()
         if self._reader is None:
-            self._reader = StreamingDataset(str(self.folder), batch_decode=0)
+            self._reader = litdata.StreamingDataset(str(self.folder), batch_decode=0)
         try:
             return Clip.unpack(self._reader[number])
-        except (ChunkWaitTimeoutError, RuntimeError):
+        except (litdata.exceptions.ChunkWaitTimeoutError, RuntimeError):
             self._damaged.add(name)
             raise DamagedClip(name) from None
         except (ValueError, KeyError, TypeError, IndexError, OSError, struct.error):
@@ -239,6 +234,21 @@ class Shards:
     def __getstate__(self) -> dict[str, Any]:
         """Leave open files behind."""
         return self.__dict__ | {"_reader": None}
+
+
+def _litdata() -> Any:
+    """Import LitData where it is needed: it makes a lock, which lies in shared memory."""
+    os.environ.setdefault("LITDATA_DISABLE_VERSION_CHECK", "1")
+    try:
+        import litdata
+        import litdata.exceptions
+        import litdata.streaming.writer
+    except OSError as error:
+        raise DataError(
+            f"shards need shared memory, which cannot be had ({error.strerror}); mount /dev/shm "
+            "so that it can be written (docker run --shm-size)"
+        ) from None
+    return litdata
 
 
 def _inspect(folder: Path) -> list[dict[str, Any]]:
