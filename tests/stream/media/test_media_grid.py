@@ -1,29 +1,17 @@
-"""The grid of `benchmarks/media_grid.py`, made short: the reader agrees with FFmpeg's program."""
+"""The grid of `benchmarks/accuracy/media_grid.py`, made short: the reader agrees with FFmpeg."""
 
-import importlib
-import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
-from types import ModuleType
 
-import pytest
+from benchmarks.accuracy import media_grid as grid
 
-BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 SEEDS = range(28_880, 28_916)
 FOUND = (3_424, 100_013, 100_188)
 """What longer runs found: a stamp that goes back, B pictures at 10 fps, HEVC behind a damage."""
 
 
-@pytest.fixture(scope="module")
-def grid() -> Iterator[ModuleType]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "path", [str(BENCHMARKS), *sys.path])
-        yield importlib.import_module("media_grid")
-
-
-def test_the_reader_gives_what_ffmpeg_gives(grid: ModuleType, tmp_path: Path) -> None:
+def test_the_reader_gives_what_ffmpeg_gives(tmp_path: Path) -> None:
     films = [grid.draw(seed) for seed in (*SEEDS, *FOUND)]
     with ThreadPoolExecutor(2) as pool:
         found = list(pool.map(lambda film: grid.compare(film, tmp_path), films))
@@ -31,7 +19,7 @@ def test_the_reader_gives_what_ffmpeg_gives(grid: ModuleType, tmp_path: Path) ->
     assert different == []
 
 
-def test_everything_that_can_be_drawn_is(grid: ModuleType) -> None:
+def test_everything_that_can_be_drawn_is() -> None:
     films = [grid.draw(seed) for seed in SEEDS]
     assert {film.container for film in films} == set(grid.CONTAINERS)
     assert {film.turn for film in films} == set(grid.TURNS)
@@ -41,9 +29,7 @@ def test_everything_that_can_be_drawn_is(grid: ModuleType) -> None:
     assert {film.hole for film in films} == {"", "sound", "pictures"}
 
 
-def test_a_picture_that_is_not_turned_and_sound_that_is_late_are_noticed(
-    grid: ModuleType, tmp_path: Path
-) -> None:
+def test_a_picture_that_is_not_turned_and_sound_that_is_late_are_noticed(tmp_path: Path) -> None:
     turned = next(film for seed in SEEDS if (film := grid.draw(seed)).turn)
     film = replace(turned, turn="hflip", fault="", hole="")
     path = grid.make(film, tmp_path)

@@ -1,7 +1,7 @@
 """Everything this project claims about GPUs, in one run of under ten minutes, offline.
 
-    python benchmarks/gpu.py [--work DIR] [--seconds 8]
-    python benchmarks/gpu.py --device cpu --small        the same run where there is no GPU
+    python -m benchmarks.cost.gpu [--work DIR] [--seconds 8]
+    python -m benchmarks.cost.gpu --device cpu --small        the same run where there is no GPU
 
 Each device's proof; full-size frames a second and milliseconds from a picture to its heatmap, with
 audio passes beside them, in windows and as a stream, in both precisions, CUDA graphs on and off;
@@ -30,14 +30,14 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import torch
-from bundles import workplace
-from common import Check, at_least, at_most, finish, say
 from numpy.typing import NDArray
 from rich.table import Table
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import register_fsdp_forward_method
 
+from benchmarks.support.bundles import workplace
+from benchmarks.support.common import Check, at_least, at_most, finish, say
 from denseav.export.builder import probe_inputs
 from denseav.export.builder.trt_engine import RTX_CAPABILITIES
 from denseav.export.runtime.bundle import (
@@ -56,7 +56,7 @@ from denseav.train.distributed.fsdp import shard
 from denseav.train.loss.chunked_similarity import dense_similarity
 from denseav.train.loss.info_nce import info_nce
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 HOP_S = TOKEN_HOP_SAMPLES / 16_000
 LEAST_FPS, MOST_P99_MS, LEAST_TIMES = 200.0, 8.0, 30.0
 GPU_DEVICES = ("trt", "cuda", "webgpu")

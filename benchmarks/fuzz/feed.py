@@ -1,6 +1,6 @@
 """Throws damaged messages at the decoders, looking for anything but the documented exception.
 
-    python benchmarks/feed_fuzz.py [--seconds N] [--messages N] [--seed N]
+    python -m benchmarks.fuzz.feed [--seconds N] [--messages N] [--seed N]
 
 Good messages are changed: bits flipped, bytes cut out or doubled, lengths and fields replaced by
 extremes, headers swapped for hostile JSON. One process for each core. Prints a table, and on the

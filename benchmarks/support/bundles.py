@@ -16,10 +16,10 @@ from typing import Self
 
 import numpy as np
 import onnx
-from common import export, say
 from numpy.typing import NDArray
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
+from benchmarks.support.common import export, say
 from denseav.export.builder import probe_inputs
 from denseav.export.runtime.bundle import Bundle, Manifest, file_sha256, open_bundle, write_manifest
 from denseav.export.runtime.proof import Heats

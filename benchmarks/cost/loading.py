@@ -4,7 +4,7 @@ The clips are made: 10 pictures of 340x256 pixels and 10 s of sound, half a mega
 machine's disk in several shards, so that splices, quarters and partners come from others too. Time
 is that of the processor, so that other work does not count. The last line is JSON.
 
-    python benchmarks/loading.py [--seconds 8] [--wanted 120]
+    python -m benchmarks.cost.loading [--seconds 8] [--wanted 120]
 """
 
 import argparse

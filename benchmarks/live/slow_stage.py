@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import Check, MemoryWatch, at_least, at_most, finish, say
 from numpy.typing import NDArray
 from rich.table import Table
 
+from benchmarks.support.common import Check, MemoryWatch, at_least, at_most, finish, say
 from denseav.export.runtime.bundle import (
     SAMPLE_RATE_HZ,
     TOKEN_HOP_SAMPLES,

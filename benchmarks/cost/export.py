@@ -9,10 +9,19 @@ import os
 from pathlib import Path
 from typing import Any
 
-from bundles import workplace
-from common import Check, at_least, at_most, export, final_record, finish, program, run_measured
 from rich.table import Table
 
+from benchmarks.support.bundles import workplace
+from benchmarks.support.common import (
+    Check,
+    at_least,
+    at_most,
+    export,
+    final_record,
+    finish,
+    program,
+    run_measured,
+)
 from denseav.export.runtime.bundle import open_bundle
 from denseav.stream.sources.open import DEMO_CLIP
 

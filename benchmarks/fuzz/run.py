@@ -1,6 +1,6 @@
 """Throws damaged files, lists, configurations and messages at all that reads from outside.
 
-    python benchmarks/fuzz.py [--minutes N] [--targets NAME ...] [--kept DIR]
+    python -m benchmarks.fuzz.run [--minutes N] [--targets NAME ...] [--kept DIR]
 
 The targets take turns of some hundred inputs, which Hypothesis makes of good ones, each turn in a
 process of its own, so that a decoder that dies is a finding too. So is anything but the documented
@@ -22,13 +22,12 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from common import ROOT, at_most, finish, say
-from damage import damaged
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from rich.table import Table
 
-sys.path.insert(0, str(ROOT))  # what is damaged is the tests' own
-from fuzz_targets import TARGETS
+from benchmarks.fuzz.damage import damaged
+from benchmarks.fuzz.targets import TARGETS
+from benchmarks.support.common import at_most, finish, say
 
 TURN = 200  # inputs
 INPUT_S, TURN_S = 60, 900

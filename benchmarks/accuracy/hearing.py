@@ -1,4 +1,4 @@
-"""What the length of the window, the look-ahead and the normalisation cost in accuracy.
+r"""What the length of the window, the look-ahead and the normalisation cost in accuracy.
 
 Clips of the synthetic world, made of parts that no training has seen, follow each other in one
 stream with pauses of room noise between them, as they would reach a microphone. At every token in
@@ -9,13 +9,14 @@ In speech, only the tokens of the name itself count.
 Windows are normalised each by itself (`window`) or by what was lately loud (`recent`), as live.
 A bundle's window is what it was exported with (`denseav-export --window`); give one of each length.
 
-    python benchmarks/hearing.py --model w2 w4 w10
+    python -m benchmarks.accuracy.hearing --model w2 w4 w10
 
 `--revisit` and `--context` stream the sound of `--weights` through PyTorch instead of windows, each
 with each: so many tokens are recomputed beside the new one, and so many seconds are remembered.
 Sound is scaled as it enters, by the deviation that its window would be normalised by.
 
-    python benchmarks/hearing.py --model export/demo --weights demo --revisit 0 1 3 --context 2 10
+    python -m benchmarks.accuracy.hearing --model export/demo --weights demo \
+        --revisit 0 1 3 --context 2 10
 
 `lit` is how much of the thing is above the threshold while it is heard, `dark` how much of the
 picture is not in the pauses. Figures are means over clips, in percent, with their standard error.
@@ -33,10 +34,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import finish, say
 from numpy.typing import NDArray
 from rich.table import Table
 
+from benchmarks.support.common import finish, say
 from denseav.export.runtime.bundle import (
     SAMPLE_RATE_HZ,
     TOKEN_HOP_SAMPLES,

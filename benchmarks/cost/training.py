@@ -4,7 +4,7 @@ DenseAV's network with random weights, clips of 10 s and pictures of 224 pixels,
 second stage, in which all weights learn. Each way runs in a process of its own, so that its peak
 is its own: all that the process held at most. The last line is JSON.
 
-    python benchmarks/training.py [--batch 2 4] [--checkpointing off on] [--fused off on]
+    python -m benchmarks.cost.training [--batch 2 4] [--checkpointing off on] [--fused off on]
 """
 
 import argparse
@@ -17,8 +17,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from common import Check, at_most, finish, say
 from rich.table import Table
+
+from benchmarks.support.common import Check, at_most, finish, say
 
 SAMPLES, SIDE = 164_200, 224
 TARGET_GB = 8.0

@@ -4,7 +4,7 @@ Two heads, a grid of 28x28, 56 tokens, 192 channels of a head: DenseAV's. Each w
 process of its own, so that its peak is its own. On a GPU the peak is that of its allocator, on a
 processor what the process held at most beyond the features. The last line is JSON.
 
-    python benchmarks/aggregation.py [--batch 64 256] [--device cuda] [--threads 1]
+    python -m benchmarks.cost.aggregation [--batch 64 256] [--device cuda] [--threads 1]
 """
 
 import argparse

@@ -1,19 +1,15 @@
-"""The long run of `benchmarks/soak.py`, made short: nothing of the program grows."""
+"""The long run of `benchmarks/live/soak.py`, made short: nothing of the program grows."""
 
-import importlib
 import sys
-from collections.abc import Iterator
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
+from benchmarks.live import soak
 from tests.support.live_command import COMMAND
 
 pytestmark = pytest.mark.realtime
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 LEAKING = """
 import json, sys, threading, time
 kept, end_s = [], time.monotonic() + float(sys.argv[sys.argv.index("--seconds") + 1])
@@ -27,14 +23,7 @@ with open(sys.argv[-1], "w") as stats:
 """
 
 
-@pytest.fixture(scope="module")
-def soak() -> Iterator[ModuleType]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "path", [str(BENCHMARKS), *sys.path])
-        yield importlib.import_module("soak")
-
-
-def test_a_short_run_leaks_nothing(soak: ModuleType) -> None:
+def test_a_short_run_leaks_nothing() -> None:
     figures = soak.soak(16.0, COMMAND)
     assert figures["memory_growth_mb"] is not None
     assert figures["fps"] > 0
@@ -42,7 +31,7 @@ def test_a_short_run_leaks_nothing(soak: ModuleType) -> None:
     assert [check for check in grown if not check.passed] == []
 
 
-def test_a_program_that_leaks_is_caught(soak: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_that_leaks_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(soak, "SETTLED_S", 1.0)
     figures = soak.soak(7.0, [sys.executable, "-c", LEAKING])
     assert figures["thread_growth"] >= 4
@@ -57,7 +46,7 @@ def line(seconds: float, p99: float, final: bool = False) -> dict[str, Any]:
     return {"seconds": seconds, "final": final, "latency_ms": latency_ms}
 
 
-def test_a_minute_that_got_slower_is_a_miss(soak: ModuleType) -> None:
+def test_a_minute_that_got_slower_is_a_miss() -> None:
     lines = [line(second, 20.0 if second < 120 else 27.0) for second in range(1, 181)]
     lines.append(line(180.2, 999.0, final=True))
     assert soak.p99_of_minutes(lines) == (20.0, 27.0)

@@ -12,8 +12,18 @@ import time
 from pathlib import Path
 from typing import Any
 
-from common import Check, MemoryWatch, at_least, at_most, final_record, finish, program, say
 from rich.table import Table
+
+from benchmarks.support.common import (
+    Check,
+    MemoryWatch,
+    at_least,
+    at_most,
+    final_record,
+    finish,
+    program,
+    say,
+)
 
 SETTLED_S = 10.0  # memory may still grow before: buffers fill, arenas form
 

@@ -35,7 +35,7 @@ from tests.support.export.tiny_bundle import replace_file, tiny_graphs, write_ti
 from tests.support.feeds import make_recording, message
 from tests.support.tiny_model import CONFIG, tiny
 
-DEBUG = Path(__file__).parents[1] / "configs" / "train" / "debug.yaml"
+DEBUG = Path(__file__).parents[2] / "configs" / "train" / "debug.yaml"
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bundles import Case, full_size, workplace
-from common import FULL_SIZE, ROOT, at_least, finish, say
 from rich.table import Table
 
+from benchmarks.support.bundles import Case, full_size, workplace
+from benchmarks.support.common import FULL_SIZE, ROOT, at_least, finish, say
 from denseav.export.builder.graphs import make_graphs
 from denseav.export.runtime.bundle import Bundle, Manifest, demo_folder, open_bundle
 from denseav.export.runtime.open_session import open_session

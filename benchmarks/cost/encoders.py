@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bundles import Case, Probe, full_size, workplace
-from common import FULL_SIZE, finish, say
 from rich.table import Table
 
+from benchmarks.support.bundles import Case, Probe, full_size, workplace
+from benchmarks.support.common import FULL_SIZE, finish, say
 from denseav.export.builder.graphs import make_graphs
 from denseav.export.runtime.open_session import open_session
 from denseav.export.runtime.proof import TOLERANCES, measure

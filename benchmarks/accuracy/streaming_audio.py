@@ -19,9 +19,9 @@ from typing import Any
 import av
 import numpy as np
 import torch
-from common import FULL_SIZE, ROOT, Check, at_least, finish, say
 from rich.table import Table
 
+from benchmarks.support.common import FULL_SIZE, ROOT, Check, at_least, finish, say
 from denseav.export.builder import probe_inputs
 from denseav.export.builder.graphs import Graphs, make_graphs
 from denseav.export.runtime.bundle import (

@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import ROOT, finish, program, say
 from numpy.typing import NDArray
 from rich.table import Table
 
+from benchmarks.support.common import ROOT, finish, program, say
 from denseav.stream.feed.client import HeatmapSubscriber, HeatMessage
 
 DEMO = ROOT / "stream" / "demo" / "clip.mp4"

@@ -5,17 +5,14 @@ come from an old picture, nor a valid head from sound of while there was none.
 """
 
 import argparse
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from common import ROOT, Check, at_least, at_most, finish, say
 from rich.table import Table
 
-sys.path.insert(0, str(ROOT))  # the servers are the tests' own
-
+from benchmarks.support.common import Check, at_least, at_most, finish, say
 from tests.support.faults import break_and_mend
 
 BACK_S = 3.0

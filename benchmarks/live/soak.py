@@ -15,8 +15,18 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from common import Check, MemoryWatch, Sight, at_least, at_most, finish, program, say
 from rich.table import Table
+
+from benchmarks.support.common import (
+    Check,
+    MemoryWatch,
+    Sight,
+    at_least,
+    at_most,
+    finish,
+    program,
+    say,
+)
 
 SETTLED_S = 10.0  # buffers fill and arenas form before
 MINUTE_S = 60.0

@@ -11,7 +11,7 @@ pretraining was not told either, and mix-and-separate on the same, as in Ryu et 
     denseav-train --config configs/train/demo.yaml --optimization.steps 1 --out TOLD
     denseav-train --config configs/train/demo.yaml --separation null --world.told false \
         --pretraining.image_steps 8000 --optimization.steps 1 --out UNTOLD
-    python benchmarks/ablations.py --told TOLD --untold UNTOLD --out DIR
+    python -m benchmarks.accuracy.ablations --told TOLD --untold UNTOLD --out DIR
 
 A run that has its figures in DIR is not made again. Its own head is the head that answers to that
 kind of sound, learned from clips that are used for nothing else.
@@ -27,8 +27,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from common import ROOT, finish, program, say
 from rich.table import Table
+
+from benchmarks.support.common import ROOT, finish, program, say
 
 CONFIG = ROOT / "configs" / "train" / "demo.yaml"
 CLIPS = 32  # of one step; in a couple of mix-and-separate there are two

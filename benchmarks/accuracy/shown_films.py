@@ -1,6 +1,6 @@
 """Runs the demo film as telephones, camcorders and editors store it, and looks where its peaks lie.
 
-    python benchmarks/shown_films.py [--fps N]
+    python -m benchmarks.accuracy.shown_films [--fps N]
 
 The film is stored mirrored, turned and upside down, each with the display matrix that shows it as
 it was; squeezed into pixels that are a third wider than high; as HDR (HLG, BT.2020); and cropped,

@@ -1,6 +1,6 @@
 """How fresh the feed is, and what subscribers do to the pipeline.
 
-    python benchmarks/feed_latency.py [--seconds N]
+    python -m benchmarks.live.feed_latency [--seconds N]
 
 Real publishers and subscribers, the latter in processes of their own, on loopback. Prints a table,
 and on the last line the figures as JSON. `age` is from giving a heatmap to the publisher until a

@@ -20,7 +20,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 FULL_SIZE = ROOT / "configs" / "models" / "denseav.json"
 
 _STARTED_S = time.monotonic()

@@ -1,6 +1,6 @@
 """Generates small files of all kinds, and compares what the reader gives with FFmpeg's own program.
 
-    python benchmarks/media_grid.py [--seconds N] [--files N] [--seed S] [--keep DIR]
+    python -m benchmarks.accuracy.media_grid [--seconds N] [--files N] [--seed S] [--keep DIR]
 
 Each file is drawn: container, codecs, sample rate and layout, how it is turned and how wide its
 pixels are, where its clock starts and how much later its sound does, holes, left-out pictures, and
