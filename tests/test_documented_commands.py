@@ -110,6 +110,20 @@ def test_the_parser_of_each_command_reads_it(block: Block, monkeypatch: pytest.M
             PARSERS[name](arguments)
 
 
+def test_the_notebook_runs_from_its_first_cell_to_its_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    notebook = json.loads((ROOT / "docs/first_look.ipynb").read_text())
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert [cell["outputs"] for cell in cells] == [[]] * len(cells)
+    names: dict[str, Any] = {"__name__": "notebook"}
+    for cell in cells:
+        exec(compile("".join(cell["source"]), cell["id"], "exec"), names)
+    names["figure"].savefig(tmp_path / "look.png")
+    assert names["heat"].shape[:2] == (2, 5)
+
+
 def test_the_unit_for_systemd_starts_a_command_that_there_is() -> None:
     unit = (ROOT / "docs/deploy/denseav.service").read_text()
     (line,) = re.findall(r"^ExecStart=\S*/(denseav-live .*)$", unit, re.M)
