@@ -115,6 +115,8 @@ class PageServer:
     """
 
     def __init__(self, address: Address, page: Page) -> None:
+        for library in ("aiortc", "aioice"):  # whose warnings are of what browsers sent
+            logging.getLogger(library).setLevel(logging.CRITICAL)
         self._address = address
         self._page = page
         self._files = _files()
@@ -285,7 +287,7 @@ class PageServer:
         self._viewers[viewer] = None
         try:
             viewer.answer(about=self._about())
-            viewer.tell(**self._state_for(viewer))
+            viewer.tell(**self._state_for(viewer, self._page.state()))
             self._fresh.set()
             await viewer.serve()
         finally:
@@ -419,15 +421,16 @@ class PageServer:
 
     async def _tell(self) -> None:
         while True:
+            state = self._page.state()
             for viewer in list(self._viewers):
-                viewer.tell(**self._state_for(viewer))
+                viewer.tell(**self._state_for(viewer, state))
             await asyncio.sleep(STATE_S)
 
-    def _state_for(self, viewer: Viewer) -> dict[str, Any]:
+    def _state_for(self, viewer: Viewer, state: Mapping[str, Any]) -> dict[str, Any]:
         latency_ms = viewer.latency_ms
         return {
             "state": {
-                **self._page.state(),
+                **state,
                 "fault": self._shared.fault,
                 "now_s": monotonic(),
                 "viewers": len(self._viewers),
