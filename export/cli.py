@@ -98,7 +98,6 @@ class ExportOptions:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     options = _parse(arguments)
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     logging.getLogger("onnxscript").setLevel(logging.ERROR)
     logging.getLogger("torch_tensorrt").setLevel(logging.CRITICAL)
     warnings.simplefilter("ignore")
@@ -234,6 +233,8 @@ def _require_network(extra: str) -> None:
             f"{error.name} is not installed; install it, in a clone of denseav, with: "
             f"pip install '.[{extra}]'"
         ) from None
+    # Only now: PyTorch sets its loggers' levels as it is loaded.
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
 
 
 def _export(options: ExportOptions, console: Console) -> None:
