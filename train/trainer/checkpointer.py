@@ -60,18 +60,21 @@ class Progress:
     skipped : steps without effect, because the gradient was not finite.
     skipped_in_row : of these, the latest without a good one since.
     best : the best mean recall so far, in percent; below 0 before any.
+    stale : how many validations in a row have found no better one.
     """
 
     step: int = 0
     skipped: int = 0
     skipped_in_row: int = 0
     best: float = -1.0
+    stale: int = 0
 
     def improves(self, recall: float | None) -> bool:
         """Note a recall, and tell whether it is the best; while none is measured, the latest is."""
         if recall is None:
             return not self.measured
         better = recall > self.best
+        self.stale = 0 if better else self.stale + 1
         self.best = max(self.best, recall)
         return better
 

@@ -42,7 +42,7 @@ from denseav.train.trainer.pretrain_image import pretrain_image
 from denseav.train.trainer.run_log import RunLog
 from denseav.train.trainer.settings import Backbones, Intervals, Optimization, Settings
 from denseav.train.trainer.stages import Stage, set_learning, stages
-from denseav.train.trainer.validation import recalls
+from denseav.train.trainer.validation import Encoded, disentanglement, encode_clips, recalls
 from denseav.train.trainer.weight_average import WeightAverage
 
 
@@ -93,7 +93,7 @@ def _train(settings: Settings, out: Path, console: Console, preemption: Preempti
     with RunLog(out, settings.optimization.steps, progress.step, console) as log:
         log.message(described(fabric))
         for stage in stages(settings.optimization, sound_alone=settings.taught):
-            if progress.step >= stage.end:
+            if progress.step >= stage.end or exhausted(settings.rhythm, progress):
                 continue
             log.message(f"step {progress.step}: {stage.name} learn until step {stage.end}")
             set_learning(learner, stage)
@@ -101,7 +101,7 @@ def _train(settings: Settings, out: Path, console: Console, preemption: Preempti
                 optimizer.state.clear()
             encode, stepper = fabric.setup(learner, optimizer)
             encode.train()
-            while progress.step < stage.end:
+            while progress.step < stage.end and not exhausted(settings.rhythm, progress):
                 rate = set_rates(optimizer, settings.optimization, progress.step)
                 optimizer.zero_grad(set_to_none=True)
                 terms = gradients(
@@ -149,7 +149,14 @@ def _train(settings: Settings, out: Path, console: Console, preemption: Preempti
                         f"told to stop after step {progress.step}; the same command goes on from "
                         f"{out / LAST}"
                     )
+        if exhausted(settings.rhythm, progress):
+            log.message(f"step {progress.step}: {progress.stale} validations without a better one")
     return progress
+
+
+def exhausted(rhythm: Intervals, progress: Progress) -> bool:
+    """Tell whether a run ends early: so many validations in a row have found no better recall."""
+    return 0 < rhythm.patience <= progress.stale
 
 
 def is_due(rhythm: Intervals, step: int) -> bool:
@@ -286,6 +293,7 @@ def validate(settings: Settings, run: RunState, log: RunLog, step: int) -> float
 def _validate(settings: Settings, learner: Learner, log: RunLog, step: int) -> float | None:
     found: dict[str, float] = {}
     means: list[float] = []
+    encoded: list[Encoded] = []
     device = learner.model.calibrator.scale.device
     limit = -(-settings.rhythm.validation_clips // world_size())
     learner.eval()
@@ -295,13 +303,14 @@ def _validate(settings: Settings, learner: Learner, log: RunLog, step: int) -> f
         if first is None:
             continue
         path = f"{name}/" if name else ""
-        of_set = recalls(learner, chain([first], left), device, limit)
+        encoded.append(encode_clips(learner, chain([first], left), device, limit))
+        of_set = recalls(encoded[-1].features)
         means.append(of_set["recall"])
-        found |= {path + figure: value for figure, value in of_set.items()}
+        found |= {f"recall/{path}{figure}": value for figure, value in of_set.items()}
         log.record_heatmaps(step, f"{path}heatmaps", learner, first.to(device))
     learner.train()
     if not means:
         return None
-    found["recall"] = sum(means) / len(means)
-    log.record_validation(step, found)
-    return found["recall"]
+    found["recall/recall"] = sum(means) / len(means)
+    log.record_validation(step, found | disentanglement(encoded))
+    return found["recall/recall"]

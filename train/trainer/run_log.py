@@ -109,11 +109,13 @@ class RunLog:
         speeds = {"clips_per_s": speed, "waiting_percent": waiting, "memory_gb": memory_gb}
         self.record(step, figures | speeds)
 
-    def record_validation(self, step: int, recalls: Mapping[str, float]) -> None:
+    def record_validation(self, step: int, found: Mapping[str, float]) -> None:
         """Show and record what validation found, in percent."""
-        shown = "  ".join(f"{name} {value:.1f}" for name, value in recalls.items())
+        shown = "  ".join(
+            f"{name.removeprefix('recall/')} {value:.1f}" for name, value in found.items()
+        )
         self.message(f"step {step}/{self._steps}  validation: {shown}")
-        self.record(step, {f"recall/{name}": value for name, value in recalls.items()})
+        self.record(step, found)
 
     def record(self, step: int, figures: Mapping[str, float]) -> None:
         """Write figures to `metrics.jsonl` and TensorBoard; all processes call it."""

@@ -246,6 +246,8 @@ class Intervals:
         A checkpoint that stays, `step-00001000.ckpt`, beside the last and the best; 0 for none.
     validate
         Retrieval on the validation clips, and a checkpoint.
+    patience
+        So many validations in a row without a better mean recall end the run; 0 for never.
     validation_clips
         At most so many clips are compared.
     """
@@ -254,13 +256,14 @@ class Intervals:
     save: int = 1_000
     keep: int = 0
     validate: int = 10_000
+    patience: int = 0
     validation_clips: int = 1_000
 
     def __post_init__(self) -> None:
-        if min(number for name, number in vars(self).items() if name != "keep") < 1:
-            raise SettingsError("rhythm: every number but keep must be at least 1")
-        if self.keep < 0:
-            raise SettingsError("rhythm: keep cannot be below 0")
+        if min(self.log, self.save, self.validate, self.validation_clips) < 1:
+            raise SettingsError("rhythm: every number but keep and patience must be at least 1")
+        if min(self.keep, self.patience) < 0:
+            raise SettingsError("rhythm: keep and patience cannot be below 0")
 
 
 @dataclass(frozen=True, kw_only=True)

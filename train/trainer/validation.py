@@ -1,28 +1,44 @@
-"""Retrieval on held-out clips while training: batches enter, recalls leave.
+"""Held-out clips while training: batches enter; recalls leave, and how far heads are apart.
 
-As in the released evaluation, heads are joined by their sum and nothing is calibrated.
+As in the released evaluation, heads are joined by their sum for recalls, and nothing is calibrated.
 b clips of this process, A of all.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from denseav.train.data.batch import Batch
+from denseav.models.similarity import volume
+from denseav.train.data.batch import SOUND, SPEECH, Batch
 from denseav.train.distributed.collectives import gather, gather_objects
 from denseav.train.loss.chunked_similarity import dense_similarity
 from denseav.train.loss.denseav_loss import every_image
 from denseav.train.loss.learner import Features, Learner
 from denseav.train.loss.pooling import AUDIBLE
+from denseav.train.metrics.disentanglement import (
+    activation_disentanglement,
+    prediction_disentanglement,
+)
 from denseav.train.metrics.retrieval import RANKS, hits
+
+AT_ONCE = 64
+"""So many clips' volumes there are at one time."""
+
+
+class Encoded(NamedTuple):
+    """Held-out clips of this process: their features, and of which kind each is."""
+
+    features: Features
+    kind_b: Tensor
 
 
 @torch.no_grad()
-def recalls(
+def encode_clips(
     learner: Learner, batches: Iterable[Batch], device: torch.device, limit: int
-) -> dict[str, float]:
-    """Return each recall, in percent, and their mean as `recall`.
+) -> Encoded:
+    """Encode as many held-out clips on each process.
 
     Parameters
     ----------
@@ -33,24 +49,9 @@ def recalls(
     device
         Where to compute.
     limit
-        So many clips of each process are enough; processes compare as many as the poorest has.
+        So many clips of each process are enough; all encode as many as the poorest has.
     """
-    features = _encode(learner, batches, device, limit)
-    count = min(limit, *gather_objects(len(features.mask_bT)))
-    sims_AA = _similarities(_first(features, count)).cpu()
-    found = {}
-    for k in RANKS:
-        right = hits(sims_AA, min(k, len(sims_AA)))
-        found[f"image_to_audio/{k}"] = 100 * float(right.image_to_audio_N.mean())
-        found[f"audio_to_image/{k}"] = 100 * float(right.audio_to_image_N.mean())
-    return found | {"recall": sum(found.values()) / len(found)}
-
-
-def _encode(
-    learner: Learner, batches: Iterable[Batch], device: torch.device, limit: int
-) -> Features:
-    parts: list[Features] = []
-    clips = 0
+    parts, kinds, clips = list[Features](), list[Tensor](), 0
     left = iter(batches)
     while True:
         batch = next(left, None) if clips < limit else None
@@ -59,8 +60,9 @@ def _encode(
             break
         held = batch.to(device)
         parts.append(learner(held.image_B3HW, held.wave_BS, held.audio_mask_BS))
+        kinds.append(batch.kind_B)
         clips += len(batch)
-    return Features(
+    features = Features(
         image_VKCHW=torch.cat([part.image_VKCHW for part in parts]),
         audio_bKCT=torch.cat([part.audio_bKCT for part in parts]),
         mask_bT=torch.cat([part.mask_bT for part in parts]),
@@ -68,6 +70,55 @@ def _encode(
         image_VD=_stacked([part.image_VD for part in parts]),
         audio_bD=_stacked([part.audio_bD for part in parts]),
     )
+    count = min(limit, *gather_objects(clips))
+    return Encoded(_first(features, count), torch.cat(kinds)[:count])
+
+
+@torch.no_grad()
+def recalls(features: Features) -> dict[str, float]:
+    """Return each recall among the clips of all processes, in percent, and the mean as `recall`."""
+    sims_AA = _similarities(features).cpu()
+    found = {}
+    for k in RANKS:
+        right = hits(sims_AA, min(k, len(sims_AA)))
+        found[f"image_to_audio/{k}"] = 100 * float(right.image_to_audio_N.mean())
+        found[f"audio_to_image/{k}"] = 100 * float(right.audio_to_image_N.mean())
+    return found | {"recall": sum(found.values()) / len(found)}
+
+
+@torch.no_grad()
+def disentanglement(encoded: Sequence[Encoded]) -> dict[str, float]:
+    """Return PredDis and ActDis of all processes' clips, in percent.
+
+    Nothing where there are not two heads, or not both kinds, or where pooling has no places.
+    """
+    dense = [one for one in encoded if one.features.audio_bD is None]
+    strength_bK = [_own_strength(one.features).cpu() for one in dense]
+    shared = gather_objects((strength_bK, [one.kind_b.cpu() for one in dense]))
+    strengths = [part for own, _ in shared for part in own]
+    if not strengths or strengths[0].shape[1] != 2:
+        return {}
+    strength_AK = torch.cat(strengths)
+    kind_A = torch.cat([part for _, own in shared for part in own])
+    speech_NK, sound_NK = strength_AK[kind_A == SPEECH], strength_AK[kind_A == SOUND]
+    if not len(speech_NK) or not len(sound_NK):
+        return {}
+    return {
+        "PredDis": 100 * prediction_disentanglement(speech_NK, sound_NK),
+        "ActDis": 100 * activation_disentanglement(speech_NK, sound_NK),
+    }
+
+
+def _own_strength(features: Features) -> Tensor:
+    """Return each clip's similarity [b, K] with its own picture, by each head."""
+    strengths = []
+    for at in range(0, len(features.mask_bT), AT_ONCE):
+        some = slice(at, at + AT_ONCE)
+        volume_bKTHW = volume(features.image_VKCHW[some], features.audio_bKCT[some])
+        weight_b1T = (features.mask_bT[some, None] > AUDIBLE).float()
+        sum_bK = (volume_bKTHW.amax(dim=(-2, -1)) * weight_b1T).sum(dim=-1)
+        strengths.append(sum_bK / weight_b1T.sum(dim=-1).clamp_min(1e-3))
+    return torch.cat(strengths)
 
 
 def _stacked(parts: list[Tensor | None]) -> Tensor | None:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from denseav.train.trainer.loop import train
 from denseav.train.trainer.optimizer import new_optimizer, set_rates
 from denseav.train.trainer.settings import Averaging, GroupRates, Settings
 from denseav.train.trainer.stages import grouped
+from denseav.train.trainer.validation import Encoded, encode_clips
 from denseav.train.trainer.weight_average import WeightAverage
 from tests.support.train.parts import learner, with_lora
 from tests.support.train.runs import SMALL, losses, make, quiet
@@ -96,11 +98,12 @@ def test_the_average_is_what_is_measured_and_exported(
 ) -> None:
     measured = []
 
-    def measure(of: Learner, *_: object) -> dict[str, float]:
+    def encode(of: Learner, *others: Any) -> Encoded:
         measured.append(of.model.audio_cls.detach().clone())
-        return {"recall": 1.0 + len(measured)}
+        return encode_clips(of, *others)
 
-    monkeypatch.setattr(loop, "recalls", measure)
+    monkeypatch.setattr(loop, "encode_clips", encode)
+    monkeypatch.setattr(loop, "recalls", lambda _: {"recall": 1.0 + len(measured)})
     train(AVERAGED, make(tmp_path / "average"), quiet())
     apart = changed(average=Averaging(decay=0.6, evaluate=False))
     train(apart, make(tmp_path / "apart"), quiet())

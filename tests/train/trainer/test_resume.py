@@ -175,6 +175,20 @@ def test_the_best_stays_where_no_recall_is_measured(
     assert best["progress"]["step"] == 8
 
 
+def test_a_run_ends_once_nothing_better_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = iter((30.0, 50.0, 40.0, 50.0, 60.0, 55.0))
+    monkeypatch.setattr(loop, "recalls", lambda _: {"recall": next(found)})
+    settings = replace(SMALL, rhythm=replace(SMALL.rhythm, validate=1, patience=2))
+    progress = train(settings, make(tmp_path), quiet())
+    assert (progress.step, progress.best, progress.stale) == (4, 50.0, 2)
+    assert torch.load(tmp_path / BEST, weights_only=True)["progress"]["step"] == 2
+    assert train(settings, tmp_path, quiet()).step == 4  # and stays ended
+    longer = replace(settings, rhythm=replace(settings.rhythm, validate=5, patience=3))
+    assert train(longer, tmp_path, quiet()).best == 60.0
+
+
 def test_a_kill_in_the_first_stage_or_at_its_end_changes_nothing(tmp_path: Path) -> None:
     train(SMALL, make(tmp_path / "whole"), quiet())
     for stop in (2, 3, 6):
