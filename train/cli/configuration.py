@@ -49,7 +49,7 @@ def load_bounded(text: str) -> Any:
 
 
 def check_values(kind: type, values: Any, where: str = "") -> None:
-    """Look for `null` where a record has no use for it: jsonargparse takes it for anything.
+    """Look for `null`, and for a value in the place of a group: jsonargparse lets both pass.
 
     Parameters
     ----------
@@ -67,10 +67,15 @@ def check_values(kind: type, values: Any, where: str = "") -> None:
         allowed = get_args(hints[field.name]) or (hints[field.name],)
         if value is None and type(None) not in allowed:
             raise ValueError(f"{name} cannot be null")
+        groups: list[type] = [
+            part for part in allowed if isinstance(part, type) and dataclasses.is_dataclass(part)
+        ]
         within = getattr(value, "init_args", value)
-        for part in filter(dataclasses.is_dataclass, allowed):
-            if isinstance(part, type) and isinstance(within, jsonargparse.Namespace):
-                check_values(part, within, f"{name}.")
+        if isinstance(within, jsonargparse.Namespace):
+            for group in groups:
+                check_values(group, within, f"{name}.")
+        elif groups and value is not None and not isinstance(value, tuple(groups)):
+            raise ValueError(f"{name} is a group of keys, not {value!r:.80}")
 
 
 def check_files(arguments: Sequence[str]) -> None:

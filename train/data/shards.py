@@ -194,6 +194,7 @@ class Shards:
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
         chunks = _inspect(self.folder)
+        _litdata()  # what it lacks is told now, and is no clip's damage
         self.sizes = [int(chunk["chunk_size"]) for chunk in chunks]
         self._ends = list(accumulate(self.sizes))
         self._names = [chunk["filename"] for chunk in chunks]

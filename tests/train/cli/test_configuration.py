@@ -39,6 +39,9 @@ HOSTILE = {
     "a number beyond all": "made: {}\nseed: 1e400\n",
     "a value that is null": "made: {}\nnetwork: {name: x, audio: {dropout: null}}\n",
     "a value in a group that is null": "made: {batch_size: null}\n",
+    "a group that is a number": "made: {}\nloss: 1.5\n",
+    "a group that is a list": "made: {}\noptimization: []\n",
+    "a group within a group that is a word": "made: {}\nnetwork: {name: x, image: x}\n",
     "a group that is null": "made: {}\nloss: null\n",
     "a network of a petabyte": "made: {}\nnetwork: {name: x, audio: {hidden: 65536}}\n",
 }
