@@ -6,6 +6,7 @@ it comes ("dynamic"). Small matrices stay as they are: they take no time, and th
 end cost the most accuracy.
 """
 
+import logging
 from pathlib import Path
 
 import onnx
@@ -21,14 +22,18 @@ def quantize_products(path: Path) -> None:
     del model.graph.value_info[:]
     sizes = _product_sizes(model)
     small = _SMALL * max(sizes.values())
-    quantize_dynamic(
-        model,
-        path,
-        op_types_to_quantize=["MatMul"],
-        nodes_to_exclude=[name for name, size in sizes.items() if size < small],
-        per_channel=True,
-        weight_type=QuantType.QInt8,
-    )
+    logging.disable(logging.WARNING)  # advice on how to make graphs, which is not for people
+    try:
+        quantize_dynamic(
+            model,
+            path,
+            op_types_to_quantize=["MatMul"],
+            nodes_to_exclude=[name for name, size in sizes.items() if size < small],
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+        )
+    finally:
+        logging.disable(logging.NOTSET)
     path.with_name(f"{path.name}.data").unlink(missing_ok=True)
 
 
