@@ -43,7 +43,7 @@ def test_it_gives_picture_and_sound_on_one_clock_and_goes_on_after_a_loss() -> N
         assert given is not None
         await until(lambda: all(clock.has_report for clock in given._clocks.values()))
         camera.start(watcher)
-        await asyncio.sleep(4 * 0.5 + 0.2)
+        await asyncio.sleep(2.3)
         camera.start(got)
         picture.size = (96, 64)
         await until(lambda: got.frames and got.frames[-1].image_HW3.shape == (96, 64, 3))

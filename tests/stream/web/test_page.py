@@ -74,7 +74,7 @@ navigator.mediaDevices.getUserMedia = async ({ audio }) => {
       click.start(next);
       click.stop(next + 0.01);
       window.flashAt = next;
-      next += 0.5;
+      next += 0.4 + 0.07 * (window.flashes = (window.flashes ?? 0) * 3 % 5 + 1);  // uneven
     }
     const lit = sound.currentTime >= window.flashAt && sound.currentTime < window.flashAt + 0.1;
     pen.fillStyle = lit ? "#eee" : "#222";

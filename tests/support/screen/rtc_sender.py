@@ -12,9 +12,17 @@ import aiohttp
 import av
 import numpy as np
 from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from numpy.typing import NDArray
 
-FLASH_EVERY_S, FLASH_S = 0.5, 0.1
+FLASHES_S = np.cumsum([0.1, *([0.41, 0.53, 0.62, 0.47] * 20)])  # uneven: no wrong offset fits
+FLASH_S = 0.1
 CLICK_S = 0.01
+
+
+def _since_flash_s(time_s: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return how long ago the last flash was, at each time; infinite before the first."""
+    last = np.searchsorted(FLASHES_S, time_s + 1e-9, side="right") - 1
+    return np.where(last >= 0, time_s - FLASHES_S[last], np.inf)
 
 
 class Flashes(MediaStreamTrack):
@@ -29,7 +37,7 @@ class Flashes(MediaStreamTrack):
     async def recv(self) -> av.VideoFrame:
         time_s = self._index / 25
         await asyncio.sleep(self._start_s + time_s - monotonic())
-        grey = 230 if time_s % FLASH_EVERY_S < FLASH_S else 30
+        grey = 230 if _since_flash_s(np.array(time_s)) < FLASH_S else 30
         frame = av.VideoFrame.from_ndarray(np.full((*self.size, 3), grey, np.uint8), "bgr24")
         frame.pts, frame.time_base = self._index * 3600, Fraction(1, 90_000)
         self._index += 1
@@ -47,7 +55,7 @@ class Clicks(MediaStreamTrack):
     async def recv(self) -> av.AudioFrame:
         time_S = (self._index * 960 + np.arange(960)) / 48_000
         await asyncio.sleep(self._start_s + time_S[0] - monotonic())
-        wave_S = 20_000 * np.sin(2 * np.pi * 2000 * time_S) * (time_S % FLASH_EVERY_S < CLICK_S)
+        wave_S = 20_000 * np.sin(2 * np.pi * 2000 * time_S) * (_since_flash_s(time_S) < CLICK_S)
         frame = av.AudioFrame.from_ndarray(wave_S.astype(np.int16)[None], "s16", "mono")
         frame.sample_rate, frame.time_base = 48_000, Fraction(1, 48_000)
         frame.pts = self._index * 960
