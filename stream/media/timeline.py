@@ -67,12 +67,20 @@ class Timeline:
         packet : with its stream.
         following : gives the stamps of the next packets of the same stream.
         """
-        tick_s = self._ticks_s[packet.stream.index]
+        stream = packet.stream.index
+        tick_s = self._ticks_s[stream]
         time_s = stamp(packet, tick_s)
         if time_s is None:
             return
         span_s = (packet.duration or 0) * tick_s
-        new = _Stamp(packet.stream.index, time_s, span_s, packet.dts is None)
+        if len(self._offsets_s) == 1 and packet.pts == packet.dts and stream in self._next_s:
+            # Nearly all packets: they cost no more than this.
+            own_s = self._next_s[stream]
+            if -BACK_S <= time_s - own_s <= AHEAD_S and time_s >= self._last_s[stream]:
+                self._last_s[stream], self._next_s[stream] = time_s, time_s + span_s
+                self._only_shown[stream] = False
+                return
+        new = _Stamp(stream, time_s, span_s, packet.dts is None)
         self._check_shown(packet, tick_s, new)
         offset_s = self._offset_s(new, following)
         if offset_s:
