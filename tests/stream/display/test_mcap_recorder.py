@@ -26,7 +26,7 @@ from denseav.stream.sources.recorded_run import RecordedRun
 from denseav.stream.types import AudioBlock, Frame, Heatmap
 from tests.support.disk import room
 from tests.support.fake_session import fake_manifest
-from tests.support.media import grey
+from tests.support.media import cut, grey
 
 HEADS = fake_manifest().heads
 SEED = np.random.default_rng(0)
@@ -145,8 +145,8 @@ def test_wherever_it_is_cut_what_was_flushed_is_read(
         whole = [file.tell() for _ in StreamReader(file, emit_chunks=True).records]
     cuts = SEED.integers(whole[12], len(data), 20).tolist()
     path = tmp_path / "cut.mcap"
-    for cut in [*cuts, whole[12], len(data) - 1]:
-        path.write_bytes(data[:cut])
+    for end in [*cuts, whole[12], len(data) - 1]:
+        path.write_bytes(data[:end])
         read = [type(item) for item in RecordedRun(path)]
         by_others: Counter[str] = Counter()
         with path.open("rb") as file, suppress(EndOfFile, struct.error):  # which it may say
@@ -156,11 +156,15 @@ def test_wherever_it_is_cut_what_was_flushed_is_read(
         assert read.count(AudioBlock) == by_others["/audio"] > 0
 
 
-def test_rerun_reads_it_too(recorded: tuple[Path, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("share", "options"), [(1.0, []), (0.7, ["--recover"])])
+def test_rerun_reads_it_too_whole_or_cut(
+    recorded: tuple[Path, Any], share: float, options: list[str], tmp_path: Path
+) -> None:
     rerun = shutil.which("rerun", path=str(Path(sys.executable).parent))
     assert rerun is not None
     out = tmp_path / "run.rrd"
-    command = [rerun, "mcap", "convert", str(recorded[0]), "-o", str(out)]
+    given = cut(recorded[0], tmp_path / "given.mcap", share)
+    command = [rerun, "mcap", "convert", *options, str(given), "-o", str(out)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     shown = subprocess.run(
