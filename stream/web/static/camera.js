@@ -55,7 +55,8 @@ export class Camera {
       this.send({ camera: peer.localDescription.sdp });
       this.say("Connecting …");
     } catch (error) {
-      this.end(REASONS[error.name] ?? `It cannot be given (${error.name}).`);
+      this.end();
+      this.say(REASONS[error.name] ?? `It cannot be given (${error.name}).`);
     }
     $("give").disabled = false;
     this.show();

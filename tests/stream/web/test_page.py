@@ -99,8 +99,17 @@ def test_what_a_browser_gives_flashes_and_clicks_at_once(tmp_path: Path) -> None
         flag = "--autoplay-policy=no-user-gesture-required"
         async with open_tab(tmp_path, address, flag, script=FLASHES) as tab:
             await tab.until("document.getElementById('giving')?.hidden === false")
-            await tab.value("document.getElementById('give').click()")
             words = "document.getElementById('given').textContent"
+            await tab.value(
+                "(() => { const media = navigator.mediaDevices; window.own = media.getUserMedia;"
+                "media.getUserMedia = async () => {"
+                " throw new DOMException('', 'NotAllowedError'); };"
+                "document.getElementById('give').click(); })()"
+            )
+            await tab.until(f"{words}.includes('was not allowed')")
+            await tab.value("(() => { navigator.mediaDevices.getUserMedia = window.own; })()")
+            await tab.until("!document.getElementById('give').disabled")
+            await tab.value("document.getElementById('give').click()")
             await tab.until(f"{words} === 'This device is the camera.'")
             assert await tab.value("Object.values(asked).every((on) => on === false)")
             given = camera._given
