@@ -1,17 +1,28 @@
-"""Kill and restart the camera and the sound server of one run of `denseav-live`, 20 times each.
+"""Break what a run of `denseav-live` depends on, and attack it as a neighbour could.
 
-The feed is read meanwhile: each must be back in under 3 s after it serves again, and no heatmap may
-come from an old picture, nor a valid head from sound of while there was none.
+First the camera and the sound server are killed and restarted, 20 times each: each must be back in
+under 3 s after it serves again, and no heatmap may come from an old picture, nor a valid head from
+sound of while there was none. Then each adversary has a run of its own, which has to go on: the
+feed comes, memory and descriptors stay, the recording is whole, the exit code is as promised.
 """
 
 import argparse
 import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.table import Table
 
+from benchmarks.support.adversaries import (
+    ADVERSARIES,
+    Siege,
+    besiege,
+    siege_checks,
+    siege_table,
+)
 from benchmarks.support.common import Check, at_least, at_most, finish, say
 from tests.support.faults import break_and_mend
 
@@ -22,7 +33,28 @@ def main() -> int:
     """Parse, run, report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--times", type=int, default=20, help="of each; default: %(default)s")
-    times = parser.parse_args().times
+    parser.add_argument(
+        "--seconds", type=float, default=60.0, help="of each adversary; default: %(default)s"
+    )
+    options = parser.parse_args()
+    tables, record, checks = _attacked(options.seconds) if options.seconds else ([], {}, [])
+    if options.times:
+        table, back_s, found = _broken(options.times)
+        tables, record, checks = [table, *tables], record | back_s, found + checks
+    return finish(tables, {"benchmark": "faults", **record}, checks)
+
+
+def _attacked(seconds: float) -> tuple[list[Table], dict[str, Any], list[Check]]:
+    sieges: dict[str, Siege] = {}
+    for name in ADVERSARIES:
+        sieges[name] = besiege([name], seconds)
+        say(f"{name}: {sieges[name]}")
+    checks = [check for name, siege in sieges.items() for check in siege_checks(name, siege)]
+    record = {name: asdict(siege) for name, siege in sieges.items()}
+    return [siege_table(sieges)], {"adversaries": record}, checks
+
+
+def _broken(times: int) -> tuple[Table, dict[str, Any], list[Check]]:
     with tempfile.TemporaryDirectory() as folder:
         faults = break_and_mend(Path(folder), times, say)
     back_s = {"camera": faults.camera_s, "microphone": faults.microphone_s}
@@ -36,8 +68,7 @@ def main() -> int:
     checks.append(at_most("heatmaps from stale data", len(faults.stale), 0))
     checks.append(at_most("exit code", faults.code, 0))
     _tell(faults.stale)
-    record = {"benchmark": "faults", "back_s": back_s, "heatmaps": faults.judged}
-    return finish([table], record, checks)
+    return table, {"back_s": back_s, "heatmaps": faults.judged}, checks
 
 
 def _tell(stale: Sequence[str]) -> None:

@@ -11,12 +11,20 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from rich.table import Table
 
+from benchmarks.support.adversaries import (
+    ADVERSARIES,
+    DISK_FULL,
+    besiege,
+    siege_checks,
+    siege_table,
+)
 from benchmarks.support.common import (
     Check,
     MemoryWatch,
@@ -38,11 +46,23 @@ def main() -> int:
     """Parse, run, report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=30.0, help="default: %(default)s")
+    parser.add_argument(
+        "--hostile", action="store_true", help="with a recording, and every adversary at once"
+    )
     options = parser.parse_args()
+    if options.hostile:
+        return _hostile(60 * options.minutes)
     load = round(os.getloadavg()[0], 2)
     figures = soak(60 * options.minutes)
     record = {"benchmark": "soak", "load_before": load} | figures
     return finish([_table(figures)], record, checks(figures))
+
+
+def _hostile(seconds: float) -> int:
+    names = [name for name in ADVERSARIES if name != DISK_FULL]  # the recording is to be whole
+    siege = besiege(names, seconds)
+    record = {"benchmark": "soak", "adversaries": names, **asdict(siege)}
+    return finish([siege_table({"all": siege})], record, siege_checks("all", siege))
 
 
 def soak(seconds: float, command: Sequence[str] | None = None) -> dict[str, Any]:

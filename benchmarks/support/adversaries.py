@@ -1,0 +1,242 @@
+"""Neighbours that mean ill, or do not care: each does one thing to a live run until it is stopped.
+
+Names of adversaries enter, a `Siege` leaves: what became of the run. They reach it only as a
+neighbour could: by its ports, its keys' folder, its signals and what reads its log.
+"""
+
+import resource
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Event
+
+import av
+import zmq
+from rich.table import Table
+
+from benchmarks.support.common import Check, MemoryWatch, at_least, at_most, program
+from denseav.export.outside_files import ffmpeg_name
+from denseav.stream.feed import keys
+from denseav.stream.feed.client import HeatmapSubscriber
+from tests.support.ports import free_port
+
+LINES = 300  # idle connections at a time, to each port
+PREFIXES, PREFIX_BYTES = 2_000, 1_000
+ASLEEP_S, AWAKE_S = 1.5, 15.0
+SETTLED_S = 10.0  # buffers fill and arenas form before
+SILENCE_S = 1.0  # a robot stops for less
+GROWTH_MB, DESCRIPTORS, RECORDED = 30.0, 150, 0.9
+DISK_FULL = "disk full"
+FILM = "film.mp4"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A run: its process, where it publishes and serves figures, and its keys' folder."""
+
+    process: subprocess.Popen[str]
+    endpoint: str
+    metrics_port: int
+    keys: Path
+
+
+def churn_keys(target: Target, stop: Event) -> int:
+    """Add and revoke clients as fast as it goes."""
+    times = 0
+    file = target.keys.with_name("churned.client")
+    while not stop.is_set():
+        keys.add_client(target.keys, "churned", file)
+        keys.revoke(target.keys, "churned")
+        file.unlink()
+        times += 1
+    return times
+
+
+def flood_connections(target: Target, stop: Event) -> int:
+    """Open idle connections to the feed and to the figures, hundreds at a time."""
+    ports, times = (int(target.endpoint.rsplit(":", 1)[1]), target.metrics_port), 0
+    while not stop.is_set():
+        with ExitStack() as held:
+            for _ in range(LINES):
+                for port in ports:
+                    with suppress(OSError):
+                        held.enter_context(socket.create_connection(("127.0.0.1", port), 1))
+                        times += 1
+            stop.wait(1)
+    return times
+
+
+def flood_prefixes(target: Target, stop: Event) -> int:
+    """Subscribe to thousands of long topics, without a key and again and again."""
+    times = 0
+    while not stop.is_set():
+        with zmq.Context() as context, context.socket(zmq.SUB) as subscriber:
+            subscriber.linger = 0
+            subscriber.connect(target.endpoint)
+            for index in range(PREFIXES):
+                subscriber.subscribe(b"%08d" % index + bytes(PREFIX_BYTES))
+            times += PREFIXES
+            stop.wait(1)
+    return times
+
+
+def suspend(target: Target, stop: Event) -> int:
+    """Stop the process for a while, as a machine that sleeps does, and let it go on."""
+    times = 0
+    while not stop.wait(AWAKE_S):
+        target.process.send_signal(signal.SIGSTOP)
+        time.sleep(ASLEEP_S)
+        target.process.send_signal(signal.SIGCONT)
+        times += 1
+    return times
+
+
+def close_log(target: Target, stop: Event) -> int:
+    """Go away as the reader of its log."""
+    assert target.process.stderr is not None
+    target.process.stderr.close()
+    stop.wait()
+    return 1
+
+
+def fill_disk(target: Target, stop: Event) -> int:
+    """Let no file of the process grow any more, as on a disk that is full."""
+    if stop.wait(SETTLED_S):
+        return 0
+    resource.prlimit(target.process.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    stop.wait()
+    return 1
+
+
+ADVERSARIES: Mapping[str, Callable[[Target, Event], int]] = {
+    "keys churned": churn_keys,
+    "idle connections": flood_connections,
+    "prefixes subscribed": flood_prefixes,
+    "log without a reader": close_log,
+    "suspended": suspend,
+    DISK_FULL: fill_disk,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Siege:
+    """What became of a run: what was done to it how often, and what of it suffered."""
+
+    done: Mapping[str, int]
+    messages: int
+    silence_s: float
+    restarts: int
+    memory_growth_mb: float | None
+    descriptor_growth: int
+    recorded_s: float
+    ran_s: float
+    code: int
+
+
+def besiege(names: Sequence[str], seconds: float) -> Siege:
+    """Run the demo for so long, with a feed, figures and a recording, under these adversaries."""
+    with TemporaryDirectory() as place:
+        folder, port = Path(place), free_port()
+        target = _begin(folder, f"tcp://127.0.0.1:{port}", free_port())
+        try:
+            return _besieged(folder, target, names, seconds)
+        finally:
+            with suppress(ProcessLookupError):
+                target.process.send_signal(signal.SIGCONT)
+            target.process.kill()
+            target.process.wait()
+
+
+def _begin(folder: Path, endpoint: str, metrics_port: int) -> Target:
+    store = folder / "keys"
+    keys.init(store)
+    keys.add_client(store, "reader", folder / "reader.client")
+    command = [program("denseav-live"), "--demo", "--headless", "--device", "cpu"]
+    command += ["--publish", endpoint, "--publish-keys", str(store), "--record", FILM]
+    command += ["--prometheus", str(metrics_port)]
+    process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    if not any("READY" in line for line in process.stderr):
+        raise SystemExit(f"denseav-live ended with code {process.wait()}")
+    return Target(process, endpoint, metrics_port, store)
+
+
+def _besieged(folder: Path, target: Target, names: Sequence[str], seconds: float) -> Siege:
+    came_s: list[float] = []
+    stop, watch = Event(), MemoryWatch(target.process.pid)
+    begun_s = time.monotonic()
+    with (
+        HeatmapSubscriber(
+            target.endpoint, folder / "reader.client", tap=lambda _: came_s.append(time.monotonic())
+        ) as feed,
+        ThreadPoolExecutor(len(names)) as pool,
+    ):
+        doing = {name: pool.submit(ADVERSARIES[name], target, stop) for name in names}
+        stop.wait(seconds)
+        stop.set()
+        done = {name: future.result() for name, future in doing.items()}
+        restarts = feed.restarts
+    target.process.send_signal(signal.SIGTERM)
+    code = target.process.wait(60)
+    ran_s = time.monotonic() - begun_s
+    watch.stop()
+    settled = [sight.descriptors for sight in watch.sights if sight.seconds >= SETTLED_S]
+    return Siege(
+        done=done,
+        messages=len(came_s),
+        silence_s=max((late - early for early, late in pairwise(came_s)), default=seconds),
+        restarts=restarts,
+        memory_growth_mb=watch.growth_mb(SETTLED_S),
+        descriptor_growth=settled[-1] - settled[0] if settled else 0,
+        recorded_s=_length_s(folder / FILM),
+        ran_s=ran_s,
+        code=code,
+    )
+
+
+def _length_s(film: Path) -> float:
+    with av.open(ffmpeg_name(film)) as container:
+        times = [frame.time or 0.0 for frame in container.decode(video=0)]
+    return times[-1] - times[0]
+
+
+def siege_table(sieges: Mapping[str, Siege]) -> Table:
+    """Return a row for each."""
+    columns = ("adversary", "times", "messages", "longest silence s", "new runs")
+    more = ("memory MB", "descriptors", "recorded of s", "exit code")
+    table = Table(*columns, *more, title="under attack")
+    for name, siege in sieges.items():
+        table.add_row(
+            name,
+            ", ".join(f"{times:,}" for times in siege.done.values()),
+            f"{siege.messages:,}",
+            f"{siege.silence_s:.2f}",
+            str(siege.restarts),
+            f"{siege.memory_growth_mb}",
+            f"{siege.descriptor_growth:+d}",
+            f"{siege.recorded_s:.0f} of {siege.ran_s:.0f}",
+            str(siege.code),
+        )
+    return table
+
+
+def siege_checks(name: str, siege: Siege) -> list[Check]:
+    """Hold a run against what it promises; a suspended one may be silent while it sleeps."""
+    full = DISK_FULL in siege.done
+    code, recorded_s = (7, SETTLED_S / 2) if full else (0, RECORDED * siege.ran_s)
+    asleep_s = ASLEEP_S if "suspended" in siege.done else 0.0
+    return [
+        at_most(f"{name}: longest silence, s", siege.silence_s, SILENCE_S + asleep_s),
+        at_most(f"{name}: memory growth, MB", siege.memory_growth_mb, GROWTH_MB),
+        at_most(f"{name}: descriptors more", siege.descriptor_growth, DESCRIPTORS),
+        at_least(f"{name}: recorded, s", siege.recorded_s, recorded_s),
+        at_most(f"{name}: exit code beside {code}", abs(siege.code - code), 0),
+    ]
