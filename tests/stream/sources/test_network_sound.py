@@ -30,7 +30,7 @@ needs_gstreamer = pytest.mark.skipif(not RtspServer.possible(), reason="no GStre
 @pytest.fixture(scope="module")
 def flashes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("flashes") / "flash.mp4"
-    write_clip(path, 12.0)
+    write_clip(path, 8.0)
     return path
 
 

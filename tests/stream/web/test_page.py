@@ -21,7 +21,6 @@ PIXEL = """(() => {
 })()"""
 
 
-@pytest.mark.realtime
 def test_the_page_draws_heat_where_it_is_and_names_as_text(tmp_path: Path) -> None:
     async def body() -> None:
         address = f"http://127.0.0.1:{server.port}/"
@@ -143,7 +142,6 @@ BOTH = """(() => {
 })()"""
 
 
-@pytest.mark.realtime
 def test_by_webrtc_each_picture_is_drawn_with_its_own_map(tmp_path: Path) -> None:
     def show(number: int) -> None:
         grey_HW3 = np.full((120, 160, 3), 40 + 20 * (number % 10), np.uint8)
