@@ -64,7 +64,8 @@ class BrowserCamera:
         """Begin to call the receiver, whenever a browser gives something."""
         self._receiver = receiver
         for kind in self._kinds:
-            self._enter(kind, State.OPENING, monotonic())
+            if self._states[kind] is State.OPENING:  # a browser may have been sooner
+                self._enter(kind, State.OPENING, monotonic())
 
     def stop(self) -> None:
         """Give nothing more. May be called twice."""

@@ -75,6 +75,7 @@ def test_it_gives_picture_and_sound_on_one_clock_and_goes_on_after_a_loss() -> N
     assert found is not None
     assert abs(found.seconds) < 0.04
     assert any("is back after" in line for line in said)
+    assert all(said), "nothing is said that has no words"
 
 
 async def _offer(*kinds: str) -> str:
