@@ -60,7 +60,7 @@ class Recorder:
     def __init__(self, path: Path, width: int, height: int, sound: bool = True) -> None:
         if path.suffix.lower() != ".mp4":
             raise OutputError(
-                f"cannot record to {path}: name a recording NAME.mp4, .gif, .webp or .mcap"
+                f"cannot record to {path}: name it NAME.mp4, NAME.gif, NAME.webp or NAME.mcap"
             )
         self._path = path
         self._size = (width, height)
