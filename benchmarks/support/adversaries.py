@@ -196,7 +196,7 @@ def _besieged(folder: Path, target: Target, names: Sequence[str], seconds: float
         restarts=restarts,
         memory_growth_mb=watch.growth_mb(SETTLED_S),
         descriptor_growth=settled[-1] - settled[0] if settled else 0,
-        recorded_s=_length_s(folder / FILM),
+        recorded_s=_length_s(next(folder.glob("film*.mp4"))),
         ran_s=ran_s,
         code=code,
     )

@@ -20,10 +20,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from msgspec import Meta
-from platformdirs import user_cache_path
 
 from denseav.export.outside_files import parse_json, read_bounded
 from denseav.export.runtime.graph_files import GraphFile, Layout, read_graph
+from denseav.export.user_folders import cache_folder
 
 SCHEMA = 2  # 1 had audio graphs that normalise the window themselves
 MANIFEST = "manifest.json"
@@ -232,7 +232,7 @@ def demo_folder() -> Path:
 
 def default_folder() -> Path:
     """Return where `denseav-export` writes, and `denseav-live` looks, when no folder is named."""
-    return user_cache_path("denseav") / "bundle"
+    return cache_folder() / "bundle"
 
 
 def window_samples(tokens: int) -> int:

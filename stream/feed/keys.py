@@ -22,8 +22,8 @@ from pathlib import Path
 
 import zmq
 import zmq.utils.z85
-from platformdirs import user_config_path
 
+from denseav.export.user_folders import config_folder
 from denseav.stream.feed.client import KEY_NAMES
 from denseav.stream.feed.errors import FeedAuthError
 
@@ -34,7 +34,7 @@ _FILE_BYTES_MAX = 4096
 
 def default_folder() -> Path:
     """Return where keys are kept when no folder is named."""
-    return user_config_path("denseav") / "feed-keys"
+    return config_folder() / "feed-keys"
 
 
 def init(folder: Path) -> None:

@@ -17,8 +17,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from platformdirs import user_data_path
 
+from denseav.export.user_folders import data_folder
 from denseav.stream.errors import OutputError, UsageError
 
 LASTS = timedelta(days=397)  # browsers take none that lasts longer
@@ -28,7 +28,7 @@ _FILE_BYTES_MAX = 1 << 20
 
 def default_path() -> Path:
     """Return where a certificate that is made is kept."""
-    return user_data_path("denseav") / "page.pem"
+    return data_folder() / "page.pem"
 
 
 def made_once(path: Path, names: Iterable[str]) -> Path:
