@@ -128,7 +128,7 @@ def run(
         if film is None and given.offline and given.source is not None:
             film = open_file(given)
         clip = film if given.offline else None
-        camera = browser_camera(health, given.mic) if given.camera == BROWSER else None
+        camera = browser_camera(health, given.mic, stats) if given.camera == BROWSER else None
         sources: list[Source] = []
         if camera is not None:
             sources = [camera]
@@ -219,7 +219,7 @@ def calibrate(options: LiveOptions, stop: threading.Event, opened: threading.Eve
     seconds = options.seconds or CALIBRATION_S
     with ExitStack() as outputs:
         if options.sources.camera == BROWSER:
-            camera = browser_camera(SourceHealth(print_line), None)
+            camera = browser_camera(SourceHealth(print_line), None, Stats())
             page = open_page(options.page, None, camera=camera)
             outputs.enter_context(closing(page))
             sources: list[Source] = [camera]

@@ -54,7 +54,7 @@ class RunState:
         return {**state, "recording": view.is_recording, "tuning": view.tuning.state()}
 
 
-def browser_camera(health: SourceHealth, mic: str | None) -> "BrowserCamera":
+def browser_camera(health: SourceHealth, mic: str | None, stats: Stats) -> "BrowserCamera":
     """Return the source that a browser's camera and microphone come in by.
 
     Raises
@@ -64,7 +64,7 @@ def browser_camera(health: SourceHealth, mic: str | None) -> "BrowserCamera":
     """
     with _extra():
         from denseav.stream.web.browser_camera import BrowserCamera
-    return BrowserCamera(health, audio=mic != "none")
+    return BrowserCamera(health, audio=mic != "none", drop=stats.drop)
 
 
 def open_page(

@@ -9,6 +9,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from time import monotonic
 
 import av
@@ -39,6 +40,7 @@ class BrowserCamera:
     ----------
     health : is told every change of state.
     audio : whether the microphone is wanted too.
+    drop : called with the cause and number of what could not be decoded in time.
 
     Attributes
     ----------
@@ -48,8 +50,15 @@ class BrowserCamera:
 
     name = "browser"
 
-    def __init__(self, health: SourceHealth, *, audio: bool = True) -> None:
+    def __init__(
+        self,
+        health: SourceHealth,
+        *,
+        audio: bool = True,
+        drop: Callable[[str, int], None] = lambda _cause, _count: None,
+    ) -> None:
         self.audio = audio
+        self.drop = drop
         self.has_come = threading.Event()
         self._health = health
         self._kinds: tuple[Kind, ...] = ("camera", "microphone") if audio else ("camera",)
@@ -181,7 +190,8 @@ class GivenCamera:
         try:
             await self._peer.setRemoteDescription(RTCSessionDescription(sdp, "offer"))
             for receiver in self._peer.getReceivers():
-                observe(receiver, self._clocks[receiver.track.kind])
+                kind = receiver.track.kind
+                observe(receiver, self._clocks[kind], partial(self._lose, kind))
             if [track.kind for track in self._tracks].count("video") != 1 or len(self._tracks) > 2:
                 raise OfferError("a camera's offer has one picture and at most one sound")
             await self._peer.setLocalDescription(await self._peer.createAnswer())
@@ -205,6 +215,9 @@ class GivenCamera:
                 task.cancel()
         with suppress(Exception):  # one that is half made, by an offer that was not understood
             await self._peer.close()
+
+    def _lose(self, kind: str, count: int) -> None:
+        self._camera.drop(f"browser_{kind}_behind", count)
 
     async def _end(self, reason: str) -> None:
         self._tell(reason)

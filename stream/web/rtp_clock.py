@@ -3,19 +3,23 @@
 Each stream counts by a clock of its own; the sender's reports (RFC 3550, 6.4.1) say at which moment
 of the sender's clock a count was captured, so that picture and sound share that one. How far it is
 from ours is learned from the report that came with the least delay. Before a stream's first report,
-the time is that of the least delayed arrival. aiortc keeps the reports to itself; the one function
-that reaches into it is here.
+the time is that of the least delayed arrival. aiortc keeps the reports to itself, and what waits to
+be decoded too; the one function that reaches into it is here.
 """
 
+import queue
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from time import monotonic
 from typing import Any
 
-from aiortc import RTCRtpReceiver
+from aiortc import RTCRtpCodecParameters, RTCRtpReceiver
+from aiortc.jitterbuffer import JitterFrame
 from aiortc.rtp import RtcpSrPacket
 
 _WRAP = 1 << 32
+WAITING = 15  # frames that wait to be decoded: half a second of pictures
 _REPORTS = 60  # about a minute of them
 
 
@@ -84,12 +88,61 @@ class RtpClock:
         return min(self._now(), self._sender.to_ours(sent_s + (count - at) / self._rate_hz))
 
 
-def observe(receiver: RTCRtpReceiver, clock: RtpClock) -> None:
+class EncodedFrames(queue.Queue[Any]):
+    """What waits to be decoded, bounded: a machine that is too slow begins anew with a whole frame.
+
+    Parameters
+    ----------
+    most : so many.
+    lost : called with how many were thrown away.
+    """
+
+    def __init__(self, most: int, lost: Callable[[int], None]) -> None:
+        super().__init__()
+        self._most = most
+        self._lost = lost
+        self._awaits_whole = False
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        """Take the next; None, which ends it, is always taken."""
+        if item is not None and self.qsize() >= self._most:
+            self._awaits_whole, count = True, 1
+            with suppress(queue.Empty):
+                while self.get_nowait() is not None:
+                    count += 1
+            self._lost(count)
+        elif item is not None and self._awaits_whole and not is_whole(*item):
+            self._lost(1)
+        else:
+            self._awaits_whole = False
+            super().put(item, block, timeout)
+
+
+def is_whole(codec: RTCRtpCodecParameters, encoded: JitterFrame) -> bool:
+    """Return whether an encoded frame can be decoded without those before it."""
+    data = encoded.data
+    match codec.name.upper():
+        case "VP8":
+            return bool(data) and not data[0] & 1
+        case "H264":
+            return any(len(part) and part[0] & 31 == 5 for part in data.split(b"\x00\x00\x01")[1:])
+        case _:
+            return True
+
+
+def observe(receiver: RTCRtpReceiver, clock: RtpClock, lost: Callable[[int], None]) -> None:
     """Have a receiver's frames carry the counts of `clock`, and its reports reach it.
 
-    Called before the connection begins.
+    Called before the connection begins. When more frames wait than are decoded in time, they are
+    thrown away, `lost` is called with their number, and the sender is asked for a whole picture.
     """
     private: Any = receiver
+
+    def lose(count: int) -> None:
+        private._RTCRtpReceiver__decoder_error.set()  # which asks the sender
+        lost(count)
+
+    private._RTCRtpReceiver__decoder_queue = EncodedFrames(WAITING, lose)
     private._RTCRtpReceiver__timestamp_mapper = clock
     handle = private._handle_rtcp_packet
 

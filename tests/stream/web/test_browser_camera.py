@@ -1,6 +1,7 @@
 """A browser as camera and microphone: what it gives, its states, and offers that are refused."""
 
 import asyncio
+from collections import Counter
 from time import monotonic
 
 import numpy as np
@@ -9,7 +10,7 @@ from aiortc import RTCPeerConnection
 
 from denseav.stream.calibration.av_offset import Watcher, match
 from denseav.stream.sources.health import SourceHealth, State
-from denseav.stream.web import browser_camera
+from denseav.stream.web import browser_camera, rtp_clock
 from denseav.stream.web.browser_camera import BrowserCamera
 from tests.support.fakes import Collector
 from tests.support.screen.pages import page_server
@@ -76,6 +77,35 @@ def test_it_gives_picture_and_sound_on_one_clock_and_goes_on_after_a_loss() -> N
     assert abs(found.seconds) < 0.04
     assert any("is back after" in line for line in said)
     assert all(said), "nothing is said that has no words"
+
+
+def test_pictures_that_cannot_be_decoded_in_time_are_lost_and_a_whole_one_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rtp_clock, "WAITING", 0)
+    drops: Counter[str] = Counter()
+    got = Collector()
+
+    def drop(cause: str, count: int) -> None:
+        drops[cause] += count
+
+    camera = BrowserCamera(SourceHealth(lambda _: None), drop=drop)
+
+    async def run() -> None:
+        async with giver(server.port) as one:
+            start_s = monotonic()
+            await one.give(Flashes(start_s), Clicks(start_s))
+            await until(lambda: drops["browser_video_behind"] > 5)
+            assert not got.frames
+            assert camera._given is not None
+            for receiver in camera._given._peer.getReceivers():
+                receiver._RTCRtpReceiver__decoder_queue._most = 15
+            await until(lambda: got.frames and got.blocks)
+
+    with page_server(camera=camera) as server:
+        camera.start(got)
+        asyncio.run(run())
+    assert drops["browser_audio_behind"] > 0
 
 
 async def _offer(*kinds: str) -> str:

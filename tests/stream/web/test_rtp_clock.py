@@ -1,8 +1,10 @@
 """RTP timestamps to our clock: by arrivals first, by the sender's reports then."""
 
 import pytest
+from aiortc import RTCRtpCodecParameters
+from aiortc.jitterbuffer import JitterFrame
 
-from denseav.stream.web.rtp_clock import RtpClock, SenderClock
+from denseav.stream.web.rtp_clock import EncodedFrames, RtpClock, SenderClock, is_whole
 
 
 class Link:
@@ -63,3 +65,25 @@ def test_nothing_was_captured_later_than_now() -> None:
     link.report(link.video, 1.0, 0.5, start=0)
     count = link.came(link.video, 2.0, 0.0, start=0)
     assert link.video.time_of(count) == link.now_s == 2.0
+
+
+def test_a_decoder_that_is_too_slow_begins_anew_with_a_whole_frame() -> None:
+    lost: list[int] = []
+    waiting = EncodedFrames(3, lost.append)
+    vp8 = RTCRtpCodecParameters("video/VP8", 90_000)
+    whole, part = ((vp8, JitterFrame(data, 0)) for data in (b"\x00", b"\x01"))
+    for item in (whole, part, part, part, part, whole, part):
+        waiting.put(item)
+    assert lost == [4, 1]
+    assert [waiting.get_nowait() for _ in range(2)] == [whole, part]
+    for item in (part, part, part, None):
+        waiting.put(item)
+    assert [waiting.get_nowait() for _ in range(4)] == [part, part, part, None]
+
+
+def test_which_frames_are_whole() -> None:
+    h264 = RTCRtpCodecParameters("video/H264", 90_000)
+    assert is_whole(h264, JitterFrame(b"\0\0\0\1\x67a\0\0\0\1\x65b", 0))
+    assert not is_whole(h264, JitterFrame(b"\0\0\0\1\x61b", 0))
+    assert not is_whole(RTCRtpCodecParameters("video/VP8", 90_000), JitterFrame(b"", 0))
+    assert is_whole(RTCRtpCodecParameters("audio/opus", 48_000, 2), JitterFrame(b"a", 0))
