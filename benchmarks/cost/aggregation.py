@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, nargs="+", default=[16, 64, 256])
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--one", choices=("plain", "chunked"), help=argparse.SUPPRESS)
+    parser.add_argument("--one", choices=("plain", "chunked", "fused"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         print(json.dumps(measure(options.one, options.batch[0], options.device, options.threads)))
@@ -39,7 +39,7 @@ def main() -> None:
     results = []
     print(f"{'batch':>6} {'way':>8} {'forward s':>10} {'backward s':>11} {'peak MB':>9}")
     for batch in options.batch:
-        ways = ["chunked"]
+        ways = ["chunked", "fused"] if options.device == "cuda" else ["chunked"]
         if volume_bytes(batch) * 6 < PLAIN_LIMIT_BYTES:
             ways.append("plain")
         for way in ways:
@@ -67,7 +67,7 @@ def measure(way: str, batch: int, device: str, threads: int) -> dict[str, float 
 
     from denseav.models.config import Aggregation
     from denseav.models.similarity import aggregate, all_volumes
-    from denseav.train.loss.chunked_similarity import dense_similarity
+    from denseav.train.loss.chunked_similarity import dense_similarity, use_fused
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)
@@ -80,6 +80,7 @@ def measure(way: str, batch: int, device: str, threads: int) -> dict[str, float 
         if way == "plain":
             sims = aggregate(all_volumes(image, audio), mask, Aggregation(), join_heads=True)
         else:
+            use_fused(way == "fused")
             sims = dense_similarity(image, audio, mask)
         wait()
         middle = time.perf_counter()

@@ -10,6 +10,7 @@ SettingsError        the machine lacks the devices that the settings ask for, or
 import logging
 import os
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from typing import Literal, NamedTuple, TypeVar
 
 import torch
@@ -57,6 +58,9 @@ class Machine:
     tf32
         On GPUs, let float32 products round their factors to TF32's 10 bits: faster, and the losses
         are no longer in full float32.
+    fused_similarity
+        On GPUs, compare clips with pictures by one Triton kernel instead of chunk by chunk; tested
+        in Triton's interpreter, its speed not yet measured.
     """
 
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
@@ -67,6 +71,7 @@ class Machine:
     threads: int = 0
     activation_checkpointing: bool = False
     tf32: bool = False
+    fused_similarity: bool = False
 
     def __post_init__(self) -> None:
         if min(self.devices, self.nodes, self.threads) < 0:
@@ -82,6 +87,11 @@ def start(machine: Machine) -> Fabric:
         torch.set_num_threads(machine.threads)
     if kind == "cuda":
         allow_tf32(machine.tf32)
+    if machine.fused_similarity and (kind != "cuda" or find_spec("triton") is None):
+        raise SettingsError(
+            "machine.fused_similarity needs an NVIDIA GPU, and Triton, which is on Linux alone; "
+            "leave it out"
+        )
     _check_launch(machine)
     fabric = Fabric(
         accelerator=kind,

@@ -8,6 +8,7 @@ but for ties: there the gradient is shared among equals, here the first has it.
 A clips, V images, K heads, C channels, T tokens, P places of the grid, D = K P.
 """
 
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -15,6 +16,15 @@ from torch import Tensor
 
 CHUNK_BYTES = 32 * 2**20
 """How much of the volumes, or of gathered features, there is at one time."""
+
+
+_fused = False
+
+
+def use_fused(fused: bool) -> None:
+    """Let Triton's kernels do it from now on, in this process, or not; they need a GPU."""
+    global _fused
+    _fused = fused
 
 
 def dense_similarity(
@@ -49,6 +59,11 @@ class _Peaks(torch.autograd.Function):
         clips, tokens = weight_AT.shape
         images, heads, places, _ = image_VKPC.shape
         sims_AV = audio_AKTC.new_empty(clips, images)
+        if _fused:
+            found: tuple[Tensor, Tensor] = _kernels().peaks(image_VKPC, audio_AKTC, weight_AT)
+            sims_AV, index_AVT = found
+            ctx.save_for_backward(image_VKPC, audio_AKTC, weight_AT, index_AVT)
+            return sims_AV
         kind = torch.int16 if heads * places < 2**15 else torch.int32
         index_AVT = torch.empty(clips, images, tokens, dtype=kind, device=sims_AV.device)
         for some, these in _blocks(clips, images, tokens * places):
@@ -61,6 +76,8 @@ class _Peaks(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_AV: Tensor) -> tuple[Tensor, Tensor, None]:
         image_VKPC, audio_AKTC, weight_AT, index_AVT = ctx.saved_tensors
+        if _fused:
+            return *_kernels().gradients(*ctx.saved_tensors, grad_AV), None
         images, heads, places, channels = image_VKPC.shape
         clips, _, tokens, _ = audio_AKTC.shape
         grad_image_xC = torch.zeros_like(image_VKPC).flatten(0, 2)
@@ -78,6 +95,11 @@ class _Peaks(torch.autograd.Function):
             grad_image_xC.index_add_(0, from_image, audio_xC[from_audio].mul_(grad_x1))
             grad_audio_xC.index_add_(0, from_audio, image_xC[from_image].mul_(grad_x1))
         return grad_image_xC.view_as(image_VKPC), grad_audio_xC.view_as(audio_AKTC), None
+
+
+def _kernels() -> Any:
+    # Triton is on Linux alone, and takes a second to import.
+    return import_module("denseav.train.loss.fused_similarity")
 
 
 def _blocks(clips: int, images: int, floats: int) -> list[tuple[slice, slice]]:

@@ -28,6 +28,7 @@ from denseav.train.distributed.collectives import rank, total, world_size
 from denseav.train.distributed.fabric import described, place, start
 from denseav.train.distributed.rank0_files import on_rank_zero, writing
 from denseav.train.errors import PreemptedError
+from denseav.train.loss.chunked_similarity import use_fused
 from denseav.train.loss.denseav_loss import Weights, denseav_terms
 from denseav.train.loss.distillation import distillation_terms
 from denseav.train.loss.learner import Learner
@@ -69,6 +70,7 @@ def train(settings: Settings, out: Path, console: Console) -> Progress:
 
 def _train(settings: Settings, out: Path, console: Console, preemption: Preemption) -> Progress:
     fabric = start(settings.machine)
+    use_fused(settings.machine.fused_similarity)
     # What is wrong with the data is said now, not after minutes with the backbones, or at the
     # first validation.
     loader = open_loader(settings)

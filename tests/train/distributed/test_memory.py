@@ -8,7 +8,13 @@ import torch
 from torch import Tensor
 
 from denseav.models import ModelConfig
-from denseav.train.distributed.fabric import allow_tf32, checkpoint_activations
+from denseav.train.distributed.fabric import (
+    Machine,
+    allow_tf32,
+    checkpoint_activations,
+    start,
+)
+from denseav.train.errors import SettingsError
 from denseav.train.loss.denseav_loss import Weights, denseav_terms
 from denseav.train.loss.learner import Learner
 from tests.support.train.parts import NETWORK, batch, learner, with_lora
@@ -52,6 +58,11 @@ def test_layers_computed_twice_have_the_same_gradients(network: str) -> None:
     for name, gradient in expected.items():
         assert torch.equal(found[name], gradient), name
     assert set(calls.values()) == {2}
+
+
+def test_the_fused_kernel_is_refused_where_it_cannot_run() -> None:
+    with pytest.raises(SettingsError, match="needs an NVIDIA GPU"):
+        start(Machine(accelerator="cpu", fused_similarity=True))
 
 
 def test_tf32_is_as_it_is_set() -> None:
