@@ -231,7 +231,7 @@ def siege_table(sieges: Mapping[str, Siege]) -> Table:
 def siege_checks(name: str, siege: Siege) -> list[Check]:
     """Hold a run against what it promises; a suspended one may be silent while it sleeps."""
     full = DISK_FULL in siege.done
-    code, recorded_s = (7, SETTLED_S / 2) if full else (0, RECORDED * siege.ran_s)
+    code, recorded_s = (7, SETTLED_S / 4) if full else (0, RECORDED * siege.ran_s)
     asleep_s = ASLEEP_S if "suspended" in siege.done else 0.0
     return [
         at_most(f"{name}: longest silence, s", siege.silence_s, SILENCE_S + asleep_s),
