@@ -6,6 +6,7 @@ final name is the caller's affair (`written_beside`).
 
 import dataclasses
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,7 +20,7 @@ from denseav.export.builder import probe_inputs
 from denseav.export.builder.graphs import Graph, Graphs, make_graphs
 from denseav.export.builder.half_precision import half, spell_out_attention
 from denseav.export.builder.head_scale import calibrate
-from denseav.export.builder.int8 import quantize_products
+from denseav.export.builder.int8 import LEAST_SHARE, quantize_products
 from denseav.export.builder.shared_weights import borrow_weights
 from denseav.export.builder.threshold_calibration import Pair, calibrate_on, provenance
 from denseav.export.builder.torch_trt_engine import convert
@@ -61,6 +62,7 @@ from denseav.models.streaming_mask import StreamConfig
 
 Precision = Literal["fp32", "fp16", "int8"]
 Step = Callable[[str], None]
+StepParity = dict[str, dict[str, dict[str, float]]]  # at each point of a run, of each head
 
 OPSET = 20
 ENERGY_FLOOR_DBFS = -60.0  # quieter than this is silence, whatever the model would say
@@ -69,6 +71,9 @@ AUDIO_MAX_S = 60.0
 LONG_RUN = 3  # how many times over a stream's memory is replaced before it is compared again
 PICTURES = 4
 SOUNDS = 4
+
+STEP_SHARES = {"all large products": LEAST_SHARE, "the largest products": 1.0}
+"""How large a product is, as a share of the largest, to be tried in eight bits; quickest first."""
 
 _ONE_FILE_BYTES = 500_000_000  # more goes beside the graph, where two graphs share it
 
@@ -209,23 +214,33 @@ def _with_step(bundle: Bundle, plan: Plan, reference: dict[str, Heats], step: St
     """Return the manifest with the audio step's parity; in eight bits if that is near enough."""
     manifest, path = bundle.manifest, bundle.graph(AUDIO_STEP)
     precision: Precision | None = None
-    parity = None
     if plan.precision == "int8":
-        step("the audio step in eight bits")
-        exact, precision = path.read_bytes(), "int8"
-        quantize_products(path)
-        try:
-            parity = _step_parity(bundle, plan, reference)
-        except BundleError:
-            step("the audio step in float32, as its heatmaps differ too much in eight bits")
-            path.write_bytes(exact)
-            precision = "fp32"
+        precision, parity = _step_in_int8(bundle, plan, reference, step)
+    else:
+        parity = _step_parity(bundle, plan, reference)
     return dataclasses.replace(
         manifest,
         files={**manifest.files, path.name: file_sha256(path)},
-        step_parity=parity or _step_parity(bundle, plan, reference),
+        step_parity=parity,
         step_precision=precision,
     )
+
+
+def _step_in_int8(
+    bundle: Bundle, plan: Plan, reference: dict[str, Heats], step: Step
+) -> tuple[Precision, StepParity]:
+    """Rewrite as much of the audio step in eight bits as its heatmaps bear."""
+    path = bundle.graph(AUDIO_STEP)
+    exact = path.read_bytes()
+    for what, least_share in STEP_SHARES.items():
+        step(f"the audio step in eight bits: {what}")
+        path.write_bytes(exact)
+        quantize_products(path, least_share)
+        with suppress(BundleError):
+            return "int8", _step_parity(bundle, plan, reference)
+    step("the audio step in float32, as its heatmaps differ too much in eight bits")
+    path.write_bytes(exact)
+    return "fp32", _step_parity(bundle, plan, reference)
 
 
 def _with_parity(bundle: Bundle, plan: Plan, reference: _Reference, step: Step) -> Manifest:
@@ -348,9 +363,7 @@ def _audio_step(graphs: Graphs) -> AudioStep:
     )
 
 
-def _step_parity(
-    bundle: Bundle, plan: Plan, reference: dict[str, Heats]
-) -> dict[str, dict[str, dict[str, float]]]:
+def _step_parity(bundle: Bundle, plan: Plan, reference: dict[str, Heats]) -> StepParity:
     session = OnnxSession(bundle, threads=2, audio="streaming")
     heads = tuple(head.name for head in bundle.manifest.heads)
     measured = _stream_heatmaps(session, plan)

@@ -12,16 +12,19 @@ from pathlib import Path
 import onnx
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-_SMALL = 1 / 4  # of the largest
+LEAST_SHARE = 1 / 4
 
 
-def quantize_products(path: Path) -> None:
-    """Rewrite the graph at `path`: matrices in int8, one scale for each column."""
+def quantize_products(path: Path, least_share: float = LEAST_SHARE) -> None:
+    """Rewrite the graph at `path`: matrices in int8, one scale for each column.
+
+    Those stay as they are that have less than this share of the largest one's elements.
+    """
     model = onnx.load(path)
     # The shapes noted for weights would contradict those that are transposed on the way.
     del model.graph.value_info[:]
     sizes = _product_sizes(model)
-    small = _SMALL * max(sizes.values())
+    small = least_share * max(sizes.values())
     logging.disable(logging.WARNING)  # advice on how to make graphs, which is not for people
     try:
         quantize_dynamic(
