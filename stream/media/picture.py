@@ -17,7 +17,7 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from denseav.stream.media.errors import MediaError
-from denseav.stream.media.mends import Mends
+from denseav.stream.media.mended_faults import Mends
 from denseav.stream.media.tone_map import ToneMap, is_hdr
 
 SMALLEST_SIDE = 16

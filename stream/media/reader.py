@@ -26,10 +26,10 @@ from numpy.typing import NDArray
 
 from denseav.export.outside_files import ffmpeg_name, require_file
 from denseav.stream.media.errors import MediaError
-from denseav.stream.media.mends import Mends
+from denseav.stream.media.mended_faults import Mends
 from denseav.stream.media.picture import LARGEST_SIDE, Display, Order
 from denseav.stream.media.sound import Channel, Hearing, Sound
-from denseav.stream.media.timeline import Timeline, stamp
+from denseav.stream.media.time_stamps import Timeline, stamp
 
 Kind = Literal["video", "audio"]
 

@@ -16,7 +16,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from denseav.stream.media.mends import Mends
+from denseav.stream.media.mended_faults import Mends
 
 Channel = Literal["left", "right", "mix"]
 Samples = NDArray[np.float32]

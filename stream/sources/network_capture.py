@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from denseav.stream.errors import SourceError
 from denseav.stream.media.errors import MediaError
-from denseav.stream.media.mends import Mends
+from denseav.stream.media.mended_faults import Mends
 from denseav.stream.media.picture import Display
 from denseav.stream.sources.sample_clock import SampleClock
 from denseav.stream.types import AudioBlock

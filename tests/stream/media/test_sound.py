@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from denseav.stream.media.mends import Mends
+from denseav.stream.media.mended_faults import Mends
 from denseav.stream.media.sound import Channel, Hearing
 from tests.support.media import tone
 

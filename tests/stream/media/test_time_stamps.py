@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from denseav.stream.media.mends import Mends
-from denseav.stream.media.timeline import Timeline, stamp
+from denseav.stream.media.mended_faults import Mends
+from denseav.stream.media.time_stamps import Timeline, stamp
 
 VIDEO, AUDIO = 0, 1
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from denseav.stream.media.mends import Mends
+from denseav.stream.media.mended_faults import Mends
 
 BACK_S = 0.1
 """Decoding stamps that go back by less are only rounded, or badly."""
