@@ -344,7 +344,7 @@ def test_an_interrupted_export_leaves_nothing(tmp_path: Path) -> None:
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
         try:
-            _, said = process.communicate(timeout=30)
+            _, said = process.communicate(timeout=120)
         except subprocess.TimeoutExpired:  # it came where a callback cannot pass it on
             process.send_signal(signal.SIGINT)
             _, said = process.communicate(timeout=60)
