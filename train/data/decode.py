@@ -46,6 +46,7 @@ PICTURE_FORMATS = sorted(
 )
 """What pictures may be: Pillow starts Ghostscript over PostScript, whatever its name ends with."""
 
+BATCH_PARTS = 32
 _JPEG_QUALITY = 90
 _PICTURE_FAULTS = (
     OSError,
@@ -255,7 +256,13 @@ def _recorded(reader: MediaReader) -> tuple[int, Iterator[Samples]]:
         first = next(sounds, None)
     if first is None:
         raise UnreadableError(f"{reader.path} has no sound")
-    return first.rate_hz, _without_holes(itertools.chain([first], sounds))
+    return first.rate_hz, _joined(_without_holes(itertools.chain([first], sounds)))
+
+
+def _joined(parts: Iterator[Samples]) -> Iterator[Samples]:
+    """Yield the same in larger parts: each costs its own call of the resampler."""
+    while batch := list(itertools.islice(parts, BATCH_PARTS)):
+        yield np.concatenate(batch)
 
 
 def _without_holes(sounds: Iterator[Sound]) -> Iterator[Samples]:
