@@ -4,6 +4,7 @@ The precision is asked for and said, never OpenVINO's silent choice: `openvino:C
 images in bfloat16, or is refused where the CPU has none.
 """
 
+import sys
 import threading
 from typing import Any
 from weakref import WeakSet
@@ -189,6 +190,9 @@ def load_core() -> Any:
     BundleError
         When OpenVINO is missing or cannot be loaded.
     """
+    # Imported, it would tell its maker so over the internet, unasked, from a process forked beside
+    # running threads, which at times never ends. Without this module it uses a stub.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     try:
         import openvino
     except ModuleNotFoundError as error:

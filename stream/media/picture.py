@@ -2,7 +2,8 @@
 
 The display matrix turns and mirrors it, to the nearest quarter turn; pixels that are not square are
 stretched in width; high dynamic range becomes ordinary (`tone_map`). All pictures of a file get the
-size of the first. FFmpeg converts; colours that are merely wide (BT.2020 without PQ or HLG) stay.
+size of the first, a camera's their own. FFmpeg converts; colours that are merely wide (BT.2020
+without PQ or HLG) stay.
 
 H W pixels.
 """
@@ -36,10 +37,14 @@ class Display:
     name : of the file, for people.
     pixel_aspect : a pixel's width over its height; None or 0 for squares.
     mends : takes what was wrong.
+    one_size : give every picture the size of the first.
     """
 
-    def __init__(self, name: str, pixel_aspect: Fraction | None, mends: Mends) -> None:
+    def __init__(
+        self, name: str, pixel_aspect: Fraction | None, mends: Mends, *, one_size: bool = True
+    ) -> None:
         self._name = name
+        self._one_size = one_size
         self._aspect = pixel_aspect or Fraction(1)
         self._mends = mends
         self._reformatter = VideoReformatter()
@@ -77,11 +82,11 @@ class Display:
         return np.ascontiguousarray(_turned(np.asarray(image_HW3, np.uint8), turned))
 
     def _shown_size(self, frame: av.VideoFrame, matrix: "Matrix") -> tuple[int, int]:
-        """Return width and height of the first picture as shown."""
+        """Return width and height of this picture as shown, or of the first."""
         width, height = round(frame.width * self._aspect), frame.height
         if _swaps_sides(matrix):
             width, height = height, width
-        if self._size is None:
+        if self._size is None or not self._one_size:
             if not all(SMALLEST_SIDE <= side <= LARGEST_SIDE for side in (width, height)):
                 raise MediaError(
                     f"{self._name}: pictures of {width}x{height} are not between "

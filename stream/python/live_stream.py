@@ -159,6 +159,7 @@ class LiveStream(
         self._painter: Painter | None = None
         self._said = ""
         self._closed = False
+        self._looping = False
         self._failure: BaseException | None = None
         self._stop, self._opened = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="denseav.live")
@@ -173,7 +174,17 @@ class LiveStream(
         """The figures of the last 10 seconds, and what was dropped since the start, by cause."""
         return self._figures.snapshot()
 
+    def __iter__(self) -> Self:
+        self._check_free()
+        self._looping = True
+        return self
+
+    def __aiter__(self) -> Self:
+        return self.__iter__()
+
     def __next__(self) -> HeatFrame:
+        if self._closed and self._looping:  # from another thread
+            raise StopIteration
         self._check_free()
         try:
             return self._framed(self._frames.take(_SILENCE_S))
@@ -184,6 +195,8 @@ class LiveStream(
             raise self._stale() from None
 
     async def __anext__(self) -> HeatFrame:
+        if self._closed and self._looping:
+            raise StopAsyncIteration
         self._check_free()
         try:
             return self._framed(await self._frames.take_soon(_SILENCE_S))

@@ -112,7 +112,7 @@ class NetworkCapture:
         video.codec_context.options = {"max_pixels": str(LARGEST_PIXELS)}
         video.codec_context.thread_type = "SLICE"  # by frames, each would come some frames late
         self.fps = float(video.average_rate or 0)
-        self._display = Display(name, video.sample_aspect_ratio, Mends())
+        self._display = Display(name, video.sample_aspect_ratio, Mends(), one_size=False)
         self._clock = SampleClock(STAMPS_HZ)
         self._last_picture_s = monotonic()
         self.hear: Callable[[AudioBlock], None] = lambda _: None

@@ -137,7 +137,10 @@ def test_missing_facts_are_no_facts(bundle: Bundle, gpu: Gpu) -> None:
     assert gpu.opened == 0
 
 
-def test_a_bundle_without_engines_says_how_to_get_them(bundle: Bundle) -> None:
+def test_a_bundle_without_engines_says_how_to_get_them(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("denseav.export.runtime.open_session.cuda_is_here", lambda: True)
     engine_path(bundle.folder, "audio").unlink()
     with pytest.raises(
         BundleError, match=r"no TensorRT engines \(audio\); add them with: denseav-export --rebuild"

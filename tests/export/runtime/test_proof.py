@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -243,3 +245,13 @@ def test_openvino_is_interrupted_like_any_session(demo: Bundle) -> None:
 def test_what_is_not_there_is_one_line(demo: Bundle, device: str, message: str) -> None:
     with pytest.raises((BundleError, ValueError), match=message):
         open_session(demo, device)
+
+
+def test_openvino_tells_nobody_that_it_is_used() -> None:
+    """Its own package would, when it is imported, from a process forked beside threads."""
+    script = (
+        "import os, sys; os.fork = lambda: os._exit(9)\n"
+        "from denseav.export.runtime.openvino_session import load_core\n"
+        "load_core(); import threading; sys.exit(threading.active_count() - 1)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

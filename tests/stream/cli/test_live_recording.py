@@ -59,7 +59,7 @@ def test_a_full_disk_ends_the_recording_alone(tmp_path: Path) -> None:
     assert "kept in r.part.mp4; the run goes on without it" in done.stderr
     assert done.stderr.splitlines()[-1].startswith("denseav-live: error: cannot write")
     assert json.loads(done.stdout.splitlines()[-1])["seconds"] > 7
-    assert min(seconds(tmp_path / "r.part.mp4")) > 1
+    assert min(seconds(tmp_path / "r.part.mp4")) > 0.5
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no such pipes")
