@@ -7,6 +7,7 @@ where the bundle can, audio is streamed.
 """
 
 import os
+import sys
 from collections.abc import Callable
 from time import monotonic
 
@@ -84,10 +85,9 @@ def _say_if_it_lags(session: Session, say: Callable[[str], None]) -> None:
 
 def _cores() -> int:
     """Return on how many cores this process may run."""
-    try:
+    if sys.platform == "linux":
         return len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS and Windows have no such call
-        return os.cpu_count() or 1
+    return os.cpu_count() or 1
 
 
 def _image_s(session: Session, bundle: Bundle) -> float:
