@@ -127,7 +127,8 @@ class Level(NamedTuple):
             heard_S = np.nan_to_num(heard_S, copy=False, posinf=0.0, neginf=0.0)
             mean = float(heard_S.mean())
         heard_S -= mean
-        variance = max(float(heard_S @ heard_S) / len(heard_S), least_deviation**2)
+        # No BLAS: its threads spin on after a product, on the cores that encode pictures.
+        variance = max(float(np.square(heard_S, out=heard_S).mean()), least_deviation**2)
         return cls(mean, math.sqrt(variance + 1e-7))
 
     def normalized(self, wave_S: NDArray[np.float32]) -> NDArray[np.float32]:
