@@ -119,6 +119,8 @@ def _parse(arguments: Sequence[str] | None) -> ExportOptions | RebuildOptions:
         parser.error("name one thing to export: SOURCE, or --rebuild-engines DIR")
     if given.rebuild_engines and given.calibration:
         parser.error("--calibration goes with SOURCE; engines keep the scale that their bundle has")
+    if given.rebuild_engines and given.trt:
+        parser.error("--trt goes with SOURCE; engines have the precision of their bundle's graphs")
     if given.rebuild_engines and given.trt_builder == "torch-tensorrt":
         parser.error("--trt-builder torch-tensorrt goes with SOURCE: it builds from the network")
     if given.trt_for and given.trt_builder not in (None, "rtx"):

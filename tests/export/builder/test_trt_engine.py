@@ -152,6 +152,7 @@ def test_builders_that_need_the_gpu_say_so_and_write_nothing(
         ["x", "--rebuild-engines", "y"],
         ["x", "--trt", "fp16", "--trt-for", "9.0"],
         ["x", "--trt", "fp16", "--trt-builder", "tensorrt", "--trt-for", "12.1"],
+        ["--rebuild-engines", "y", "--trt", "fp16"],
         ["--rebuild-engines", "y", "--trt-builder", "torch-tensorrt"],
     ],
 )
