@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import onnx
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -323,6 +324,11 @@ def _export(graph: Graph, example: tuple[Tensor, ...], path: Path) -> None:
         external_data=weights_bytes > _ONE_FILE_BYTES,
         verbose=False,
     )
+    # What torch notes of each node, the exporting machine's paths among it, stays at home.
+    model = onnx.load(path, load_external_data=False)
+    for part in (model, model.graph, *model.graph.node, *model.graph.value_info):
+        del part.metadata_props[:]
+    onnx.save(model, path)
 
 
 def _manifest(
