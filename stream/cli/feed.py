@@ -106,7 +106,14 @@ class NewClientOptions(ClientOptions):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    handler = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        return _code(arguments)
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+
+
+def _code(arguments: Sequence[str] | None) -> int:
     given = _parser().parse_args(arguments)
     try:
         given.act(record(given.options, given))

@@ -11,7 +11,8 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from denseav.export.runtime.bundle import BundleError
@@ -29,15 +30,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code.
 
     Without arguments it is the program itself, and ends the process: at once, for a library that
-    still waits for a camera would abort an interpreter that takes itself apart meanwhile.
+    still waits for a camera would abort an interpreter that takes itself apart meanwhile. With
+    arguments it was called: signals and standard error are the caller's again afterwards.
     """
-    log = _keep_standard_error()
+    log = _keep_standard_error() if arguments is None else None
     logging.basicConfig(format="denseav-live: %(message)s", level=logging.WARNING)
     stop, opened = threading.Event(), threading.Event()
-    _stop_on_signals(stop, opened)
-    code = _code(arguments, stop, opened)
-    if arguments is None:
-        _end(code, log)
+    with _stopping_on_signals(stop, opened):
+        code = _code(arguments, stop, opened)
+        if arguments is None:
+            _end(code, log)
     return code
 
 
@@ -120,34 +122,43 @@ def _end(code: int, log: StandardError | None) -> None:
     os._exit(code)
 
 
-def _stop_on_signals(stop: threading.Event, opened: threading.Event) -> None:
+@contextmanager
+def _stopping_on_signals(stop: threading.Event, opened: threading.Event) -> Iterator[None]:
     """Set `stop` at Ctrl-C, SIGTERM or SIGHUP, even while a library keeps the main thread.
 
     Python runs its own handlers only between two lines of the main thread, and an absent camera
-    or a large model keeps it for seconds. Any further signal changes nothing.
+    or a large model keeps it for seconds. Any further signal changes nothing. Afterwards signals
+    are again whose they were: a caller's must not end the process here.
     """
     asks, asked = socket.socketpair()
     asks.setblocking(False)
-    signal.set_wakeup_fd(asks.fileno(), warn_on_full_buffer=False)
-    ending = set()
+    wakeup = signal.set_wakeup_fd(asks.fileno(), warn_on_full_buffer=False)
+    handlers = {}
     for name in ENDING_SIGNALS:
         number = getattr(signal, name, None)
         # `nohup` has the terminal's end ignored, and means it.
         if number is not None and not (
             name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN
         ):
-            signal.signal(number, lambda *_: None)
-            ending.add(int(number))
+            handlers[int(number)] = signal.signal(number, lambda *_: None)
 
     def wait() -> None:
-        with (
-            asks
-        ):  # closed, its number could become a recording's, and the next signal a byte in it
-            while came := asked.recv(1):
-                if came[0] not in ending:  # another that a library handles, such as a child's end
-                    continue
-                stop.set()
-                if not opened.wait(OPENING_S):
-                    os._exit(0)  # nothing is open that would have to be closed
+        while came := asked.recv(1):
+            if came[0] not in handlers:  # another that a library handles, such as a child's end
+                continue
+            stop.set()
+            if not opened.wait(OPENING_S):
+                os._exit(0)  # nothing is open that would have to be closed
 
-    threading.Thread(target=wait, name="signals", daemon=True).start()
+    waits = threading.Thread(target=wait, name="signals", daemon=True)
+    waits.start()
+    try:
+        yield
+    finally:
+        opened.set()
+        for ending, handler in handlers.items():
+            signal.signal(ending, handler)
+        signal.set_wakeup_fd(wakeup)
+        asks.close()  # last: its number could become a recording's, the next signal a byte in it
+        waits.join()
+        asked.close()

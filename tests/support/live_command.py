@@ -4,7 +4,6 @@ What ends before anything runs may be run here, in the test's process: it takes 
 """
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +13,7 @@ from tempfile import TemporaryFile
 from typing import ClassVar
 from unittest.mock import patch
 
-from denseav.stream.cli.live import ENDING_SIGNALS, main
+from denseav.stream.cli.live import main
 
 COMMAND = (
     sys.executable,
@@ -57,12 +56,7 @@ def live_here(
         out, err = (stack.enter_context(_redirected(name)) for name in ("stdout", "stderr"))
         stack.enter_context(chdir(folder))
         stack.enter_context(patch.dict(os.environ, environment(folder, **(env or {})), clear=True))
-        handlers = {name: signal.getsignal(getattr(signal, name)) for name in ENDING_SIGNALS}
-        try:
-            code = main(given)
-        finally:
-            for name, handler in handlers.items():
-                signal.signal(getattr(signal, name), handler)
+        code = main(given)
         return subprocess.CompletedProcess(given, code, *(_content(file) for file in (out, err)))
 
 

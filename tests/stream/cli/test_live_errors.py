@@ -226,13 +226,13 @@ OTHER_SIGNAL = """
 import os, signal, threading, time
 from denseav.stream.cli import live
 stop, opened = threading.Event(), threading.Event()
-live._stop_on_signals(stop, opened)
-signal.signal(signal.SIGCHLD, lambda *_: None)
-os.kill(os.getpid(), signal.SIGCHLD)
-time.sleep(0.3)
-print(stop.is_set(), flush=True)
-os.kill(os.getpid(), signal.SIGTERM)
-print(stop.wait(5), flush=True)
+with live._stopping_on_signals(stop, opened):
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    os.kill(os.getpid(), signal.SIGCHLD)
+    time.sleep(0.3)
+    print(stop.is_set(), flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+    print(stop.wait(5), flush=True)
 """
 
 
@@ -242,3 +242,32 @@ def test_a_signal_that_a_library_handles_ends_nothing(tmp_path: Path) -> None:
         command, env=environment(tmp_path), capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout.split() == ["False", "True"]
+
+
+AFTERWARDS = """
+import signal, threading, time
+from denseav.stream.cli import feed, live
+ended = threading.Event()
+for number in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(number, lambda *_: ended.set())
+assert live.main(["--nonsense"]) == 2
+try:
+    feed.main(["--nonsense"])
+except SystemExit:
+    pass
+for number in (signal.SIGTERM, signal.SIGINT):
+    ended.clear()
+    signal.raise_signal(number)
+    assert ended.wait(5)
+time.sleep(live.OPENING_S + 0.5)
+print([thread.name for thread in threading.enumerate()], signal.set_wakeup_fd(-1))
+"""
+
+
+def test_a_command_that_was_called_leaves_signals_to_its_caller(tmp_path: Path) -> None:
+    """Else the caller's next SIGTERM would end its process, without a word, as a success."""
+    command = [sys.executable, "-c", AFTERWARDS]
+    done = subprocess.run(
+        command, env=environment(tmp_path), capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.splitlines()[-1:] == ["['MainThread'] -1"]
