@@ -262,7 +262,7 @@ def _export(options: ExportOptions, console: Console) -> None:
 
 
 def _push(model: "DenseAV", manifest: Manifest, options: ExportOptions, console: Console) -> None:
-    from denseav.models.checkpoint import CONFIG, WEIGHTS, save
+    from denseav.models.checkpoints.checkpoint import CONFIG, WEIGHTS, save
 
     assert options.push is not None
     with TemporaryDirectory() as name:

@@ -1,6 +1,6 @@
 """What the network is: encoders, aligners, similarity, checkpoints."""
 
-from denseav.models.checkpoint import load, save
+from denseav.models.checkpoints.checkpoint import load, save
 from denseav.models.config import CheckpointError, ModelConfig
 from denseav.models.denseav import DenseAV
 

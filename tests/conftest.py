@@ -42,7 +42,7 @@ LONG = (
     "cli/test_live_recording",
     "cli/test_eval",
     "cli/test_live_errors",
-    "runtime/test_trt_session",
+    "nvidia/test_trt_session",
     "data/test_batch",
     "distributed/test_rank0_files",
     "display/test_rerun_viewer",

@@ -58,8 +58,8 @@ def test_the_ways_lead_through_files_of_the_map() -> None:
 
 
 def test_no_folder_of_code_has_more_files_than_one_can_see() -> None:
-    support = (path.relative_to(ROOT) for path in (ROOT / "tests/support").rglob("[!_]*.py"))
-    counts = Counter(path.parent for path in (*code_files(), *support))
+    files = (path for folder in (*CODE, "tests/support") for path in (ROOT / folder).rglob("*.py"))
+    counts = Counter(path.parent.relative_to(ROOT) for path in files)
     assert {folder: n for folder, n in counts.items() if n > FILES_OF_A_FOLDER} == {}
 
 

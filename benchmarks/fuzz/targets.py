@@ -17,7 +17,7 @@ from denseav.export.runtime.bundle import BundleError, demo_folder, open_bundle
 from denseav.export.runtime.proof import read_probes
 from denseav.export.terminal_text import safe_text
 from denseav.models import CheckpointError, ModelConfig, load
-from denseav.models.released_checkpoint import adopt
+from denseav.models.checkpoints.released_checkpoint import adopt
 from denseav.stream.errors import SourceError
 from denseav.stream.feed.client import FeedFormatError, decode, decode_status
 from denseav.stream.feed.recording import messages

@@ -22,10 +22,10 @@ from denseav.export.runtime.engine_facts import (
     sidecar_path,
     write_sidecar,
 )
+from denseav.export.runtime.nvidia.trt_library import RTX, TENSORRT, error_log, load_library
 from denseav.export.runtime.open_session import open_session
 from denseav.export.runtime.proof import ProofError
 from denseav.export.runtime.session import Session
-from denseav.export.runtime.trt_library import RTX, TENSORRT, error_log, load_library
 
 BUILDERS = ("rtx", "tensorrt", "torch-tensorrt")
 RTX_CAPABILITIES = ("8.0", "8.6", "8.9", "12.0")
@@ -74,7 +74,7 @@ def engine_target(builder: str | None, further: tuple[str, ...] = ()) -> EngineT
             "GPU or driver was found; use --trt-builder rtx, or run this on a machine with one"
         )
     version = load_library(TENSORRT).__version__
-    from denseav.export.runtime.cuda import gpu_facts
+    from denseav.export.runtime.nvidia.cuda import gpu_facts
 
     gpu, capability = gpu_facts()
     return EngineTarget(

@@ -109,10 +109,10 @@ def _open_nvidia(bundle: Bundle, kind: str, audio: AudioWay) -> Session:
         require_engines(bundle, audio)
     try:
         if kind == "trt":
-            from denseav.export.runtime.trt_session import TrtSession
+            from denseav.export.runtime.nvidia.trt_session import TrtSession
 
             return TrtSession(bundle, audio)
-        from denseav.export.runtime.cuda_session import open_cuda
+        from denseav.export.runtime.nvidia.cuda_session import open_cuda
 
         return open_cuda(bundle, audio)
     except ImportError as error:

@@ -39,7 +39,6 @@ from denseav.stream.inference.pipeline import Pipeline
 from denseav.stream.inference.sync_policy import Sync
 from denseav.stream.inference.timed_session import TimedSession
 from denseav.stream.options import DisplayOptions, FeedOptions, LiveOptions
-from denseav.stream.sources.health import SourceHealth
 from denseav.stream.sources.media_file import Clip
 from denseav.stream.sources.open import (
     described,
@@ -49,6 +48,7 @@ from denseav.stream.sources.open import (
     supervised,
 )
 from denseav.stream.stats.json_lines import StatsLines, check_destination
+from denseav.stream.stats.source_health import SourceHealth
 from denseav.stream.stats.stats import Stats
 from denseav.stream.types import Film, Heatmap, Source
 

@@ -18,7 +18,7 @@ from denseav.stream.errors import SourceError
 from denseav.stream.inference.delay_line import DelayLine, TimedFrame
 from denseav.stream.inference.latest_slot import LatestSlot
 from denseav.stream.inference.pipeline import Pipeline
-from denseav.stream.sources.health import SourceHealth
+from denseav.stream.stats.source_health import SourceHealth
 from denseav.stream.stats.stats import Stats
 from denseav.stream.types import AudioBlock, Frame, Heatmap, Source
 

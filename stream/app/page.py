@@ -11,7 +11,7 @@ from denseav.stream.app.view import View
 from denseav.stream.display.hud import Hud
 from denseav.stream.errors import StreamError
 from denseav.stream.options import PageOptions
-from denseav.stream.sources.health import SourceHealth
+from denseav.stream.stats.source_health import SourceHealth
 from denseav.stream.stats.stats import Stats
 
 if TYPE_CHECKING:

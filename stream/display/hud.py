@@ -7,7 +7,7 @@ from time import monotonic
 from denseav.export.runtime.bundle import SAMPLE_RATE_HZ, TOKEN_HOP_SAMPLES
 from denseav.stream.display.drawing import GREY, WHITE, Canvas, panel, text, text_width, type_size
 from denseav.stream.inference.validity import AUDIO_AGE_MAX_S
-from denseav.stream.sources.health import SourceState
+from denseav.stream.stats.source_health import SourceState
 from denseav.stream.stats.stats import Snapshot
 
 HOP_MS = 1000 * TOKEN_HOP_SAMPLES / SAMPLE_RATE_HZ

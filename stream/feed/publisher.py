@@ -20,7 +20,7 @@ from denseav.stream.feed.clock import SlipDetector
 from denseav.stream.feed.message import Envelope, Origin, heat_fields, new_run, preview_jpeg
 from denseav.stream.feed.sockets import FeedSockets
 from denseav.stream.inference.latest_slot import LatestSlot
-from denseav.stream.sources.health import Kind, SourceState, State
+from denseav.stream.stats.source_health import Kind, SourceState, State
 from denseav.stream.stats.stats import Snapshot, Stats
 from denseav.stream.types import Heatmap
 

@@ -7,8 +7,8 @@ meanwhile, as long as pictures come, is a state of its own.
 from time import monotonic
 
 from denseav.stream.errors import SourceError
-from denseav.stream.sources.health import SourceHealth, SourceState, State
 from denseav.stream.sources.supervisor import STALLED_S, ZEROS_S, SupervisedSource
+from denseav.stream.stats.source_health import SourceHealth, SourceState, State
 from denseav.stream.types import AudioBlock, Frame, Receiver
 
 GAP_S = 0.5  # without audio, after which what comes is a new beginning

@@ -9,12 +9,12 @@ from denseav.stream.errors import SourceError, StreamError
 from denseav.stream.options import SourceOptions
 from denseav.stream.sources.camera import Camera
 from denseav.stream.sources.camera_sound import CameraWithSound
-from denseav.stream.sources.health import SourceHealth
 from denseav.stream.sources.media_file import Clip
 from denseav.stream.sources.microphone import Microphone
 from denseav.stream.sources.paced_file import PacedClip
 from denseav.stream.sources.recorded_run import SUFFIX, RecordedRun
 from denseav.stream.sources.supervisor import SupervisedSource
+from denseav.stream.stats.source_health import SourceHealth
 from denseav.stream.stats.stats import Stats
 from denseav.stream.types import Film, Source
 

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from denseav.stream.errors import SourceError, UnexpectedSourceError
-from denseav.stream.sources.health import Kind, SourceHealth, SourceState, State
 from denseav.stream.sources.source_thread import SourceThread
+from denseav.stream.stats.source_health import Kind, SourceHealth, SourceState, State
 from denseav.stream.types import AudioBlock, Frame, Receiver, Source
 
 STALLED_S = {"camera": 1.0, "microphone": 0.5}

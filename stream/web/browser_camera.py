@@ -18,8 +18,8 @@ from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from numpy.typing import NDArray
 
-from denseav.stream.sources.health import Kind, SourceHealth, SourceState, State
 from denseav.stream.sources.supervisor import STALLED_S, Splicer
+from denseav.stream.stats.source_health import Kind, SourceHealth, SourceState, State
 from denseav.stream.types import AudioBlock, Frame, Receiver
 from denseav.stream.web.rtp_clock import RtpClock, SenderClock, observe
 

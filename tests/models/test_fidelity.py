@@ -9,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from denseav.models.checkpoint import fill
+from denseav.models.checkpoints.checkpoint import fill
+from denseav.models.checkpoints.released_checkpoint import adopt
 from denseav.models.config import Aggregation, LoraConfig, ModelConfig
 from denseav.models.denseav import DenseAV
 from denseav.models.lora import merge
-from denseav.models.released_checkpoint import adopt
 from denseav.models.similarity import aggregate, all_volumes, volume
 from tests.golden import released as golden
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from denseav.models import DenseAV, load, save
-from denseav.models.checkpoint import fill
-from denseav.models.checkpoint_keys import expected_shapes
+from denseav.models.checkpoints.checkpoint import fill
+from denseav.models.checkpoints.keys import expected_shapes
 from denseav.models.config import LoraConfig
 from denseav.models.lora import merge
 from tests.support.tiny_model import CONFIG, inputs, tiny

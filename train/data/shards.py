@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any, Self
 from zlib import crc32
 
-from denseav.models.files import replacing
+from denseav.models.checkpoints.atomic_files import replacing
 from denseav.train.errors import DataError
 
 FORMAT = "denseav-shards"

@@ -12,7 +12,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from denseav.models import CheckpointError
-from denseav.models.files import replacing as whole
+from denseav.models.checkpoints.atomic_files import replacing as whole
 from denseav.train.distributed.collectives import gather_objects, rank, wait_for_rank_zero
 from denseav.train.errors import DataError, DiskError
 

@@ -32,7 +32,7 @@ from denseav.export.runtime.devices import DEVICES, check_device_name
 from denseav.export.runtime.open_session import open_session
 from denseav.export.runtime.session import Features, Session
 from denseav.models import CheckpointError, load
-from denseav.models.checkpoint import WEIGHTS
+from denseav.models.checkpoints.checkpoint import WEIGHTS
 from denseav.train.errors import DataError
 from denseav.train.eval.model import EvalModel, TorchModel
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from denseav.models.files import replacing
+from denseav.models.checkpoints.atomic_files import replacing
 from denseav.train.errors import DataError
 from denseav.train.eval.items import Item, finite, read_rows
 from denseav.train.eval.read import read_wave

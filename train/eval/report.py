@@ -9,7 +9,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from denseav.models.files import replacing
+from denseav.models.checkpoints.atomic_files import replacing
 from denseav.train.errors import DataError
 
 

@@ -25,8 +25,8 @@ import torch
 from torch.optim import Optimizer
 
 from denseav.models import CheckpointError, ModelConfig
-from denseav.models.checkpoint import CONFIG, write
-from denseav.models.pickled_file import load_pickled
+from denseav.models.checkpoints.checkpoint import CONFIG, write
+from denseav.models.checkpoints.pickled_file import load_pickled
 from denseav.train.distributed.collectives import gather_objects, rank
 from denseav.train.distributed.fsdp import gathered, shard_like
 from denseav.train.distributed.rank0_files import on_rank_zero, replacing, writing

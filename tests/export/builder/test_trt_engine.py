@@ -18,8 +18,8 @@ from denseav.export.runtime.engine_facts import (
     engine_path,
     sidecar_path,
 )
+from denseav.export.runtime.nvidia.trt_library import RTX, load_library
 from denseav.export.runtime.open_session import open_session
-from denseav.export.runtime.trt_library import RTX, load_library
 from denseav.models import save
 from tests.support.export.tiny_exports import ARGUMENTS
 from tests.support.tiny_model import tiny
@@ -79,7 +79,7 @@ def test_real_engines_are_for_the_cards_they_were_built_for(
 def test_what_the_library_finds_before_opening_is_said_in_words(
     engines: Path, found: int, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from denseav.export.runtime.trt_session import TrtEngine
+    from denseav.export.runtime.nvidia.trt_session import TrtEngine
 
     trt = load_library(RTX)
 

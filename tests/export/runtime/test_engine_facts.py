@@ -27,8 +27,8 @@ from denseav.export.runtime.engine_facts import (
     sidecar_path,
     write_sidecar,
 )
+from denseav.export.runtime.nvidia.trt_library import load_library
 from denseav.export.runtime.open_session import open_session
-from denseav.export.runtime.trt_library import load_library
 from tests.support.export.fake_gpu import Gpu, fake_gpu
 from tests.support.export.tiny_bundle import (
     IMAGE,

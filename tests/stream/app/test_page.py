@@ -9,7 +9,7 @@ from denseav.stream.app.page import RunState, browser_camera, open_page
 from denseav.stream.display.hud import Hud
 from denseav.stream.errors import StreamError
 from denseav.stream.options import PageOptions
-from denseav.stream.sources.health import SourceHealth, SourceState, State
+from denseav.stream.stats.source_health import SourceHealth, SourceState, State
 from denseav.stream.stats.stats import Stats
 
 

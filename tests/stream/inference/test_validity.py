@@ -13,7 +13,7 @@ from denseav.stream.display.heat_scale import Scale
 from denseav.stream.feed.message import Origin, heat_fields
 from denseav.stream.inference.pipeline import Pipeline
 from denseav.stream.inference.validity import AUDIO_AGE_MAX_S, TokenAudio, valid_heads
-from denseav.stream.sources.health import SourceHealth, SourceState, State
+from denseav.stream.stats.source_health import SourceHealth, SourceState, State
 from denseav.stream.stats.stats import Stats
 from denseav.stream.types import AudioBlock, Frame, Heatmap
 from tests.support.fake_session import FakeSession, fake_manifest

@@ -17,9 +17,9 @@ from denseav.stream.errors import SourceError
 from denseav.stream.options import SourceOptions
 from denseav.stream.sources.camera import Camera
 from denseav.stream.sources.camera_sound import CameraWithSound
-from denseav.stream.sources.health import SourceHealth, State
 from denseav.stream.sources.network_capture import options_for
 from denseav.stream.sources.open import open_sources, supervised
+from denseav.stream.stats.source_health import SourceHealth, State
 from denseav.stream.stats.stats import Stats
 from denseav.stream.types import AudioBlock, Frame
 from tests.support.servers import RtspServer, film

@@ -13,7 +13,6 @@ from denseav.stream.audio.rolling_window import RollingWindow
 from denseav.stream.errors import SourceError, UnexpectedSourceError
 from denseav.stream.sources import supervisor
 from denseav.stream.sources.camera import Camera
-from denseav.stream.sources.health import Kind, SourceHealth, State
 from denseav.stream.sources.microphone import Microphone
 from denseav.stream.sources.supervisor import (
     LAST_DELAY_S,
@@ -23,6 +22,7 @@ from denseav.stream.sources.supervisor import (
     Splicer,
     SupervisedSource,
 )
+from denseav.stream.stats.source_health import Kind, SourceHealth, State
 from denseav.stream.types import AudioBlock, Frame, Receiver, Source
 from tests.support.fakes import Collector
 from tests.support.media import grey, speak

@@ -9,7 +9,7 @@ import pytest
 from aiortc import RTCPeerConnection
 
 from denseav.stream.calibration.av_offset import Watcher, match
-from denseav.stream.sources.health import SourceHealth, State
+from denseav.stream.stats.source_health import SourceHealth, State
 from denseav.stream.web import browser_camera, rtp_clock
 from denseav.stream.web.browser_camera import BrowserCamera
 from tests.support.fakes import Collector

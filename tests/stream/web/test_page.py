@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from denseav.stream.calibration.av_offset import Watcher, match
-from denseav.stream.sources.health import SourceHealth, State
+from denseav.stream.stats.source_health import SourceHealth, State
 from denseav.stream.web.browser_camera import BrowserCamera
 from tests.support.screen.browser import open_tab
 from tests.support.screen.pages import page_server, scaled

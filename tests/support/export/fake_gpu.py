@@ -289,7 +289,7 @@ class Gpu:
 def forget_ours() -> None:
     """Let the modules that import TensorRT and CUDA be imported anew."""
     for name in OURS:
-        sys.modules.pop(f"denseav.export.runtime.{name}", None)
+        sys.modules.pop(f"denseav.export.runtime.nvidia.{name}", None)
         vars(denseav.export.runtime).pop(name, None)
 
 

@@ -27,7 +27,7 @@ from denseav.export.runtime.bundle import (
     BundleError,
     Manifest,
 )
-from denseav.export.runtime.cuda import (
+from denseav.export.runtime.nvidia.cuda import (
     DeviceMemory,
     Recording,
     StagedArray,

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from denseav.models.checkpoint_keys import check_keys, expected_shapes
+from denseav.models.checkpoints.keys import check_keys, expected_shapes
+from denseav.models.checkpoints.released_keys import canonical, from_released, to_released
 from denseav.models.config import (
     Aggregation,
     AudioAlignerKind,
@@ -22,7 +23,6 @@ from denseav.models.config import (
     LoraConfig,
     ModelConfig,
 )
-from denseav.models.released_keys import canonical, from_released, to_released
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from denseav.models import CheckpointError, load
-from denseav.models.pickled_file import load_pickled
+from denseav.models.checkpoints.pickled_file import load_pickled
 from tests.golden import released as golden
 from tests.support.tiny_model import CONFIG
 

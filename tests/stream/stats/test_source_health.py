@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from denseav.stream.display.hud import Hud, marked_stale
-from denseav.stream.sources.health import Kind, SourceHealth, SourceState, State
+from denseav.stream.stats.source_health import Kind, SourceHealth, SourceState, State
 from denseav.stream.stats.stats import Stats
 
 

@@ -11,7 +11,7 @@ from denseav.models import CheckpointError, ModelConfig, load, save
 from denseav.models.config import LoraConfig
 from tests.support.tiny_model import CONFIG, inputs, tiny
 
-CONFIGS = Path(__file__).parents[2] / "configs" / "models"
+CONFIGS = Path(__file__).parents[3] / "configs" / "models"
 HUB_ID = "hf:mhamilton723/DenseAV-sound-language"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

@@ -18,13 +18,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from denseav.export.outside_files import read_json, require_file
-from denseav.models import released_checkpoint
-from denseav.models.checkpoint_keys import check_keys, expected_shapes
+from denseav.models.checkpoints import released_checkpoint
+from denseav.models.checkpoints.atomic_files import replacing
+from denseav.models.checkpoints.keys import check_keys, expected_shapes
+from denseav.models.checkpoints.pickled_file import CodeInFileError, load_pickled
 from denseav.models.config import FORMAT, CheckpointError, ModelConfig
 from denseav.models.denseav import DenseAV
-from denseav.models.files import replacing
 from denseav.models.lora import merge
-from denseav.models.pickled_file import CodeInFileError, load_pickled
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"

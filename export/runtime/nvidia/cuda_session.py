@@ -12,9 +12,9 @@ import numpy as np
 import onnxruntime as ort
 
 from denseav.export.runtime.bundle import Bundle, BundleError
-from denseav.export.runtime.cuda import Stream
 from denseav.export.runtime.devices import cuda_is_here
-from denseav.export.runtime.gpu_session import GpuSession, Layout, cuda_graphs_asked
+from denseav.export.runtime.nvidia.cuda import Stream
+from denseav.export.runtime.nvidia.gpu_session import GpuSession, Layout, cuda_graphs_asked
 from denseav.export.runtime.onnx_session import open_graph
 from denseav.export.runtime.session import AudioWay
 
@@ -72,7 +72,7 @@ def open_cuda(bundle: Bundle, audio: AudioWay = "window") -> CudaSession:
 
 
 class CudaEngine:
-    """One graph; see `denseav.export.runtime.gpu_session.Engine`.
+    """One graph; see `nvidia.gpu_session.Engine`.
 
     `records` says whether ONNX Runtime may record its passes: one graph for each binding.
     """

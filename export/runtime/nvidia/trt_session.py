@@ -13,7 +13,6 @@ from types import ModuleType
 from typing import Any
 
 from denseav.export.runtime.bundle import Bundle, BundleError
-from denseav.export.runtime.cuda import Stream, gpu_facts
 from denseav.export.runtime.engine_facts import (
     Machine,
     MismatchError,
@@ -22,9 +21,10 @@ from denseav.export.runtime.engine_facts import (
     engine_path,
     rebuild_command,
 )
-from denseav.export.runtime.gpu_session import GpuSession, Layout
+from denseav.export.runtime.nvidia.cuda import Stream, gpu_facts
+from denseav.export.runtime.nvidia.gpu_session import GpuSession, Layout
+from denseav.export.runtime.nvidia.trt_library import NAMES, RTX, error_log, load_library
 from denseav.export.runtime.session import AudioWay
-from denseav.export.runtime.trt_library import NAMES, RTX, error_log, load_library
 
 _INVALID = {
     "VERSION_MISMATCH": "another version of TensorRT-RTX built it",
@@ -72,7 +72,7 @@ class TrtSession(GpuSession):
 
 
 class TrtEngine:
-    """One engine with the context that runs it; see `denseav.export.runtime.gpu_session.Engine`."""
+    """One engine with the context that runs it; see `nvidia.gpu_session.Engine`."""
 
     recordable = True
 

@@ -58,7 +58,7 @@ class StreamedGraph:
 def faked(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Give the module that opens CUDA sessions, on a GPU that is a fake."""
     with fake_gpu():
-        from denseav.export.runtime import cuda_session
+        from denseav.export.runtime.nvidia import cuda_session
 
         monkeypatch.setattr(cuda_session, "_require_cuda", lambda: None)
         monkeypatch.setattr(cuda_session, "open_graph", StreamedGraph)
@@ -188,7 +188,7 @@ def test_engines_prove_themselves_on_a_card_they_fit_and_are_refused_on_others(
     engines: Bundle,
 ) -> None:
     from denseav.export.builder.trt_engine import RTX_CAPABILITIES
-    from denseav.export.runtime.cuda import gpu_facts
+    from denseav.export.runtime.nvidia.cuda import gpu_facts
 
     if gpu_facts()[1] not in RTX_CAPABILITIES:
         with pytest.raises(BundleError, match="compute capability"):

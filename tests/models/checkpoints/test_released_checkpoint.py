@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from denseav.models import CheckpointError, load
-from denseav.models.checkpoint import fill
+from denseav.models.checkpoints.checkpoint import fill
+from denseav.models.checkpoints.released_checkpoint import REQUIRED, adopt, head_names
 from denseav.models.config import LoraConfig, ModelConfig
 from denseav.models.lora import merge
-from denseav.models.released_checkpoint import REQUIRED, adopt, head_names
 from tests.golden import released as golden
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -74,7 +74,7 @@ def test_hyper_parameters_come_from_the_file() -> None:
 def test_the_shipped_full_size_configuration_is_the_released_one() -> None:
     weights = golden.empty(golden.shapes(small=False))
     config, _ = adopt(golden.hyperparameters(), weights, source="denseav")
-    shipped = Path(__file__).parents[2] / "configs" / "models" / "denseav.json"
+    shipped = Path(__file__).parents[3] / "configs" / "models" / "denseav.json"
     assert ModelConfig.from_json(shipped.read_text()) == replace(config, trained=False)
 
 
