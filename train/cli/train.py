@@ -125,6 +125,7 @@ def _run(settings: Settings, out: Path, console: Console) -> int:
         leave,
         leave_after_rank_zero,
         rank,
+        wait_until_all_asked,
     )
     from denseav.train.trainer.loop import train
 
@@ -133,6 +134,7 @@ def _run(settings: Settings, out: Path, console: Console) -> int:
     except (DataError, CheckpointError) as error:
         if first_to_report(str(error)):
             _tell(console, error)
+        wait_until_all_asked(str(error))
         leave_after_rank_zero()
         return error.exit_code
     if rank() == 0:

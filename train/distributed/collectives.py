@@ -19,6 +19,7 @@ from torch.distributed.distributed_c10d import _get_default_store
 PATIENCE = timedelta(days=1)
 """So long other processes wait for what the first one does alone, such as pretraining."""
 GRACE_S = 10.0
+ASKING_S = 5.0  # for processes that failed alike; one that did not is not coming
 """So long other processes let the first one end before them, where an error ends them all."""
 
 _barriers = count()
@@ -84,6 +85,19 @@ def first_to_report(text: str) -> bool:
         return store.add(text, 1) == 1
     except RuntimeError:  # whoever kept count is gone: better said twice than never
         return True
+
+
+def wait_until_all_asked(text: str) -> None:
+    """Keep the count that `first_to_report` asks for until all have asked, at most so long.
+
+    The first process has it: gone at once, it would have the others say again what it said.
+    """
+    if not _initialized() or rank() > 0:
+        return
+    store = _get_default_store()
+    end_s = monotonic() + ASKING_S
+    while store.add(text, 0) < world_size() and monotonic() < end_s:
+        sleep(0.02)
 
 
 def leave() -> None:

@@ -40,7 +40,10 @@ def until_recorded(folder: Path) -> None:
 def test_however_it_is_ended_its_recording_plays(
     tmp_path: Path, number: signal.Signals, code: int, name: str
 ) -> None:
+    # Under `nohup` these tests would hand on that a terminal's end is ignored.
+    ignored = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     process = LiveProcess(tmp_path, "--demo", "--headless", "--record", "r.mp4")
+    signal.signal(signal.SIGHUP, ignored)
     until_recorded(tmp_path)
     process.process.send_signal(number)
     assert process.end() == code

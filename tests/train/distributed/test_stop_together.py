@@ -10,10 +10,11 @@ import torch
 from torch import distributed, multiprocessing
 
 from denseav.models import CheckpointError
-from denseav.train.distributed.collectives import first_to_report
+from denseav.train.distributed.collectives import first_to_report, wait_until_all_asked
 from denseav.train.distributed.rank0_files import on_rank_zero
 from denseav.train.errors import DiskError
 from denseav.train.trainer.checkpointer import LAST, Checkpointer
+from tests.support.ports import free_port
 from tests.support.train.runs import SMALL
 
 TWO = 2
@@ -46,7 +47,7 @@ def without_the_checkpoint(folder: Path) -> str:
     return ending(lambda: checkpointer.resume(None))  # type: ignore[arg-type]
 
 
-def work(process: int, top: str) -> None:
+def work(process: int, top: str, port: int) -> None:
     """Be one of two processes, each with a disk of its own."""
     torch.set_num_threads(1)
     distributed.init_process_group(
@@ -64,14 +65,18 @@ def work(process: int, top: str) -> None:
     # Less patient than what the first one does takes, as every group is with pretraining.
     distributed.init_process_group(
         "gloo",
-        init_method=f"file://{top}/later",
+        init_method=f"tcp://127.0.0.1:{port}",
         rank=process,
         world_size=TWO,
         timeout=timedelta(seconds=4),
     )
     waited = ending(lambda: on_rank_zero(lambda: sleep(6)))
+    if process == 1:
+        sleep(0.5)
+    said_late = str(first_to_report("what the other says later"))
+    wait_until_all_asked("what the other says later")
     distributed.destroy_process_group()
-    Path(f"{top}/{process}").write_text("\n".join([*endings, *said, waited]))
+    Path(f"{top}/{process}").write_text("\n".join([*endings, *said, waited, said_late]))
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +84,9 @@ def endings(tmp_path_factory: pytest.TempPathFactory) -> list[list[str]]:
     top = tmp_path_factory.mktemp("together")
     (top / "disk0").mkdir()
     (top / "disk0" / LAST).touch()
-    multiprocessing.start_processes(work, (str(top),), nprocs=TWO, start_method="forkserver")
+    multiprocessing.start_processes(
+        work, (str(top), free_port()), nprocs=TWO, start_method="forkserver"
+    )
     return [(top / str(process)).read_text().splitlines() for process in range(TWO)]
 
 
@@ -100,6 +107,12 @@ def test_what_all_say_is_said_once_and_what_one_says_too(endings: list[list[str]
     first, other = endings
     assert {first[4], other[4]} == {"True", "False"}
     assert first[5] == other[5] == "True"
+
+
+def test_what_is_said_once_is_said_once_by_a_process_that_comes_late(
+    endings: list[list[str]],
+) -> None:
+    assert [process[7] for process in endings] == ["True", "False"]
 
 
 def test_processes_wait_for_what_the_first_does_alone(endings: list[list[str]]) -> None:
