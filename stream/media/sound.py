@@ -71,8 +71,7 @@ class Hearing:
             self._change(form, frame.layout.nb_channels, time_s)
         self._align(time_s)
         frame.pts = None  # samples are counted here
-        assert self._resampler is not None
-        for part in self._resampler.resample(frame):
+        for part in self._resampled(frame):
             yield from self._give(part)
 
     def finish(self) -> Iterator[Sound]:
@@ -81,6 +80,17 @@ class Hearing:
             for part in filter(None, self._resampler.resample(None)):
                 yield from self._give(part)
             self._resampler = None
+
+    def _resampled(self, frame: av.AudioFrame) -> list[av.AudioFrame]:
+        assert self._resampler is not None
+        assert self._at is not None
+        try:
+            return self._resampler.resample(frame)
+        except av.FFmpegError:  # a damaged packet may say that it has 29 channels
+            self._mends.note("damaged sound is silent", self._at / self._rate_hz)
+            self._at += round(frame.samples * self._rate_hz / frame.sample_rate)
+            self._form = self._resampler = None
+            return []
 
     def _change(self, form: tuple[int, str, str], channels: int, time_s: float | None) -> None:
         if self._form is not None and (form[0], form[2]) != (self._form[0], self._form[2]):

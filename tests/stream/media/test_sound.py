@@ -22,9 +22,10 @@ def heard(given: Iterable[Given], channel: Channel | None = None) -> tuple[Sampl
     hearing = Hearing(channel, mends)
     sounds = []
     for samples_SC, rate_hz, time_s in given:
-        layout = {1: "mono", 2: "stereo", 6: "5.1"}[samples_SC.shape[1]]
-        planes = np.ascontiguousarray(samples_SC.T)
-        frame = av.AudioFrame.from_ndarray(planes, format="fltp", layout=layout)
+        size, channels = samples_SC.shape
+        layout = {1: "mono", 2: "stereo", 6: "5.1"}.get(channels, f"{channels} channels")
+        packed = samples_SC.reshape(1, size * channels)
+        frame = av.AudioFrame.from_ndarray(packed, format="flt", layout=layout)
         frame.sample_rate, frame.time_base = rate_hz, Fraction(1, rate_hz)
         sounds += hearing.hear(frame, time_s)
     sounds += hearing.finish()
@@ -122,3 +123,16 @@ def test_samples_that_are_no_numbers_are_silent() -> None:
     assert np.isfinite(wave_S).all()
     assert not wave_S[5_000:5_010].any()
     assert "no numbers" in mended
+
+
+def test_sound_of_impossible_channels_is_silent_and_costs_itself() -> None:
+    wave_SC = tone(48_000, 0.3) * np.ones(2, np.float32)
+    given = blocks(wave_SC)
+    given[5] = (np.ones((1024, 29), np.float32), *given[5][1:])
+    wave_S, firsts, mended = heard(given)
+    lost = slice(5 * 1024, 6 * 1024)
+    np.testing.assert_allclose(wave_S[: lost.start], wave_SC[: lost.start, 0], atol=1e-6)
+    np.testing.assert_allclose(wave_S[lost.start :], wave_SC[lost.stop :, 0], atol=1e-6)
+    assert lost.stop in firsts
+    assert lost.start not in firsts
+    assert "damaged sound is silent (at 0.1 s)" in mended
