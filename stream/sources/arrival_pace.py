@@ -65,8 +65,10 @@ class ArrivalPace:
     def _pause(self, gap_s: float, came_s: float) -> None:
         """Take a pause for a habit when one of its kind was just before it, else for a hold-up."""
         cycle_s = came_s - self._paused_s
-        alike = gap_s / ALIKE < self._pause_s < gap_s * ALIKE
-        habit = alike and cycle_s < 2 * gap_s
+        # One that is taken late makes the next pause short, which is no hold-up.
+        usual_s = self.usual_pause_s
+        alike = gap_s / ALIKE < self._pause_s < gap_s * ALIKE or gap_s <= usual_s
+        habit = alike and cycle_s < 2 * max(gap_s, usual_s)
         self._draining, self._since_s = not habit, came_s
         self.usual_pause_s = max(gap_s, self._pause_s) if habit else 0.0
         if habit and self._burst > 1:

@@ -60,6 +60,16 @@ def test_a_slow_cameras_pictures_all_count(period_s: float) -> None:
     assert (reader.pace.usual_pause_s > 0) == (period_s > 0.2)
 
 
+@pytest.mark.parametrize("period_s", [0.4, 0.6, 1.0, 2.0])
+def test_a_picture_of_a_slow_camera_that_is_taken_late_costs_none(period_s: float) -> None:
+    for late_s in np.linspace(0.05, 0.95, 37) * period_s:
+        reader = Reader()
+        ready_s = period_s * np.arange(1, 13)
+        ready_s[5] += late_s
+        reader.read(ready_s.tolist())
+        assert reader.dropped <= 1 + (ready_s[6] - ready_s[5] < 0.1), late_s
+
+
 def test_an_uneven_slow_cameras_pictures_count() -> None:
     reader = Reader()
     reader.read(np.random.default_rng(0).uniform(0.5, 1.6, 60).cumsum().tolist())
