@@ -7,9 +7,10 @@ B clips, S samples at 16 kHz.
 
 Errors
 ------
-DataError            the folder holds no recording, or one cannot be read
+DataError            the folder holds no recording, or one cannot be read any more
 """
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +22,17 @@ import soxr
 import torch
 from numpy.random import Generator
 
+from denseav.export.terminal_text import safe_text
 from denseav.models.audio_encoder import SAMPLE_RATE_HZ
 from denseav.train.data.batch import UNKNOWN, Batch
 from denseav.train.data.decode import Samples
+from denseav.train.data.source_lists import left_alone, likely_media
 from denseav.train.errors import DataError, SettingsError
 
-SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
+log = logging.getLogger(__name__)
+
+NAMED = 5
+"""So many of the files that are left out are named."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +42,8 @@ class SoundSettings:
     Attributes
     ----------
     folder
-        Recordings of any rate, .wav, .flac, .ogg or .mp3, in it or in folders of it.
+        Recordings of any rate and of any format that libsndfile reads, such as WAV, FLAC, Ogg and
+        MP3, in it or in folders of it. What it does not read is left out, and said.
     batch_size
         Clips of one batch of one process.
     samples
@@ -107,20 +114,33 @@ def find_recordings(folder: Path) -> list[Recording]:
     Raises
     ------
     DataError
-        When there is nothing, or a file is no recording.
+        When there is nothing that can be read.
     """
-    found = []
-    for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES):
+    found, left_out = [], []
+    for path in likely_media(folder):
         try:
             info = soundfile.info(path)
         except (OSError, soundfile.LibsndfileError) as error:
-            raise _unreadable(path, error) from None
+            left_out.append(f"{path.relative_to(folder)} ({error})")
+            continue
         if info.frames > 0:
             found.append(Recording(path, info.frames, info.samplerate))
+        else:
+            left_out.append(f"{path.relative_to(folder)} (it holds no samples)")
     if not found:
+        reason = f"; {safe_text(left_out[0])} and others cannot be read" if left_out else ""
         raise DataError(
-            f"{folder} holds no sound ({', '.join(SUFFIXES)}); name a folder of recordings with "
-            "--sound.folder"
+            f"{folder} holds no sound{reason}; name a folder of recordings with --sound.folder"
+        )
+    if alone := left_alone(folder):
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(alone.items()))
+        log.warning("%s: files left alone: %s", folder, safe_text(kinds))
+    if left_out:
+        log.warning(
+            "%s: left out are %d files that libsndfile does not read, convert them to FLAC: %s",
+            folder,
+            len(left_out),
+            safe_text(", ".join(left_out[:NAMED]) + (", …" if len(left_out) > NAMED else "")),
         )
     return found
 

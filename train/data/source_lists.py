@@ -146,11 +146,15 @@ def left_alone(source: Path) -> Counter[str]:
     return Counter(path.suffix.lower() or path.name for path in _files(source) if not _tried(path))
 
 
+def likely_media(folder: Path) -> list[Path]:
+    """Return the files of a folder and its folders that are tried, in the order of their names."""
+    return [path for path in _files(folder) if _tried(path)]
+
+
 def _videos(folder: Path, kind: str) -> list[Item]:
     return [
         Item(key=path.relative_to(folder).as_posix(), kind=kind, sound=path)
-        for path in _files(folder)
-        if _tried(path)
+        for path in likely_media(folder)
     ]
 
 

@@ -59,9 +59,30 @@ def test_a_restart_goes_on_with_the_very_next_batch(tmp_path: Path) -> None:
     )
 
 
-def test_what_cannot_be_used_is_one_line_with_its_name(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"holds no sound .*--sound\.folder"):
+def test_files_of_any_name_are_heard_and_what_cannot_be_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(DataError, match=r"holds no sound; .*--sound\.folder"):
         find_recordings(tmp_path)
     (tmp_path / "broken.wav").write_bytes(b"no sound")
-    with pytest.raises(DataError, match=r"broken\.wav cannot be read .* remove it"):
+    with pytest.raises(DataError, match=r"holds no sound; broken\.wav .* cannot be read"):
         find_recordings(tmp_path)
+    write(tmp_path / "one.wav", 0.1, 440.0, 16_000)
+    for name, kind in {
+        "two.AIFF": "AIFF",
+        "three.w64": "W64",
+        "four": "AU",
+        "five.oga": "OGG",
+    }.items():
+        wave_N = 0.1 * np.ones(1_600)
+        soundfile.write(tmp_path / name, wave_N, 16_000, format=kind)
+    (tmp_path / "six\x1b.m4a").write_bytes(b"something else")
+    (tmp_path / "labels.csv").write_text("left alone")
+    names = [recording.path.name for recording in find_recordings(tmp_path)]
+    assert names == ["five.oga", "four", "one.wav", "three.w64", "two.AIFF"]
+    alone, line = caplog.messages
+    assert alone.endswith("files left alone: 1 .csv")
+    assert "left out are 2 files" in line
+    assert "broken.wav" in line
+    assert ".m4a" in line
+    assert "\x1b" not in line
