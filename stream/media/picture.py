@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import av
 import numpy as np
+from av.sidedata.sidedata import SideDataContainer
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
@@ -116,7 +117,9 @@ _UPRIGHT = Matrix(1, 0, 0, 1)
 
 
 def _matrix(frame: av.VideoFrame) -> Matrix:
-    data: Any = frame.side_data.get("DISPLAYMATRIX")
+    # `frame.side_data` and its frame refer to each other: pictures would wait for the collector.
+    beside: Any = SideDataContainer(frame)  # type: ignore[call-arg]
+    data = beside.get("DISPLAYMATRIX")
     if data is None:
         return _UPRIGHT
     a, b, _, c, d = np.frombuffer(data, np.int32)[:5].tolist()

@@ -1,8 +1,10 @@
 """Whole files that are damaged, odd or sparse, read by the one reader."""
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -73,6 +75,18 @@ def test_subtitles_that_outlast_a_film_do_not_make_it_cut_short(folder: Path, pl
     ffmpeg("-i", plain, "-i", subtitles, "-c", "copy", path)
     assert MediaReader(path).facts().duration_s is None
     assert list(Clip(path))
+
+
+def test_pictures_that_were_shown_are_freed_without_the_collector(plain: Path) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        for picture in MediaReader(plain).pictures():
+            picture.shown("bgr24")
+        alive = sum(type(each) is av.VideoFrame for each in gc.get_objects())
+    finally:
+        gc.enable()
+    assert alive <= 2  # of a hundred: the last one
 
 
 def damaged(path: Path, to: Path) -> Path:
