@@ -222,7 +222,8 @@ class MediaReader:
         else:
             context.thread_count = self._threads
         if kind == "video":
-            context.flags |= CodecFlags.output_corrupt.value  # as FFmpeg's own program does
+            # Damaged pictures as FFmpeg's own program does, and the left edge cropped to the pixel.
+            context.flags |= CodecFlags.output_corrupt.value | CodecFlags.unaligned.value
             context.options = {"max_pixels": str(LARGEST_SIDE**2 // 2)}
             return
         # PyAV frees an order of channels of a file's own twice: it gets one of FFmpeg's instead.
@@ -324,6 +325,9 @@ def _packets(container: InputContainer, tracks: Mapping[Kind, Any], mends: Mends
                 broken = 0
                 yield packet
             break
+        except IndexError:  # PyAV knows only the tracks that a file begins with
+            broken += 1
+            mends.note("a track that begins within the file is left out")
         except _FAULTS:
             broken += 1
             mends.note("a part that cannot be read is left out")

@@ -17,6 +17,7 @@ import av
 import av.logging
 import numpy as np
 from av.audio.resampler import AudioResampler
+from av.codec.context import Flags as CodecFlags
 from numpy.typing import NDArray
 
 from denseav.stream.errors import SourceError
@@ -110,6 +111,7 @@ class NetworkCapture:
                 "check its address"
             )
         video.codec_context.options = {"max_pixels": str(LARGEST_PIXELS)}
+        video.codec_context.flags |= CodecFlags.unaligned.value  # the left edge is cropped too
         video.codec_context.thread_type = "SLICE"  # by frames, each would come some frames late
         self.fps = float(video.average_rate or 0)
         self._display = Display(name, video.sample_aspect_ratio, Mends(), one_size=False)
@@ -134,6 +136,8 @@ class NetworkCapture:
                 if not (self._frames or packet.size):  # the mark of the stream's end
                     return False
         except (StopIteration, av.FFmpegError, OSError):
+            return False
+        except IndexError:  # a new track, which only a new connection knows
             return False
         if self._frames:
             self._frame = self._frames.popleft()

@@ -187,3 +187,35 @@ def test_what_was_mended_is_known_afterwards(
     blocks = [item for item in clip if isinstance(item, AudioBlock)]
     assert max(np.abs(block.samples_SC).max() for block in blocks) == pytest.approx(0.5, abs=0.01)
     assert words in clip.mended
+
+
+@pytest.mark.parametrize("edges", [(32, 0, 0, 0), (16, 8, 2, 6)])
+def test_pictures_are_cropped_as_their_codec_says(
+    folder: Path, plain: Path, edges: tuple[int, int, int, int]
+) -> None:
+    left, right, top, bottom = edges
+    whole, path = folder / "whole.mp4", folder / f"cropped{left}.mp4"
+    ffmpeg("-i", plain, "-an", "-t", 0.2, "-pix_fmt", "yuv420p", "-c:v", "libx264", whole)
+    sides = f"crop_left={left}:crop_right={right}:crop_top={top}:crop_bottom={bottom}"
+    ffmpeg("-i", whole, "-c", "copy", "-bsf:v", f"h264_metadata={sides}", path)
+    full, part = (next(MediaReader(file).pictures()).shown("rgb24") for file in (whole, path))
+    height, width = full.shape[:2]
+    expected = full[top : height - bottom, left : width - right]
+    assert part.shape == expected.shape
+    np.testing.assert_allclose(part, expected, atol=8)
+
+
+def test_a_track_that_begins_within_a_file_costs_itself(folder: Path, plain: Path) -> None:
+    short, path = folder / "short.flv", folder / "titled.flv"
+    ffmpeg("-i", plain, "-c", "copy", short)
+    text = b"\2\0\x0aonTextData\x08\0\0\0\1\0\4text\2\0\2hi\0\0\x09"
+    tag = b"\x12" + len(text).to_bytes(3, "big") + bytes(7) + text
+    tag += (len(tag)).to_bytes(4, "big")
+    data, at = short.read_bytes(), 13
+    while at < 0.8 * len(data):
+        at += 15 + int.from_bytes(data[at + 1 : at + 4], "big")
+    path.write_bytes(data[:at] + tag + data[at:])
+    whole, reader = MediaReader(short), MediaReader(path)
+    assert len(list(reader.pictures())) == len(list(whole.pictures()))
+    assert len(wave(reader)) == len(wave(whole))
+    assert [line[:37] for line in reader.mended] == ["a track that begins within the file i"]
