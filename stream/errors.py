@@ -1,6 +1,6 @@
 """What can go wrong for a person, and the exit code each has.
 
-StreamError        1  itself: a library of the system is missing
+StreamError        1  itself: a library of the system is missing, or what nobody foresaw
 ├── UsageError     2  a command line or a call asks for something impossible
 ├── SourceError    3  a camera, microphone or file cannot be read
 │   ├── UnexpectedSourceError  nobody foresaw it: opening it again is no remedy

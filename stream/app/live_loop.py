@@ -12,9 +12,10 @@ from contextlib import ExitStack
 from functools import partial
 from time import monotonic
 
+from denseav.export.runtime.bundle import BundleError
 from denseav.export.runtime.session import Interrupted
 from denseav.stream.app.view import View
-from denseav.stream.errors import SourceError
+from denseav.stream.errors import SourceError, StreamError
 from denseav.stream.inference.delay_line import DelayLine, TimedFrame
 from denseav.stream.inference.latest_slot import LatestSlot
 from denseav.stream.inference.pipeline import Pipeline
@@ -70,7 +71,7 @@ class LiveRun:
         self._stop = stop
         self._ended = threading.Event()
         self._all_seen = threading.Event()
-        self._failure: BaseException | None = None
+        self._failure: StreamError | BundleError | None = None
 
     def frame(self, frame: Frame) -> None:
         """Take one picture from a source."""
@@ -88,8 +89,7 @@ class LiveRun:
     def ended(self, error: SourceError | None) -> None:
         """Take note that a source gives no more; one that failed ends the run for the others."""
         if error is not None:
-            self._failure = self._failure or error
-            self._stop.set()
+            self._fail(error)
         self._ended.set()
 
     def run(self) -> None:
@@ -101,8 +101,11 @@ class LiveRun:
             What a source, the model or a sink failed with, after everything has been closed.
         """
         workers = [
-            threading.Thread(target=self._guarded, args=(step,), name=step.__name__)
-            for step in (self._encode_audio, self._make_heatmaps)
+            threading.Thread(target=self._guarded, args=(step,), name=name)
+            for name, step in (
+                ("the audio pass", self._encode_audio),
+                ("the image pass", self._make_heatmaps),
+            )
         ]
         for worker in workers:
             worker.start()
@@ -175,6 +178,14 @@ class LiveRun:
             step()
         except Interrupted:
             self._stop.set()
-        except BaseException as error:  # noqa: BLE001
-            self._failure = self._failure or error
-            self._stop.set()
+        except (StreamError, BundleError) as error:
+            self._fail(error)
+        except Exception as error:  # noqa: BLE001 - a pass raises what its library has
+            what = f"{type(error).__name__}: {error}"
+            failure = StreamError(f"{threading.current_thread().name} failed ({what}); start again")
+            failure.__cause__ = error
+            self._fail(failure)
+
+    def _fail(self, error: StreamError | BundleError) -> None:
+        self._failure = self._failure or error
+        self._stop.set()

@@ -11,7 +11,7 @@ import pytest
 from denseav.export.runtime.bundle import TOKEN_HOP_SAMPLES, TOKEN_SPAN_SAMPLES, BundleError
 from denseav.stream.app.live_loop import LiveRun
 from denseav.stream.display.hud import hud_rows
-from denseav.stream.errors import SourceError
+from denseav.stream.errors import SourceError, StreamError
 from denseav.stream.inference.hop_controller import HopController
 from denseav.stream.inference.pipeline import Pipeline
 from denseav.stream.inference.sync_policy import Sync
@@ -200,6 +200,16 @@ def test_a_model_that_fails_ends_the_run_with_its_error() -> None:
     session.failure = BundleError("out of memory")
     rig = Rig(session)
     with pytest.raises(BundleError, match="out of memory"):
+        rig.go(lambda: rig.feed(0.2))
+    assert rig.camera.stops >= 1
+
+
+@pytest.mark.parametrize("failure", [RuntimeError("ORT: Fail"), MemoryError("no page left")])
+def test_what_a_pass_raises_that_nobody_foresaw_is_one_line(failure: Exception) -> None:
+    session = FakeSession()
+    session.failure = failure
+    rig = Rig(session)
+    with pytest.raises(StreamError, match=rf"pass failed \({type(failure).__name__}: {failure}\)"):
         rig.go(lambda: rig.feed(0.2))
     assert rig.camera.stops >= 1
 
