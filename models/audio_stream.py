@@ -32,12 +32,15 @@ LOUDEST = 1000.0  # deviations; a sample of more, or that is no number, would ne
 class StreamState(NamedTuple):
     """What a stream remembers between two steps.
 
-    `filled` of its tokens are real, int64 [1]; `samples` are the last 80, float32; `frames`
-    [L, D] enter the transformer again, those before them only its position convolution; `tokens`
-    [N, E] and each layer's `keys` and `values` [H, N, D / H] are final, oldest first.
+    `taken` tokens were heard, int64 [1], counted round once its memory is full; `samples` are the
+    last 80, float32; `frames` [L, D] enter the transformer again, those before them only its
+    position convolution; `tokens` [N, E] are final, oldest first. Each layer's `keys` and `values`
+    [H, N, D / H] are a ring: a token is always in the same place, and is written there again as
+    long as it is computed again. A step reads no place that it does not write before, but those
+    it leaves as they are, so it may write in place, and be repeated.
     """
 
-    filled: Tensor
+    taken: Tensor
     samples_S: Tensor
     frames_LD: Tensor
     tokens_NE: Tensor
@@ -48,7 +51,7 @@ class StreamState(NamedTuple):
         """Return all tensors by name, in the order that `from_flat` takes."""
         layers = range(len(self.keys_HND))
         return {
-            "filled": self.filled,
+            "taken": self.taken,
             "samples": self.samples_S,
             "frames": self.frames_LD,
             "tokens": self.tokens_NE,
@@ -59,10 +62,10 @@ class StreamState(NamedTuple):
     @classmethod
     def from_flat(cls, tensors: tuple[Tensor, ...]) -> "StreamState":
         """Return the state of which these are the tensors, in the order of `named`."""
-        filled, samples_S, frames_LD, tokens_NE, *cached = tensors
+        taken, samples_S, frames_LD, tokens_NE, *cached = tensors
         layers = len(cached) // 2
         keys, values = tuple(cached[:layers]), tuple(cached[layers:])
-        return cls(filled, samples_S, frames_LD, tokens_NE, keys, values)
+        return cls(taken, samples_S, frames_LD, tokens_NE, keys, values)
 
 
 class AudioStream(nn.Module):
@@ -74,22 +77,22 @@ class AudioStream(nn.Module):
         self.config = config
         self.frames_per_token = model.config.audio.frames_per_token
         self.active_frames = config.active_tokens * self.frames_per_token
+        self.ring_frames = config.tokens * self.frames_per_token
         self.positions_before = model.config.audio.position_kernel // 2
 
     def start(self) -> StreamState:
         """Return the state before any audio."""
         audio, config = self.model.config.audio, self.config
         like = next(self.model.parameters())
-        context_frames = config.context_tokens * self.frames_per_token
-        cache = (audio.heads, context_frames, audio.hidden // audio.heads)
+        ring = (audio.heads, self.ring_frames, audio.hidden // audio.heads)
         frames = config.revisit * self.frames_per_token + self.positions_before
         return StreamState(
-            filled=torch.zeros(1, dtype=torch.int64, device=like.device),
+            taken=torch.zeros(1, dtype=torch.int64, device=like.device),
             samples_S=torch.zeros(OVERLAP_SAMPLES, device=like.device),
             frames_LD=like.new_zeros(frames, audio.hidden),
             tokens_NE=like.new_zeros(config.context_tokens, self.model.config.code_dim),
-            keys_HND=tuple(like.new_zeros(cache) for _ in range(audio.layers)),
-            values_HND=tuple(like.new_zeros(cache) for _ in range(audio.layers)),
+            keys_HND=tuple(like.new_zeros(ring) for _ in range(audio.layers)),
+            values_HND=tuple(like.new_zeros(ring) for _ in range(audio.layers)),
         )
 
     def forward(self, wave_S: Tensor, state: StreamState) -> tuple[Tensor, StreamState]:
@@ -110,13 +113,13 @@ class AudioStream(nn.Module):
             The features [K, C, R] of the newest R tokens, oldest first, zeros for those before
             the audio began; and the next state.
         """
-        filled = (state.filled + 1).clamp(max=self.config.tokens)
         wave_S = self._joined(wave_S, state)
         frames_LD = torch.cat((state.frames_LD, self._stem(wave_S)))
-        hidden_LD, keys_HND, values_HND = self._transform(frames_LD, state, filled)
-        features_KCR, tokens_NE = self._align(hidden_LD, state, filled)
+        hidden_LD, keys_HND, values_HND = self._transform(frames_LD, state)
+        features_KCR, tokens_NE = self._align(hidden_LD, state)
+        taken, memory = state.taken + 1, self.config.tokens
         return features_KCR, StreamState(
-            filled=filled,
+            taken=torch.where(taken < 2 * memory, taken, taken - memory),
             samples_S=wave_S[-OVERLAP_SAMPLES:],
             frames_LD=frames_LD[self.frames_per_token :],
             tokens_NE=tokens_NE,
@@ -127,7 +130,7 @@ class AudioStream(nn.Module):
     def _joined(self, wave_S: Tensor, state: StreamState) -> Tensor:
         """Put the samples that are there already, as they were scaled, before the new ones."""
         wave_S = torch.where(wave_S.abs() <= LOUDEST, wave_S, torch.zeros_like(wave_S))
-        before_S = torch.where(state.filled > 0, state.samples_S, wave_S[:OVERLAP_SAMPLES])
+        before_S = torch.where(state.taken > 0, state.samples_S, wave_S[:OVERLAP_SAMPLES])
         return torch.cat((before_S, wave_S[OVERLAP_SAMPLES:]))
 
     def _stem(self, wave_S: Tensor) -> Tensor:
@@ -136,13 +139,13 @@ class AudioStream(nn.Module):
         return frames_BLD[0]
 
     def _transform(
-        self, frames_LD: Tensor, state: StreamState, filled: Tensor
+        self, frames_LD: Tensor, state: StreamState
     ) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Return the active frames [L, D], and each layer's next keys and values."""
         encoder = self.model.audio_encoder.hubert.encoder
         hidden_LD = frames_LD[self.positions_before :] + self._positions(frames_LD)
         hidden_1LD = hidden_LD[None]  # products of three axes are exported so that int8 fits them
-        mask_N = self._mask(filled, self.frames_per_token)
+        places_L, mask_N = self._places(state.taken)
         keys, values = [], []
         for module, keys_HND, values_HND in zip(
             encoder.layers, state.keys_HND, state.values_HND, strict=True
@@ -154,6 +157,7 @@ class AudioStream(nn.Module):
                 normed_1LD=normed_1LD,
                 keys_HND=keys_HND,
                 values_HND=values_HND,
+                places_L=places_L,
                 mask_N=mask_N,
             )
             hidden_1LD = hidden_1LD + attended_1LD
@@ -182,33 +186,47 @@ class AudioStream(nn.Module):
         normed_1LD: Tensor,
         keys_HND: Tensor,
         values_HND: Tensor,
+        places_L: Tensor,
         mask_N: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Let the active frames see the remembered ones and themselves; remember the oldest."""
+        """Put the active frames in their places in the ring, and let them see all that is there."""
         heads = attention.num_heads
+        places = torch.arange(heads, device=places_L.device)[:, None], places_L[None]
 
         def split(projected_1LD: Tensor) -> Tensor:
             return projected_1LD[0].reshape(projected_1LD.shape[1], heads, -1).transpose(0, 1)
 
-        keys_HND = torch.cat((keys_HND, split(attention.k_proj(normed_1LD))), dim=1)
-        values_HND = torch.cat((values_HND, split(attention.v_proj(normed_1LD))), dim=1)
+        keys_HND = torch.index_put(keys_HND, places, split(attention.k_proj(normed_1LD)))
+        values_HND = torch.index_put(values_HND, places, split(attention.v_proj(normed_1LD)))
         queries_HLD = split(attention.q_proj(normed_1LD) * attention.scaling)
         scores_HLN = torch.matmul(queries_HLD, keys_HND.transpose(1, 2)).float() + mask_N
         weights_HLN = functional.softmax(scores_HLN, dim=-1).to(values_HND.dtype)
         seen_LHD = torch.matmul(weights_HLN, values_HND).transpose(0, 1)
         attended_1LD: Tensor = attention.out_proj(seen_LHD.flatten(1)[None])
-        kept = slice(self.frames_per_token, -self.active_frames + self.frames_per_token or None)
-        return attended_1LD, keys_HND[:, kept], values_HND[:, kept]
+        return attended_1LD, keys_HND, values_HND
 
-    def _align(
-        self, hidden_LD: Tensor, state: StreamState, filled: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def _places(self, taken: Tensor) -> tuple[Tensor, Tensor]:
+        """Return where in the ring the active frames are put, [L], and its mask, [1, N].
+
+        The mask is added to attention: -inf for places that no token of this audio has had.
+        """
+        first = (taken + self.config.tokens - self.config.revisit) * self.frames_per_token
+        places_L = (
+            first + torch.arange(self.active_frames, device=taken.device)
+        ) % self.ring_frames
+        frames_N = torch.arange(self.ring_frames, device=taken.device)
+        begun_N = frames_N < (taken + 1) * self.frames_per_token
+        return places_L, torch.where(begun_N, 0.0, float("-inf"))[None]
+
+    def _align(self, hidden_LD: Tensor, state: StreamState) -> tuple[Tensor, Tensor]:
         """Return the active tokens' features [K, C, R], and the tokens to remember."""
         aligner, active = self.model.audio_aligner, self.config.active_tokens
         cls_BD = None if self.model.audio_cls is None else self.model.audio_cls[None]
         new_BER, cls_BE = aligner.tokens(hidden_LD.T[None], cls_BD)
         tokens_NE = torch.cat((state.tokens_NE, new_BER[0].T))
-        mask_N, sequence_NE = self._mask(filled, 1), tokens_NE
+        age_N = torch.arange(self.config.tokens, device=state.taken.device).flip(0)
+        mask_N = torch.where(age_N <= state.taken, 0.0, float("-inf"))[None]
+        sequence_NE = tokens_NE
         if cls_BE is not None:
             mask_N = functional.pad(mask_N, (1, 0))
             sequence_NE = torch.cat((cls_BE, tokens_NE))
@@ -217,14 +235,5 @@ class AudioStream(nn.Module):
         features_KCR = self.model.split_heads(
             mixed_BER, None if cls_BE is None else mixed_BNE[:, 0]
         )[0]
-        begun_R = torch.arange(active, device=filled.device) >= active - filled
+        begun_R = age_N[-active:] <= state.taken
         return features_KCR * begun_R, tokens_NE[1 : 1 + self.config.context_tokens]
-
-    def _mask(self, filled: Tensor, each: int) -> Tensor:
-        """Return what is added to attention, [1, N]: -inf for what was before the audio began.
-
-        Each token is `each` keys.
-        """
-        keys = self.config.tokens * each
-        begun_N = torch.arange(keys, device=filled.device) >= keys - filled * each
-        return torch.where(begun_N, 0.0, float("-inf"))[None]

@@ -123,14 +123,18 @@ class AudioStep:
 
     It takes `float32 [TOKEN_SPAN_SAMPLES]`, normalised, the features before, and the state; it
     gives features like the audio graph's, of which the newest `1 + revisit` tokens are new, and
-    the next state. `context_tokens` older tokens are seen by those.
+    the next state. `context_tokens` older tokens are seen by those. The states `in_place` may be
+    written over those they were read from: a step reads nothing of them that it changes.
     """
 
     context_tokens: Count
     revisit: Annotated[int, Meta(ge=0)]
     states: Annotated[Mapping[Name, StateTensor], Meta(max_length=10_000)]
+    in_place: Annotated[tuple[Name, ...], Meta(max_length=10_000)] = ()
 
     def __post_init__(self) -> None:
+        if unknown := set(self.in_place) - set(self.states):
+            raise ValueError(f"the audio step has no state {min(unknown)!r} to write in place")
         nbytes = sum(
             math.prod(state.shape) * np.dtype(state.dtype).itemsize
             for state in self.states.values()

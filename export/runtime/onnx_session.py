@@ -112,7 +112,9 @@ class OnnxAudioStream:
     """The audio step graph and its state; see `denseav.export.runtime.session.AudioStream`.
 
     The state lies on the device twice: a step reads the one and writes the other, and then they
-    change places. Features are given out, so each step has new memory for them.
+    change places. What the manifest allows to be written in place lies there once, on a CPU: ONNX
+    Runtime then changes a few rows of it and copies none. Features are given out, so each step has
+    new memory for them.
     """
 
     def __init__(self, graph: Any, manifest: Manifest, device: str, run_options: Any) -> None:
@@ -122,6 +124,7 @@ class OnnxAudioStream:
         self._device = device
         self._run_options = run_options
         self._states = manifest.audio_step.states
+        self._in_place = manifest.audio_step.in_place if device == "cpu" else ()
         features, *states = (output.name for output in graph.get_outputs())
         self._features_name = features
         self._next_names = dict(zip(self._states, states, strict=True))
@@ -146,6 +149,7 @@ class OnnxAudioStream:
         dtype = np.float16 if features.type == "tensor(float16)" else np.float32
         self._features = _put(np.zeros(features.shape, dtype), self._device)
         one, other = self._zeros(), self._zeros()
+        other |= {name: one[name] for name in self._in_place}
         self._next, self._last = self._bound(one, other), self._bound(other, one)
 
     def _zeros(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from denseav.export.builder import probe_inputs
 from denseav.export.builder.build import make_plan
 from denseav.export.builder.graphs import Graphs, make_graphs
 from denseav.export.runtime.bundle import Bundle, BundleError, window_samples
-from denseav.export.runtime.onnx_session import OnnxSession
+from denseav.export.runtime.onnx_session import OnnxAudioStream, OnnxSession
 from denseav.export.runtime.open_session import open_session
 from denseav.export.runtime.openvino_session import OpenVinoSession
 from denseav.export.runtime.session import AudioStream, Features, Interrupted, Level, Session
@@ -101,6 +101,39 @@ def test_streams_of_one_session_do_not_mix(session: Session, stream: AudioStream
         expected = values(stream.step(token(index), LEVEL))
         assert np.array_equal(values(one.step(token(index), LEVEL)), expected)
         other.step(token(index + 20), LEVEL)
+
+
+def test_states_written_in_place_are_those_of_two_buffers_to_the_last_bit(bundle: Bundle) -> None:
+    session = OnnxSession(bundle, audio="streaming")
+    step = bundle.manifest.audio_step
+    assert step is not None
+    assert step.in_place == ("keys_0", "keys_1", "values_0", "values_1")
+    twice = dataclasses.replace(bundle.manifest, audio_step=dataclasses.replace(step, in_place=()))
+    in_place, copied = (
+        OnnxAudioStream(session._graphs["audio_step"], manifest, "cpu", session._run_options)
+        for manifest in (bundle.manifest, twice)
+    )
+    for index in range(3 * STREAM.tokens):  # the ring goes round
+        features = values(in_place.step(token(index), LEVEL))
+        assert np.array_equal(features, values(copied.step(token(index), LEVEL)))
+    in_place.reset()
+    copied.reset()
+    again = values(in_place.step(token(0), LEVEL))
+    assert np.array_equal(again, values(copied.step(token(0), LEVEL)))
+
+
+def test_a_step_that_broke_off_half_way_can_be_repeated_in_place(bundle: Bundle) -> None:
+    session = OnnxSession(bundle, audio="streaming")
+    broken, stream = session.audio_stream(), session.audio_stream()
+    for index in range(6):
+        broken.step(token(index), LEVEL)
+        stream.step(token(index), LEVEL)
+    sides = broken._next, broken._last, broken._features
+    broken.step(token(19), LEVEL)  # what it wrote in place stays, the rest it gave is not taken
+    broken._next, broken._last, broken._features = sides
+    for index in range(6, 16):
+        features = values(broken.step(token(index), LEVEL))
+        assert np.array_equal(features, values(stream.step(token(index), LEVEL)))
 
 
 def test_an_interrupted_step_changes_nothing(session: Session, stream: AudioStream) -> None:

@@ -193,7 +193,7 @@ def test_an_audio_step_that_is_too_far_off_in_eight_bits_stays_in_float32(
     exact = open_session(fp32, "cpu", audio="streaming")
     said: list[str] = []
     manifest = building._with_step(
-        copy, planned, building._stream_heatmaps(exact, planned), said.append
+        copy, planned, dict(building._stream_heatmaps(exact, planned)), said.append
     )
     assert "the audio step in float32, as its heatmaps differ too much in eight bits" in said
     assert manifest.step_precision == "fp32"

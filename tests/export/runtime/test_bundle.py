@@ -234,6 +234,7 @@ DAMAGED: dict[str, Callable[[Path], Any]] = {
     "a state of size 0": manifest(
         audio_step=STEP | {"states": {"a": {"shape": [0], "dtype": "float32"}}}
     ),
+    "a state in place that there is not": manifest(audio_step=STEP | {"in_place": ["keys_0"]}),
     "a step without a graph": manifest(audio_step=STEP),
     "a step longer than a window": manifest(audio_step=STEP | {"revisit": 3}),
     "a graph that is none": forged("image", b"\x08\x0a garbage"),
