@@ -240,7 +240,7 @@ def test_a_missing_device_is_an_error_and_never_another_device(
 def test_a_gpu_that_cannot_be_used_is_said_and_the_cpu_taken(
     fp32: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for module in ("open_session", "cuda_session"):
+    for module in ("open_session", "nvidia.cuda_session"):
         monkeypatch.setattr(f"denseav.export.runtime.{module}.cuda_is_here", lambda: True)
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
     assert open_session(fp32, "auto").backend == "onnxruntime-cpu"
