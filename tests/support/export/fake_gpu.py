@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-import denseav.export.runtime
+import denseav.export.runtime.nvidia
 
 VERSION = "11.1.0.106"
 GPU, CAPABILITY = b"NVIDIA Fake 1", (9, 0)
@@ -290,7 +290,7 @@ def forget_ours() -> None:
     """Let the modules that import TensorRT and CUDA be imported anew."""
     for name in OURS:
         sys.modules.pop(f"denseav.export.runtime.nvidia.{name}", None)
-        vars(denseav.export.runtime).pop(name, None)
+        vars(denseav.export.runtime.nvidia).pop(name, None)
 
 
 @contextmanager
