@@ -6,6 +6,7 @@ images in bfloat16, or is refused where the CPU has none.
 
 import sys
 import threading
+from functools import cache
 from typing import Any
 from weakref import WeakSet
 
@@ -203,6 +204,12 @@ def load_core() -> Any:
     except (ImportError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise BundleError(f"OpenVINO cannot be loaded ({reason}); use --device cpu") from None
+    return _core(openvino)
+
+
+@cache
+def _core(openvino: Any) -> Any:
+    """Make the process's only core, as OpenVINO recommends: with each, its devices load anew."""
     return openvino.Core()
 
 

@@ -23,7 +23,7 @@ from denseav.export.runtime.bundle import (
 )
 from denseav.export.runtime.onnx_session import OnnxSession
 from denseav.export.runtime.open_session import open_proven, open_session
-from denseav.export.runtime.openvino_session import OpenVinoSession
+from denseav.export.runtime.openvino_session import OpenVinoSession, load_core
 from denseav.export.runtime.proof import (
     PROBES,
     TOLERANCES,
@@ -245,6 +245,11 @@ def test_openvino_is_interrupted_like_any_session(demo: Bundle) -> None:
 def test_what_is_not_there_is_one_line(demo: Bundle, device: str, message: str) -> None:
     with pytest.raises((BundleError, ValueError), match=message):
         open_session(demo, device)
+
+
+def test_all_openvino_sessions_share_one_core() -> None:
+    """A process that makes one after the other ends at times by SIGSEGV."""
+    assert load_core() is load_core()
 
 
 def test_openvino_tells_nobody_that_it_is_used() -> None:
