@@ -5,8 +5,12 @@ Strings in, records and exit codes out; no torch, no thread. It lies where `stre
 """
 
 import argparse
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields
+from threading import Event, current_thread, main_thread
+from types import FrameType
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -46,16 +50,40 @@ def run(
         some of them may be imported by what the command does.
     interrupted : what Ctrl-C leaves behind, in words.
     """
-    try:
-        act(console)
-    except errors() as error:
-        console.print(f"{name}: error: {error}", style="red", soft_wrap=True, markup=False)
-        code: int = getattr(error, "exit_code")  # noqa: B009  # each of these has one
-        return code
-    except KeyboardInterrupt:
-        console.print(f"{name}: interrupted; {interrupted}")
-        return INTERRUPTED
+    with _noting_interrupts() as came:
+        try:
+            act(console)
+        except (Exception, KeyboardInterrupt) as error:
+            # Libraries make other errors of a Ctrl-C that comes while they call back.
+            if came.is_set() or isinstance(error, KeyboardInterrupt):
+                console.print(f"{name}: interrupted; {interrupted}")
+                return INTERRUPTED
+            if not isinstance(error, errors()):
+                raise
+            console.print(f"{name}: error: {error}", style="red", soft_wrap=True, markup=False)
+            code: int = getattr(error, "exit_code")  # noqa: B009  # each of these has one
+            return code
     return 0
+
+
+@contextmanager
+def _noting_interrupts() -> Iterator[Event]:
+    """Yield whether Ctrl-C has come, which is raised as ever; one that is ignored stays so."""
+    came = Event()
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is not signal.default_int_handler or current_thread() is not main_thread():
+        yield came
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        came.set()
+        signal.default_int_handler(number, frame)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield came
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def whole_number(text: str) -> int:

@@ -1,6 +1,7 @@
 """What the command lines share: checked numbers, records, and how they end."""
 
 import argparse
+import signal
 from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -75,3 +76,18 @@ def test_a_command_ends_with_its_code_and_one_line(capsys: pytest.CaptureFixture
         ended(failing(ZeroDivisionError()))
     shown = capsys.readouterr().err
     assert shown == "it: error: no \\x1b[31mway[/b]\nit: interrupted; nothing is lost\n"
+
+
+def test_a_ctrl_c_that_a_library_turns_into_its_own_error_is_one(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def act(_: object) -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise ZeroDivisionError from None
+
+    before = signal.getsignal(signal.SIGINT)
+    assert run("it", act, safe_console(stderr=True), lambda: (FailedError,), "all is kept") == 130
+    assert capsys.readouterr().err == "it: interrupted; all is kept\n"
+    assert signal.getsignal(signal.SIGINT) is before
