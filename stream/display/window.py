@@ -1,11 +1,5 @@
-"""The window: a canvas in, a key out; a process of its own keeps it (see `window_process`).
+"""The window: a canvas in, a key out; a process of its own keeps it (see `window_process`)."""
 
-OpenCV ends that process when it opens a window without a display, so look first.
-"""
-
-import ctypes
-import os
-import sys
 from multiprocessing import get_context
 
 import numpy as np
@@ -16,28 +10,6 @@ from denseav.stream.errors import OutputError
 
 ANSWER_S = 0.5
 CLOSING_S = 1.0
-
-
-def display_available() -> bool:
-    """Return whether a window can be opened here.
-
-    On Linux OpenCV draws through X11 (Wayland desktops offer it as well), so that is what is
-    asked: whether the X server that DISPLAY names lets this process in.
-    """
-    if sys.platform != "linux":
-        return True
-    if not os.environ.get("DISPLAY"):
-        return False
-    try:
-        x11 = ctypes.CDLL("libX11.so.6")
-    except OSError:
-        return False
-    x11.XOpenDisplay.restype = ctypes.c_void_p
-    display = x11.XOpenDisplay(None)
-    if not display:
-        return False
-    x11.XCloseDisplay(ctypes.c_void_p(display))
-    return True
 
 
 class Screen:

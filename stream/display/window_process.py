@@ -7,14 +7,17 @@ import os
 import signal
 import sys
 from multiprocessing.connection import Connection
+from time import monotonic
 
 import cv2
 import numpy as np
 
 from denseav.stream.display.drawing import Canvas
+from denseav.stream.display.x11 import announce_window
 
 KEYS = frozenset("q hrstv")
 _ESCAPE = 27
+_ANNOUNCED_S = (0.5, 2.0, 8.0)  # after it opened
 
 
 def serve(pipe: Connection, title: str) -> None:
@@ -52,6 +55,7 @@ class _Window:
         self._title = title
         self._is_open = False
         self._size = (0, 0)
+        self._announce_s: list[float] = []
 
     def show(self, canvas: Canvas) -> str | None:
         if not self._is_open:
@@ -69,6 +73,9 @@ class _Window:
         if not self._is_open:
             return None
         code = cv2.pollKey()
+        if self._announce_s and monotonic() > self._announce_s[0]:
+            del self._announce_s[0]
+            announce_window(self._title)
         if code == _ESCAPE or self._closed_by_hand():
             return "q"
         key = chr(code & 0xFF).lower() if code >= 0 else ""
@@ -78,6 +85,8 @@ class _Window:
         flags = cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL
         cv2.namedWindow(self._title, flags)
         self._is_open = True
+        if sys.platform == "linux":
+            self._announce_s = [monotonic() + after_s for after_s in _ANNOUNCED_S]
 
     def _closed_by_hand(self) -> bool:
         try:

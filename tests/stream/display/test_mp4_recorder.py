@@ -3,7 +3,6 @@ from pathlib import Path
 
 import av
 import numpy as np
-import psutil
 import pytest
 from numpy.typing import NDArray
 
@@ -224,17 +223,13 @@ def test_a_long_recording_does_not_grow_in_memory(tmp_path: Path):
     recorder = Recorder(tmp_path / "run.mp4", 128, 96)
     rng = np.random.default_rng(0)
     noise = [rng.integers(0, 255, (96, 128, 3), np.uint8) for _ in range(8)]
-    process = psutil.Process()
-    resident = []
     tracemalloc.start()
     for i in range(1200):
         recorder.frame(noise[i % 8], START_S + i / 2)
-        if i in (300, 1199):
-            resident.append(process.memory_info().rss)
+    written = sum(path.stat().st_size for path in tmp_path.iterdir())
     recorder.audio(beep(block(0, START_S + 599, 4800), START_S + 599.02))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     recorder.close()
     assert peak < 12e6  # ten minutes of silence in one piece are 230 MB
-    assert resident[1] - resident[0] < 7e6
-    assert (tmp_path / "run.mp4").stat().st_size > 8e6  # which is less than a muxer that waits
+    assert written > 0.9 * (tmp_path / "run.mp4").stat().st_size > 7e6  # of a muxer that waits: 0

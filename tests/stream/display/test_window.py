@@ -14,7 +14,8 @@ from tests.support.screen.desktop import find_window, press, screen_until
 SHOW = """
 import sys, time
 import numpy as np
-from denseav.stream.display.window import Screen, display_available
+from denseav.stream.display.window import Screen
+from denseav.stream.display.x11 import display_available
 
 assert display_available()
 canvas = np.zeros((240, 320, 3), np.uint8)
@@ -35,11 +36,15 @@ screen.close()
 print("closed", repr(again), repr(screen.poll()), flush=True)
 """
 
-LOOK = "from denseav.stream.display.window import display_available; print(display_available())"
+LOOK = "from denseav.stream.display.x11 import display_available; print(display_available())"
+
+
+def is_shown(screen_HW3: NDArray[np.int64]) -> bool:
+    return int(np.all(abs(screen_HW3 - (0, 159, 230)) < 3, axis=-1).sum()) == 160 * 240
 
 
 @pytest.fixture
-def window(display: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def window(display: str, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A process that shows a window, and the window's id."""
     process = subprocess.Popen(
         [sys.executable, "-c", SHOW],
@@ -48,7 +53,9 @@ def window(display: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
         stderr=subprocess.PIPE,
         text=True,
     )
-    yield process, find_window(display, "^a window$")
+    window_id = find_window(display, "^a window$")
+    screen_until(display, tmp_path / "screen.png", is_shown)
+    yield process, window_id
     process.kill()
     process.communicate()
 
@@ -100,14 +107,9 @@ def test_without_a_display_looking_says_no_and_nothing_aborts():
 
 
 def test_a_picture_is_on_the_screen_and_keys_come_back(
-    display: str, window: tuple[subprocess.Popen[str], str], tmp_path: Path
+    display: str, window: tuple[subprocess.Popen[str], str]
 ):
     process, window_id = window
-
-    def right(screen_HW3: NDArray[np.int64]) -> bool:
-        return int(np.all(abs(screen_HW3 - (0, 159, 230)) < 3, axis=-1).sum()) == 160 * 240
-
-    screen_until(display, tmp_path / "screen.png", right)
     assert process.stdout is not None
     press(display, window_id, "x")  # says nothing
     for key, said in {"h": "h", "R": "r", "space": " ", "s": "s", "q": "q"}.items():
