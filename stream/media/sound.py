@@ -3,7 +3,8 @@
 Of two channels the mean is heard, or one of them; of more, FFmpeg's mix to two. Where the mean
 cancels what both channels have, the left one is heard instead, unless the mean was asked for. When
 rate or channels change, the rest is brought to the first rate. A hole in the time stamps is a jump
-in the sample number; what would be heard twice is left out.
+in the sample number; what would be heard twice is left out; where the stamps stand still, as those
+of a copy of a clock that began anew, the samples are counted on.
 
 S samples, C channels.
 """
@@ -23,6 +24,8 @@ Samples = NDArray[np.float32]
 
 GAP_S = 0.05
 """Time stamps that disagree less with the sample count are only rounded."""
+STANDING = 0.5
+"""Time stamps that advance by no more than this share of the sound between them say nothing."""
 CANCELLED = 0.01
 """The mean cancels when it has less than this share of the channels' power, until it has …"""
 RECOVERED = 0.05
@@ -61,6 +64,7 @@ class Hearing:
         self._form: tuple[int, str, str] | None = None
         self._resampler: av.AudioResampler | None = None
         self._at: int | None = None  # where the next sample lies, by the count
+        self._stamped: tuple[int, int] | None = None  # the last stamp, and where its sound lies
         self._end = 0  # up to where sound was given
 
     def hear(self, frame: av.AudioFrame, time_s: float | None) -> Iterator[Sound]:
@@ -108,9 +112,22 @@ class Hearing:
         if self._at is None:
             self._at = stamped or 0
         elif stamped is not None and abs(stamped - self._at) > GAP_S * self._rate_hz:
-            if stamped > self._at:
-                self._mends.note("the sound has a hole, which is silent", self._at / self._rate_hz)
-            self._at = stamped
+            if self._stands_still(stamped, self._at):
+                at_s = self._at / self._rate_hz
+                self._mends.note("time stamps stand still, so the sound is counted", at_s)
+            else:
+                if stamped > self._at:
+                    at_s = self._at / self._rate_hz
+                    self._mends.note("the sound has a hole, which is silent", at_s)
+                self._at = stamped
+        if stamped is not None:
+            self._stamped = stamped, self._at
+
+    def _stands_still(self, stamped: int, at: int) -> bool:
+        if self._stamped is None:
+            return False
+        last, last_at = self._stamped
+        return stamped < at and 0 <= stamped - last <= STANDING * (at - last_at)
 
     def _give(self, part: av.AudioFrame) -> Iterator[Sound]:
         assert self._at is not None

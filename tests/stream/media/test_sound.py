@@ -106,6 +106,21 @@ def test_holes_are_jumps_and_what_comes_twice_is_left_out() -> None:
     assert "twice" in mended
 
 
+@pytest.mark.parametrize("pace", [0.0, 0.01, 0.5])
+def test_stamps_that_stand_still_lose_no_sound(pace: float) -> None:
+    """As in a copy of a recording whose clock began anew, until the stamps have caught up."""
+    wave_SC = tone(48_000, 3.0)
+    given = blocks(wave_SC)
+    stuck = range(40, 100)
+    for i in stuck:
+        samples_SC, rate_hz, _ = given[i]
+        given[i] = samples_SC, rate_hz, (39 + pace * (i - 39)) * 1024 / rate_hz
+    wave_S, firsts, mended = heard(given)
+    np.testing.assert_array_equal(wave_S, wave_SC[:, 0])
+    assert firsts == list(range(0, len(wave_SC), 1024))
+    assert "stand still" in mended
+
+
 def test_stamps_that_tremble_are_only_rounded() -> None:
     given = [
         (samples, rate, (time or 0) + 0.02 * (-1) ** at)
