@@ -6,14 +6,10 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.support.documents import DOCUMENTS, ROOT
+
 CODE = ("models", "train", "export", "stream", "benchmarks")
 FILES_OF_A_FOLDER = 15
-DOCUMENTS = sorted(
-    path
-    for folder in (".", "docs", "stream", "benchmarks", "export/demo", "tests/golden")
-    for path in (ROOT / folder).glob("*.md")
-)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 # `train/data/shards.py`, `configs/`, `.ci/run`: a path from the root of the repository.
 FOLDERS = r"(?:\.ci|benchmarks|configs|docs|export|models|stream|tests|train)"
@@ -55,6 +51,12 @@ def test_the_ways_lead_through_files_of_the_map() -> None:
     files = ["/" + str(path.with_suffix("")) for path in code_files()]
     found = {step: [file for file in files if file.endswith("/" + step)] for step in steps}
     assert {step: files for step, files in found.items() if len(files) != 1} == {}
+
+
+def test_no_document_is_left_out() -> None:
+    own = (path for path in ROOT.rglob("*.md") if not any(p[0] == "." for p in path.parts))
+    left = {path.relative_to(ROOT) for path in own if "site-packages" not in path.parts}
+    assert left - {path.relative_to(ROOT) for path in DOCUMENTS} == set()
 
 
 def test_no_folder_of_code_has_more_files_than_one_can_see() -> None:

@@ -1,11 +1,14 @@
 """Every command and block of code in the documents is run, or its parser reads it, or it says why.
 
 A block is run unless the comment before it says otherwise: with `<!-- parsed: why -->` each
-command's own parser reads its line, with `<!-- not run: why -->` nothing does. In place of a camera
-stands the demo.
+command's own parser reads its line, with `<!-- not run: why -->` only the lines of ours are read
+so. In place of a camera stands the demo. Commands in a sentence, which may be half of one, name no
+option, subcommand or module that there is not.
 """
 
+import argparse
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -20,19 +23,22 @@ import pytest
 
 import denseav
 from denseav.export.cli import _parse as parse_export
+from denseav.export.cli import _parser as export_parser
 from denseav.stream.cli.feed import _parser as feed_parser
+from denseav.stream.cli.live_options import _parser as live_parser
 from denseav.stream.cli.live_options import parse as parse_live
 from denseav.stream.feed import client
 from denseav.train.cli.data import _parser as data_parser
 from denseav.train.cli.eval import _parser as eval_parser
+from denseav.train.cli.train import _parser as train_parser
 from denseav.train.cli.train import parse as parse_train
+from tests.support.documents import DOCUMENTS, ROOT
 from tests.support.live_command import LiveProcess, environment
 from tests.support.ports import free_port
 
-ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"((?:<!-- .*? -->\n)*)```(\w*)\n(.*?)^```$", re.M | re.S)
 MARK = re.compile(r"<!-- (run|parsed|not run)(?:: (.+?))? -->")
+IN_A_SENTENCE = re.compile(r"`((?:denseav-\w+|python3? -m) [^`\n]+)`")
 BY_CI = "<!-- test -->"
 PARSERS: dict[str, Callable[[Sequence[str]], object]] = {
     "denseav-live": parse_live,
@@ -41,6 +47,14 @@ PARSERS: dict[str, Callable[[Sequence[str]], object]] = {
     "denseav-train": parse_train,
     "denseav-eval": lambda given: eval_parser().parse_args(given),
     "denseav-data": lambda given: data_parser().parse_args(given),
+}
+WHOLE_PARSERS: dict[str, Callable[[], argparse.ArgumentParser]] = {
+    "denseav-live": live_parser,
+    "denseav-feed": feed_parser,
+    "denseav-export": export_parser,
+    "denseav-train": train_parser,
+    "denseav-eval": eval_parser,
+    "denseav-data": data_parser,
 }
 
 
@@ -71,8 +85,8 @@ def blocks() -> Iterator[Block]:
 ALL = list(blocks())
 
 
-def of(language: str, how: str) -> pytest.MarkDecorator:
-    found = [each for each in ALL if (each.language, each.how) == (language, how)]
+def of(language: str, *hows: str) -> pytest.MarkDecorator:
+    found = [each for each in ALL if each.language == language and each.how in hows]
     found = [each for each in found if BY_CI not in each.comments]
     return pytest.mark.parametrize("block", found, ids=lambda block: block.where)
 
@@ -100,14 +114,51 @@ def commands(code: str) -> Iterator[list[str]]:
                 break
 
 
-@of("sh", "parsed")
+@of("sh", "parsed", "not run")
 def test_the_parser_of_each_command_reads_it(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)  # where the configurations are
-    found = list(commands(block.code))
-    assert found
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
+    found = list(commands(os.path.expandvars(block.code)))
+    assert found or block.how == "not run"
     for name, *arguments in found:
         if arguments[:1] != ["--version"]:
             PARSERS[name](arguments)
+
+
+def options_of(parser: argparse.ArgumentParser) -> set[str]:
+    """The options and the subcommands of a parser, and those of these."""
+    found = set(parser._option_string_actions)
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            found |= set(action.choices)
+            found |= set[str]().union(*map(options_of, action.choices.values()))
+    return found
+
+
+@pytest.fixture(scope="module")
+def known() -> dict[str, set[str]]:
+    return {name: options_of(parser()) for name, parser in WHOLE_PARSERS.items()}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_command_in_a_sentence_names_what_there_is(
+    document: Path, known: dict[str, set[str]]
+) -> None:
+    for text in IN_A_SENTENCE.findall(BLOCK.sub("", document.read_text())):
+        words = re.findall(r"[\w.-]+", text)
+        options = [word for word in words if word.startswith("--")]
+        if words[0] in known:
+            there = known[words[0]]
+            options += words[1:2] if words[0] in ("denseav-data", "denseav-feed") else []
+        elif words[2].startswith("benchmarks."):
+            there = set(re.findall(r'"(--[\w-]+)"', module(words[2]).read_text()))
+        else:
+            continue
+        assert set(options) - there == set(), text
+
+
+def module(name: str) -> Path:
+    return ROOT / f"{name.replace('.', '/')}.py"
 
 
 def test_the_notebook_runs_from_its_first_cell_to_its_last(
@@ -153,7 +204,7 @@ def test_a_command_does_as_it_stands(block: Block, exact: Path, tmp_path: Path) 
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", block.code],
         cwd=tmp_path,
-        env=environment(tmp_path),
+        env=environment(tmp_path, XDG_CONFIG_HOME=str(tmp_path / "config")),
         capture_output=True,
         text=True,
         timeout=120,
