@@ -15,7 +15,7 @@ from time import monotonic
 from denseav.export.runtime.bundle import BundleError
 from denseav.export.runtime.session import Interrupted
 from denseav.stream.app.view import View
-from denseav.stream.errors import SourceError, StreamError
+from denseav.stream.errors import SourceError, StreamError, in_words
 from denseav.stream.inference.delay_line import DelayLine, TimedFrame
 from denseav.stream.inference.latest_slot import LatestSlot
 from denseav.stream.inference.pipeline import Pipeline
@@ -181,8 +181,8 @@ class LiveRun:
         except (StreamError, BundleError) as error:
             self._fail(error)
         except Exception as error:  # noqa: BLE001 - a pass raises what its library has
-            what = f"{type(error).__name__}: {error}"
-            failure = StreamError(f"{threading.current_thread().name} failed ({what}); start again")
+            name = threading.current_thread().name
+            failure = StreamError(f"{name} failed ({in_words(error)}); start again")
             failure.__cause__ = error
             self._fail(failure)
 

@@ -1,8 +1,9 @@
 """Sinks: drawn heatmaps and audio in; a window, a recording, Rerun's viewer or a page out.
 
-Each knows how it fails: one that does is left, and the others go on. All but `audio` is called on
-the thread that shows. (The feed is a sink of its own, see `feed.publisher`: it takes heatmaps on
-the thread that makes them, and waits for no drawing.)
+Each knows how it fails: one that does is left, and the others go on; the view leaves one that fails
+as nobody foresaw. All but `audio` is called on the thread that shows. (The feed is a sink of its
+own, see `feed.publisher`: it takes heatmaps on the thread that makes them, and waits for no
+drawing.)
 """
 
 from collections import deque
@@ -58,7 +59,14 @@ class Drawn:
 
 
 class Sink(Protocol):
-    """Where drawn heatmaps leave."""
+    """Where drawn heatmaps leave.
+
+    Attributes
+    ----------
+    name : as people read it.
+    """
+
+    name: str
 
     @property
     def is_open(self) -> bool:
@@ -95,6 +103,7 @@ class WindowSink:
     say : called with one line for people.
     """
 
+    name = "the window"
     wants: Wants = "canvas"
 
     def __init__(self, screen: Screen, press: Callable[[str], None], say: Say) -> None:
@@ -169,6 +178,8 @@ class RecordingSink:
     heads : the model's.
     status : gives the run's figures, for recordings that keep them.
     """
+
+    name = "the recording"
 
     def __init__(self, say: Say, heads: Sequence[Head], status: Status) -> None:
         self._say = say
@@ -300,6 +311,7 @@ class RerunSink:
     say : called with one line for people when it failed.
     """
 
+    name = "Rerun's viewer"
     wants: Wants = "picture"
 
     def __init__(self, viewer: RerunDisplay, closed: Callable[[], None], say: Say) -> None:
@@ -342,6 +354,7 @@ class PageSink:
     wish : called with each thing that a viewer who may change the run has asked for.
     """
 
+    name = "the page"
     wants: Wants = "heat"
 
     def __init__(self, server: "PageServer", wish: Callable[[Mapping[str, Any]], None]) -> None:

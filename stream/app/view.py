@@ -1,10 +1,11 @@
 """The view: `Heatmap`s in, drawn once and given to every sink.
 
 One thread shows; audio comes in from the sources' threads. Without a sink nothing is drawn at all.
+A sink that fails as nobody foresaw is left, the run goes on without it, and `close` says so again.
 """
 
-from collections.abc import Callable, Mapping, Sequence, Set
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ from denseav.stream.display.overlay import Overlay
 from denseav.stream.display.rerun_viewer import RerunDisplay
 from denseav.stream.display.timeline import Strip
 from denseav.stream.display.window import Screen
+from denseav.stream.errors import StreamError, in_words
 from denseav.stream.stats.stats import Stats
 from denseav.stream.types import AudioBlock, Heatmap
 
@@ -72,6 +74,7 @@ class View:
         self._hud = hud
         self._stats = stats
         self._say = say
+        self._failure: StreamError | None = None
         self._strip = strip
         self._recording = RecordingSink(say, overlay.heads, self._status)
         if record is not None:
@@ -116,14 +119,16 @@ class View:
             return
         drawn = self._drawn(heatmap, {sink.wants for sink in sinks})
         for sink in sinks:
-            sink.show(drawn)
+            with self._or_leave(sink):
+                sink.show(drawn)
         if self.tuning is not None:
             self.tuning.heatmap(heatmap)
 
     def poll(self, fault: str | None = None) -> None:
         """Keep the sinks alive when nothing is new; `fault` says why nothing comes."""
         for sink in self._open_sinks:
-            sink.poll(fault)
+            with self._or_leave(sink):
+                sink.poll(fault)
 
     def close(self) -> None:
         """End every sink, whatever another one did.
@@ -132,10 +137,33 @@ class View:
         ------
         OutputError
             When the recording that was asked for from the start could not be written.
+        StreamError
+            When a sink had to be left.
         """
         with ExitStack() as closing:
             for sink in self._sinks:
-                closing.callback(sink.close)
+                closing.callback(self._close, sink)
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+
+    def _close(self, sink: Sink) -> None:
+        with self._or_leave(sink):
+            sink.close()
+
+    @contextmanager
+    def _or_leave(self, sink: Sink) -> Iterator[None]:
+        try:
+            yield
+        except StreamError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a sink raises what its library has
+            failure = StreamError(f"{sink.name} failed unexpectedly ({in_words(error)})")
+            failure.__cause__ = error
+            self._failure = self._failure or failure
+            self._say(f"{failure}; the run goes on without it")
+            with suppress(Exception):  # it has failed already
+                sink.close()
 
     def _drawn(self, heatmap: Heatmap, wanted: Set[Wants]) -> Drawn:
         scale = self._overlay.scale

@@ -11,15 +11,17 @@ import signal
 import socket
 import sys
 import threading
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from denseav.export.runtime.bundle import BundleError
 from denseav.export.terminal_text import safe_text
 from denseav.stream.cli.live_options import parse
 from denseav.stream.cli.standard_error import StandardError
-from denseav.stream.errors import StreamError
+from denseav.stream.errors import StreamError, in_words
 
 OPENING_S = 1.5  # for what is being opened to get ready to end in order
 ENDING_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # Ctrl-C, `kill`, a closed terminal
@@ -52,6 +54,11 @@ def _code(arguments: Sequence[str] | None, stop: threading.Event, opened: thread
         return error.exit_code
     except SystemExit as ended:  # --help
         return int(ended.code or 0)
+    except Exception as error:  # noqa: BLE001 - one line, whatever nobody foresaw
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(place.filename).name}:{place.lineno}"
+        _say(f"error: the run failed unexpectedly ({in_words(error)}) at {where}; please report it")
+        return StreamError.exit_code
     finally:
         threading.excepthook = threading.__excepthook__
     for failure in failures:

@@ -6,7 +6,7 @@ A function in; its end, or one `UnexpectedSourceError`, out. Nothing here knows 
 import threading
 from collections.abc import Callable
 
-from denseav.stream.errors import SourceError, UnexpectedSourceError
+from denseav.stream.errors import SourceError, UnexpectedSourceError, in_words
 
 
 class SourceThread(threading.Thread):
@@ -52,7 +52,8 @@ class SourceThread(threading.Thread):
 
 def unexpected(source: str, error: Exception) -> UnexpectedSourceError:
     """Return an exception that nobody foresaw as one line for people."""
-    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    failure = UnexpectedSourceError(f"{source} failed unexpectedly ({what}); start again")
+    failure = UnexpectedSourceError(
+        f"{source} failed unexpectedly ({in_words(error)}); start again"
+    )
     failure.__cause__ = error
     return failure

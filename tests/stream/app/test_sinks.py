@@ -12,9 +12,10 @@ import pytest
 from denseav.stream.app.view import View
 from denseav.stream.display.drawing import Canvas
 from denseav.stream.display.hud import Hud
+from denseav.stream.display.mp4_recorder import Recorder
 from denseav.stream.display.overlay import Overlay
 from denseav.stream.display.timeline import Strip
-from denseav.stream.errors import OutputError
+from denseav.stream.errors import OutputError, StreamError
 from denseav.stream.stats.stats import Stats
 from denseav.stream.types import AudioBlock, Frame, Heatmap
 from denseav.stream.web.messages import Scaled
@@ -272,6 +273,46 @@ def test_every_sink_is_closed_whatever_another_one_did(tmp_path: Path) -> None:
     assert rig.screen is not None
     assert rig.screen.closed
     assert pictures(tmp_path / "run.part.mp4") == 2
+
+
+@pytest.mark.parametrize("step", ["frame", "audio"])
+def test_a_recording_that_fails_as_nobody_foresaw_is_left_and_plays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    rig = Rig(FakeScreen(), tmp_path / "run.mp4")
+    rig.frames(3)
+
+    def fail(*_: object) -> None:
+        raise MemoryError("no page left")
+
+    monkeypatch.setattr(Recorder, step, fail)
+    rig.frames(2)
+    assert rig.screen is not None
+    assert len(rig.screen.shown) == 5
+    with pytest.raises(StreamError, match=r"the recording failed unexpectedly \(MemoryError: no"):
+        rig.view.close()
+    assert [line for line in rig.said if "unexpectedly" in line] == [
+        "the recording failed unexpectedly (MemoryError: no page left); the run goes on without it"
+    ]
+    assert pictures(tmp_path / "run.mp4") == 3
+
+
+def test_any_sink_that_fails_as_nobody_foresaw_is_left_alone_and_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = FakePage()
+    rig = Rig(FakeScreen(), tmp_path / "run.mp4", page=page)
+    rig.frames(1)
+    for failing, method in ((page, "show"), (rig.screen, "poll")):
+        monkeypatch.setattr(failing, method, lambda *_: 1 / 0)
+    rig.frames(3)
+    rig.view.poll()
+    assert rig.screen is not None
+    assert rig.screen.closed
+    with pytest.raises(StreamError, match="the page failed unexpectedly"):
+        rig.view.close()
+    assert [line.partition(" failed")[0] for line in rig.said[:2]] == ["the page", "the window"]
+    assert pictures(tmp_path / "run.mp4") == 4
 
 
 class FakePage:

@@ -8,11 +8,14 @@ import sys
 from collections.abc import Callable
 from itertools import repeat
 from pathlib import Path
+from typing import Any
 
+import av
 import numpy as np
 import pytest
 
 from denseav.export.runtime.bundle import demo_folder
+from denseav.stream.display.hud import Hud
 from tests.support.live_command import LiveProcess, environment, live, live_here
 from tests.support.media import LEVELS, cut, ffmpeg, grey, tone, write_clip
 from tests.support.servers import MjpegServer
@@ -220,6 +223,28 @@ def test_a_missing_library_is_named_with_its_package(
     given = [mjpeg_server.url if word == "CAMERA" else word for word in arguments]
     done = live(tmp_path, *given, "--headless", env={"PYTHONPATH": str(tmp_path)})
     refused(done, code, remedy)
+
+
+def test_what_nobody_foresaw_is_one_line_and_the_recording_is_whole(
+    exact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawing, drawn = Hud.draw, list[int]()
+
+    def draw(*arguments: Any) -> None:
+        drawn.append(1)
+        if len(drawn) > 5:
+            raise MemoryError("no page left")
+        drawing(*arguments)
+
+    monkeypatch.setattr(Hud, "draw", draw)
+    arguments = ("--source", exact, "--offline", "--headless", "--record", "r.mp4")
+    done = live_here(tmp_path, *arguments)
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert "the run failed unexpectedly (MemoryError: no page left) at test_live_errors.py" in last
+    assert "Traceback" not in done.stderr
+    with av.open(str(tmp_path / "r.mp4")) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 5
 
 
 OTHER_SIGNAL = """
