@@ -30,6 +30,18 @@ from tests.support.ports import free_port
 
 LINES = 300  # idle connections at a time, to each port
 PREFIXES, PREFIX_BYTES = 2_000, 1_000
+_POST = b"POST / HTTP/1.1\r\nHost: localhost\r\n"
+_GET = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n"
+LIES = (
+    _POST + b"Content-Length: 1000000000000\r\n\r\n" + bytes(60_000),
+    _POST + b"Content-Length: 10\r\n\r\n",  # and never come
+    _POST + b"Content-Length: -1\r\n\r\n" + bytes(60_000),
+    _POST + b"Transfer-Encoding: chunked\r\n\r\nfffffffffffffff\r\n" + bytes(60_000),
+    _GET + b"X: " + b"y" * 200_000,  # a header without end
+    _GET + b"".join(b"X%d: %s\r\n" % (index, b"y" * 60_000) for index in range(90)),
+    b"\0" * 60_000,
+)
+DRIPS, DRIP_S = 10, 0.2
 ASLEEP_S, AWAKE_S = 1.5, 15.0
 SETTLED_S = 10.0  # buffers fill and arenas form before
 SILENCE_S = 1.0  # a robot stops for less
@@ -40,11 +52,12 @@ FILM = "film.mp4"
 
 @dataclass(frozen=True)
 class Target:
-    """A run: its process, where it publishes and serves figures, and its keys' folder."""
+    """A run: its process, where it publishes, serves figures and a page, and its keys' folder."""
 
     process: subprocess.Popen[str]
     endpoint: str
     metrics_port: int
+    page_port: int
     keys: Path
 
 
@@ -61,8 +74,9 @@ def churn_keys(target: Target, stop: Event) -> int:
 
 
 def flood_connections(target: Target, stop: Event) -> int:
-    """Open idle connections to the feed and to the figures, hundreds at a time."""
-    ports, times = (int(target.endpoint.rsplit(":", 1)[1]), target.metrics_port), 0
+    """Open idle connections to the feed, the figures and the page, hundreds at a time."""
+    feed, times = int(target.endpoint.rsplit(":", 1)[1]), 0
+    ports = (feed, target.metrics_port, target.page_port)
     while not stop.is_set():
         with ExitStack() as held:
             for _ in range(LINES):
@@ -71,6 +85,27 @@ def flood_connections(target: Target, stop: Event) -> int:
                         held.enter_context(socket.create_connection(("127.0.0.1", port), 1))
                         times += 1
             stop.wait(1)
+    return times
+
+
+def lie_in_requests(target: Target, stop: Event) -> int:
+    """Send the figures and the page requests that are not what they say, and dawdle."""
+    times = 0
+    while not stop.is_set():
+        with ExitStack() as held:
+            lines = []
+            for lie in LIES:
+                for port in (target.metrics_port, target.page_port):
+                    with suppress(OSError):
+                        line = held.enter_context(socket.create_connection(("127.0.0.1", port), 1))
+                        line.sendall(lie)
+                        lines.append(line)
+                        times += 1
+            for _ in range(DRIPS):
+                stop.wait(DRIP_S)
+                for line in lines:
+                    with suppress(OSError):
+                        line.sendall(b"x")
     return times
 
 
@@ -119,6 +154,7 @@ def fill_disk(target: Target, stop: Event) -> int:
 ADVERSARIES: Mapping[str, Callable[[Target, Event], int]] = {
     "keys churned": churn_keys,
     "idle connections": flood_connections,
+    "lying requests": lie_in_requests,
     "prefixes subscribed": flood_prefixes,
     "log without a reader": close_log,
     "suspended": suspend,
@@ -145,7 +181,7 @@ def besiege(names: Sequence[str], seconds: float) -> Siege:
     """Run the demo for so long, with a feed, figures and a recording, under these adversaries."""
     with TemporaryDirectory() as place:
         folder, port = Path(place), free_port()
-        target = _begin(folder, f"tcp://127.0.0.1:{port}", free_port())
+        target = _begin(folder, f"tcp://127.0.0.1:{port}")
         try:
             return _besieged(folder, target, names, seconds)
         finally:
@@ -155,18 +191,18 @@ def besiege(names: Sequence[str], seconds: float) -> Siege:
             target.process.wait()
 
 
-def _begin(folder: Path, endpoint: str, metrics_port: int) -> Target:
-    store = folder / "keys"
+def _begin(folder: Path, endpoint: str) -> Target:
+    store, metrics_port, page_port = folder / "keys", free_port(), free_port()
     keys.init(store)
     keys.add_client(store, "reader", folder / "reader.client")
     command = [program("denseav-live"), "--demo", "--headless", "--device", "cpu"]
     command += ["--publish", endpoint, "--publish-keys", str(store), "--record", FILM]
-    command += ["--prometheus", str(metrics_port)]
+    command += ["--prometheus", str(metrics_port), "--serve", str(page_port)]
     process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     if not any("READY" in line for line in process.stderr):
         raise SystemExit(f"denseav-live ended with code {process.wait()}")
-    return Target(process, endpoint, metrics_port, store)
+    return Target(process, endpoint, metrics_port, page_port, store)
 
 
 def _besieged(folder: Path, target: Target, names: Sequence[str], seconds: float) -> Siege:

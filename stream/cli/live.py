@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from denseav.export.process_limits import keep_memory_together
 from denseav.export.runtime.bundle import BundleError
 from denseav.export.terminal_text import safe_text
 from denseav.stream.cli.live_options import parse
@@ -35,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     still waits for a camera would abort an interpreter that takes itself apart meanwhile. With
     arguments it was called: signals and standard error are the caller's again afterwards.
     """
+    if arguments is None:
+        keep_memory_together()
     log = _keep_standard_error() if arguments is None else None
     logging.basicConfig(format="denseav-live: %(message)s", level=logging.WARNING)
     stop, opened = threading.Event(), threading.Event()

@@ -15,6 +15,8 @@ from typing import Any
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
+from denseav.export.process_limits import descriptors_are_few
+
 SUBSCRIPTIONS_MAX = 64  # of one connection
 IDLE_MAX = 64  # connections that have not subscribed; the oldest go first
 CONNECTIONS_MAX = 128
@@ -82,12 +84,13 @@ class Peers:
         return frames
 
     def _note_connections(self) -> bool:
-        """Return whether one could not be taken because descriptors have run out."""
+        """Return whether one could not be taken, or should not, because descriptors run out."""
         refused = False
         while self._monitor.poll(0):
             event = recv_monitor_message(self._monitor)
             if event["event"] == zmq.EVENT_ACCEPTED:
                 self._open[int(event["value"])] = _Peer()
+                refused = refused or descriptors_are_few()
             elif event["event"] == zmq.EVENT_DISCONNECTED:
                 self._open.pop(int(event["value"]), None)
             elif int(event["value"]) in (errno.EMFILE, errno.ENFILE):

@@ -3,11 +3,15 @@
 It serves on threads of its own, few and none for long, whoever connects.
 """
 
+import errno
+import os
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from io import BufferedReader, RawIOBase
 from socketserver import ThreadingMixIn
 from threading import Lock, Thread
+from time import sleep
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
@@ -21,13 +25,16 @@ from prometheus_client.core import (
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from denseav.export.process_limits import descriptors_are_few
 from denseav.stream.errors import OutputError
 from denseav.stream.stats.series import EDGES_MS, Histogram
 from denseav.stream.stats.stats import Stats
 
 _ADDRESS = "127.0.0.1"
 CONNECTIONS_MAX = 8
+HEAD_BYTES_MAX = 16 * 1024
 _REQUEST_S = 5.0  # for each part of a request
+_NO_DESCRIPTOR_S = 0.05
 
 
 class Metrics:
@@ -77,6 +84,20 @@ class _Server(ThreadingMixIn, WSGIServer):
         self._lock, self._open = Lock(), list[socket.socket]()
         super().__init__(*arguments)
 
+    def get_request(self) -> Any:
+        """Take a connection, or end those that are open where no descriptor is to be had."""
+        try:
+            request, address = super().get_request()
+        except OSError:
+            self._end_all()
+            sleep(_NO_DESCRIPTOR_S)  # the next try is at once
+            raise
+        if descriptors_are_few():
+            request.close()
+            self._end_all()
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return request, address
+
     def process_request(self, request: Any, client_address: Any) -> None:
         """Serve a connection on a thread of its own."""
         with self._lock:
@@ -94,6 +115,9 @@ class _Server(ThreadingMixIn, WSGIServer):
     def server_close(self) -> None:
         """Close the port and end all connections."""
         super().server_close()
+        self._end_all()
+
+    def _end_all(self) -> None:
         with self._lock:
             surplus = list(self._open)
         _end(surplus)
@@ -105,8 +129,29 @@ class _Server(ThreadingMixIn, WSGIServer):
 class _Handler(WSGIRequestHandler):
     timeout = _REQUEST_S
 
+    def setup(self) -> None:
+        """Read no more of a request than its head can be; no body is read at all."""
+        super().setup()
+        self.rfile = _Head(self.rfile.detach())  # type: ignore[attr-defined]  # as it is buffered
+
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
         """Say nothing of requests."""
+
+
+class _Head(BufferedReader):
+    """A request, of which so many bytes can be read line by line."""
+
+    def __init__(self, raw: RawIOBase) -> None:
+        super().__init__(raw)
+        self._left = HEAD_BYTES_MAX
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        """Read a line, or raise where the head has become too long."""
+        line = super().readline(self._left if size is None or size < 0 else min(size, self._left))
+        self._left -= len(line)
+        if self._left <= 0:
+            raise ConnectionError("a head too long")
+        return line
 
 
 def _end(connections: list[socket.socket]) -> None:

@@ -23,6 +23,7 @@ from typing import Any
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
+from denseav.export.process_limits import descriptors_are_few
 from denseav.stream.display.timeline import Loudness
 from denseav.stream.errors import OutputError
 from denseav.stream.types import AudioBlock
@@ -237,7 +238,7 @@ class PageServer:
         assert server is not None
 
         def accept() -> asyncio.Protocol:
-            if len(server.connections) >= CONNECTIONS_MAX:
+            if len(server.connections) >= CONNECTIONS_MAX or descriptors_are_few():
                 return _Refusal()
             handler = server()
             self._silent.add(handler)

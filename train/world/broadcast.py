@@ -20,6 +20,7 @@ from typing import Any, TextIO
 import av
 import numpy as np
 
+from denseav.export.process_limits import descriptors_are_few
 from denseav.train.errors import DataError
 from denseav.train.world.film import (
     Box,
@@ -82,7 +83,7 @@ class Subscribers:
                 subscriber, _ = self._server.accept()
             except OSError:  # nobody is there, or there are no descriptors left for now
                 return
-            if len(self._connected) >= SUBSCRIBERS_MAX:
+            if len(self._connected) >= SUBSCRIBERS_MAX or descriptors_are_few():
                 subscriber.close()
                 continue
             subscriber.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
