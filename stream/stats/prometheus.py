@@ -132,7 +132,7 @@ class _Handler(WSGIRequestHandler):
     def setup(self) -> None:
         """Read no more of a request than its head can be; no body is read at all."""
         super().setup()
-        self.rfile = _Head(self.rfile.detach())  # type: ignore[attr-defined]  # as it is buffered
+        self.rfile = _Head(self.rfile.detach())
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
         """Say nothing of requests."""

@@ -36,6 +36,8 @@ from denseav.stream.web.viewer import TEXT_MAX, Viewer
 VIEWERS_MAX = 32
 CONNECTIONS_MAX = 128
 ASKS_WITHIN_S = 10.0  # a connection that has asked for nothing by then is closed
+LINGERS_S = 2.0  # for a body that nobody asked for, before its connection is closed
+HEADERS_MAX = 64  # of a request; each of 8 KiB at most
 HEARTBEAT_S = 15.0  # a viewer that answers no ping for so long is gone
 STATE_S = 1.0
 CLOSING_S = 2.0
@@ -207,7 +209,14 @@ class PageServer:
         app.router.add_get("/live", self._live)
         app.router.add_get("/{name}", self._file)
         runner = web.AppRunner(
-            app, access_log=None, keepalive_timeout=HEARTBEAT_S, shutdown_timeout=0.1
+            app,
+            access_log=None,
+            keepalive_timeout=HEARTBEAT_S,
+            shutdown_timeout=0.1,
+            # Of a request nothing but its head is ever wanted.
+            lingering_time=LINGERS_S,
+            max_headers=HEADERS_MAX,
+            auto_decompress=False,
         )
         await runner.setup()
         try:

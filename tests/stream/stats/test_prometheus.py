@@ -4,13 +4,15 @@ import socket
 import threading
 import time
 import urllib.request
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from benchmarks.support.adversaries import LIES
 from denseav.stream.errors import OutputError
+from denseav.stream.stats import prometheus
 from denseav.stream.stats.prometheus import CONNECTIONS_MAX, Metrics
 from denseav.stream.stats.stats import Stats
 from tests.support.live_command import LiveProcess, live_here
@@ -108,6 +110,32 @@ def test_connections_that_say_nothing_take_no_threads_and_hold_nobody_up() -> No
         assert read(metrics.url)
     metrics.close()
     until(lambda: threading.active_count() <= threads)
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_request_that_lies_is_answered_or_ended_at_once_and_read_no_further(lie: bytes) -> None:
+    with closing(Metrics(free_port(), Stats(), RUN)) as metrics:
+        address = ("127.0.0.1", int(metrics.url.split(":")[2].partition("/")[0]))
+        with socket.create_connection(address, timeout=20) as line, suppress(ConnectionError):
+            line.sendall(lie)
+            first = line.recv(100)
+            assert first == b"" or first.startswith(b"HTTP/1.0 405")
+        assert read(metrics.url)
+
+
+def test_where_descriptors_run_out_nobody_is_let_in_and_then_all_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with closing(Metrics(free_port(), Stats(), RUN)) as metrics:
+        address = ("127.0.0.1", int(metrics.url.split(":")[2].partition("/")[0]))
+        with socket.create_connection(address, timeout=20) as silent:
+            until(lambda: metrics._server._open)
+            with monkeypatch.context() as patched:
+                patched.setattr(prometheus, "descriptors_are_few", lambda: True)
+                with pytest.raises(OSError, match=r"reset|closed|without response"):
+                    read(metrics.url)
+                assert silent.recv(1) == b""
+        assert read(metrics.url)
 
 
 def test_a_port_in_use_is_an_output_error() -> None:

@@ -5,6 +5,7 @@ import json
 import socket
 import struct
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from time import monotonic
 from typing import Any
 
@@ -13,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
+from benchmarks.support.adversaries import LIES
 from denseav.stream.errors import OutputError
 from denseav.stream.types import AudioBlock
 from denseav.stream.web import server as server_module
@@ -195,11 +197,47 @@ def test_connections_that_ask_for_nothing_are_few_and_short(
         assert ended == [b""] * 40
         for each in idle:
             each.close()
+        monkeypatch.setattr(server_module, "ASKS_WITHIN_S", 10.0)
 
         async def body(client: Client) -> None:
             async with client.get(url(server)) as answer:
                 assert answer.status == 200
 
+        asks(body)
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_request_that_lies_disturbs_nobody_and_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, lie: bytes
+) -> None:
+    monkeypatch.setattr(server_module, "LINGERS_S", 0.2)
+
+    async def body(client: Client) -> None:
+        async with client.get(url(server)) as answer:
+            assert answer.status == 200
+
+    with page_server() as server:
+        line = socket.create_connection(("127.0.0.1", server.port), timeout=20)
+        with line, suppress(ConnectionError):
+            line.sendall(lie)
+            asks(body)
+            while line.recv(4096):
+                pass
+        asks(body)
+
+
+def test_where_descriptors_run_out_nobody_is_let_in_and_then_all_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def body(client: Client) -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(server_module, "descriptors_are_few", lambda: True)
+            with pytest.raises(aiohttp.ClientError):
+                await client.get(url(server))
+        async with client.get(url(server)) as answer:
+            assert answer.status == 200
+
+    with page_server() as server:
         asks(body)
 
 
