@@ -20,16 +20,16 @@ class SourceOptions:
 
     Attributes
     ----------
-    camera, camera_size, camera_fps : the camera's name or address, and what it is asked for.
+    cameras, camera_size, camera_fps : the cameras' names or addresses, and what they are asked for.
     mic : `default`, a number, a name, `camera` for a network camera's own, or `none`; None for
-        the camera's own where it has one, else the default.
+        a single camera's own where it has one, else the default.
     source : a file with pictures and sound; `offline`, as fast as it goes.
     audio_track, channel : which of the file's audio, as `media.reader.MediaReader` takes them.
     demo : the clip in the package, looped.
     av_offset_ms : how much later the sound arrives than the picture.
     """
 
-    camera: str | None = None
+    cameras: tuple[str, ...] = ()
     camera_size: tuple[int, int] | None = None
     camera_fps: float | None = None
     mic: str | None = None
@@ -100,11 +100,11 @@ class FeedOptions:
 
     Attributes
     ----------
-    camera_id : the camera's name in topics; None for one made of the camera's own.
+    camera_ids : each camera's name in topics; none for those made of the cameras' own.
     """
 
     publish: str | None = None
-    camera_id: str | None = None
+    camera_ids: tuple[str, ...] = ()
     publish_preview: bool = False
     publish_keys: Path | None = None
     insecure: bool = False

@@ -16,11 +16,15 @@ from denseav.stream.errors import SourceError
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """One picture. `image_HW3` is uint8, blue-green-red as OpenCV has it; never written to."""
+    """One picture. `image_HW3` is uint8, blue-green-red as OpenCV has it; never written to.
+
+    `index` counts the frames of its camera, and `camera` says which of a run's cameras that is.
+    """
 
     image_HW3: NDArray[np.uint8]
     index: int
     capture_s: float
+    camera: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

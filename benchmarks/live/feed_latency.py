@@ -33,7 +33,7 @@ from denseav.stream.feed.client import (
     read_keys,
 )
 from denseav.stream.feed.message import Origin
-from denseav.stream.feed.publisher import Publisher
+from denseav.stream.feed.publisher import CameraFeed, Publisher
 from denseav.stream.stats.stats import Stats
 from denseav.stream.types import Frame, Heatmap
 
@@ -95,7 +95,9 @@ def percentile(values: Any, percent: float, scale: float = 1.0) -> float:
 def publishing(preview: bool = False, keys: Path | None = None) -> Iterator[tuple[Publisher, str]]:
     """Publish on loopback; give the publisher and its endpoint."""
     endpoint = f"tcp://127.0.0.1:{PORT}"
-    publisher = Publisher(endpoint, ORIGIN, Stats().snapshot, preview=preview, keys=keys)
+    publisher = Publisher(
+        endpoint, [CameraFeed(origin=ORIGIN, snapshot=Stats().snapshot)], preview=preview, keys=keys
+    )
     try:
         yield publisher, endpoint
     finally:

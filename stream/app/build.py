@@ -28,13 +28,14 @@ from denseav.stream.app.view import View
 from denseav.stream.calibration.av_offset import CALIBRATION_S, watch, words, write_clip
 from denseav.stream.calibration.room_noise import learn, with_settings, words_of_room
 from denseav.stream.display.hud import Hud
+from denseav.stream.display.mosaic import Mosaic
 from denseav.stream.display.overlay import Overlay
 from denseav.stream.display.rerun_viewer import RerunDisplay
 from denseav.stream.display.timeline import Strip
 from denseav.stream.display.window import Screen
 from denseav.stream.display.x11 import display_available
 from denseav.stream.feed.message import Origin, default_camera_id
-from denseav.stream.feed.publisher import Publisher
+from denseav.stream.feed.publisher import CameraFeed, Publisher
 from denseav.stream.inference.hop_controller import HopController
 from denseav.stream.inference.pipeline import Pipeline
 from denseav.stream.inference.sync_policy import Sync
@@ -129,7 +130,8 @@ def run(
         if film is None and given.offline and given.source is not None:
             film = open_file(given)
         clip = film if given.offline else None
-        camera = browser_camera(health, given.mic, stats) if given.camera == BROWSER else None
+        is_browser = given.cameras == (BROWSER,)
+        camera = browser_camera(health, given.mic, stats) if is_browser else None
         sources: list[Source] = []
         if camera is not None:
             sources = [camera]
@@ -141,12 +143,15 @@ def run(
         names = [item.name for item in ([clip] if clip else sources)]
         say("looking at and listening to " + " and ".join(names))
         _interrupt_when(stop, session)
+        ids = _camera_ids(options, names)
+        cameras = [stats.camera(each) for each in ids] if len(ids) > 1 else [stats]
         pipeline = Pipeline(
             TimedSession(session, stats),
             manifest,
             audio=audio,
             sync=sync,
             hop_controller=None if clip else HopController(),
+            cameras=len(cameras),
             audio_good_since=partial(_audio_good_since, health, given.av_offset_s),
         )
         hud = Hud(session.backend, session.precision, names, health.states, room)
@@ -163,15 +168,21 @@ def run(
             consumer.begin(manifest)
             takers.append(consumer.heatmap)
         if options.feed.publish is not None:
-            spec = given.camera or str(given.source or "demo")
-            origin = Origin(
-                camera_id=options.feed.camera_id or default_camera_id(names[0], spec),
-                heads=manifest.heads,
-                model=bundle.sha256,
-                backend=session.backend,
-                precision=session.precision,
-            )
-            publisher = _open_publisher(options.feed, origin, stats, health, say=say)
+            feeds = [
+                CameraFeed(
+                    origin=Origin(
+                        camera_id=each,
+                        heads=manifest.heads,
+                        model=bundle.sha256,
+                        backend=session.backend,
+                        precision=session.precision,
+                    ),
+                    snapshot=cameras[number].snapshot,
+                    sources=partial(health.states_beside, number),
+                )
+                for number, each in enumerate(ids)
+            ]
+            publisher = _open_publisher(options.feed, feeds, stats, say=say)
             takers.append(outputs.enter_context(closing(publisher)).heatmap)
         opened.set()
         if clip:
@@ -198,6 +209,8 @@ def run(
                 publish=takers,
                 av_offset_s=given.av_offset_s,
                 health=health,
+                mosaic=Mosaic(names, health.fault_of) if len(cameras) > 1 else None,
+                cameras=cameras,
             ).run()
     return report(final=True)
 
@@ -219,7 +232,7 @@ def calibrate(options: LiveOptions, stop: threading.Event, opened: threading.Eve
         )
     seconds = options.seconds or CALIBRATION_S
     with ExitStack() as outputs:
-        if options.sources.camera == BROWSER:
+        if options.sources.cameras == (BROWSER,):
             camera = browser_camera(SourceHealth(print_line), None, Stats())
             page = open_page(options.page, None, camera=camera)
             outputs.enter_context(closing(page))
@@ -260,6 +273,15 @@ def _in_this_room(
             floor_dbfs = manifest.audio.energy_floor_dbfs
             room = f"noise {learned.noise_dbfs:.0f} dBFS, silent below {floor_dbfs:.0f} dBFS"
     return replace(bundle, manifest=manifest), room
+
+
+def _camera_ids(options: LiveOptions, names: Sequence[str]) -> Sequence[str]:
+    """Return each camera's name in topics and figures; what is no camera is one as well."""
+    given, ids = options.sources, options.feed.camera_ids
+    specs = given.cameras or (str(given.source or "demo"),)
+    if ids or (len(specs) == 1 and options.feed.publish is None):
+        return ids or ("",)
+    return [default_camera_id(name, spec) for name, spec in zip(names, specs, strict=False)]
 
 
 def _audio_good_since(health: SourceHealth, av_offset_s: float) -> float | None:
@@ -372,18 +394,16 @@ def _open_view(
 
 
 def _open_publisher(
-    options: FeedOptions, origin: Origin, stats: Stats, health: SourceHealth, *, say: Say
+    options: FeedOptions, cameras: Sequence[CameraFeed], stats: Stats, *, say: Say
 ) -> Publisher:
     assert options.publish is not None
     publisher = Publisher(
         options.publish,
-        origin,
-        stats.snapshot,
+        cameras,
         keys=options.publish_keys,
         insecure=options.insecure,
         preview=options.publish_preview,
         stats=stats,
-        sources=health.states,
     )
     say(f"publishing heatmaps at {publisher.endpoint}")
     return publisher

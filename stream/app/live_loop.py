@@ -1,8 +1,9 @@
 """The threads of a live run: `Frame`s and `AudioBlock`s in, `Heatmap`s to the sinks.
 
 The sources call in on their own threads, one thread encodes audio, one makes heatmaps, and the
-caller's thread shows them (windows belong to it). Between them is one slot each: the newest wins,
-what it replaced is counted. Only a frame that is to meet the audio of its own moment is held.
+caller's thread shows them (windows belong to it). Between them is one slot for each camera: the
+newest wins, what it replaced is counted, and cameras take turns. Only a frame that is to meet the
+audio of its own moment is held.
 """
 
 import dataclasses
@@ -15,6 +16,7 @@ from time import monotonic
 from denseav.export.runtime.bundle import BundleError
 from denseav.export.runtime.session import Interrupted
 from denseav.stream.app.view import View
+from denseav.stream.display.mosaic import Mosaic
 from denseav.stream.errors import SourceError, StreamError, in_words
 from denseav.stream.inference.delay_line import DelayLine, TimedFrame
 from denseav.stream.inference.latest_slot import LatestSlot
@@ -39,6 +41,8 @@ class LiveRun:
     publish : are called with every heatmap on the thread that makes them; must not wait.
     av_offset_s : how much later the sound arrives than the picture; taken off the sound's times.
     health : the states of sources that may fail and come back; None when they cannot.
+    mosaic : of several cameras; None for one.
+    cameras : the figures of each of several cameras, within `stats`.
     """
 
     def __init__(
@@ -54,6 +58,8 @@ class LiveRun:
         publish: Sequence[Callable[[Heatmap], None]] = (),
         av_offset_s: float = 0.0,
         health: SourceHealth | None = None,
+        mosaic: Mosaic | None = None,
+        cameras: Sequence[Stats] = (),
     ) -> None:
         self._sources = sources
         self._pipeline = pipeline
@@ -64,10 +70,13 @@ class LiveRun:
         self._publish = publish
         self._av_offset_s = av_offset_s
         self._health = health or SourceHealth(lambda _: None)
-        self._frames: LatestSlot[TimedFrame] | DelayLine = LatestSlot()
+        self._mosaic = mosaic
+        self._cameras = cameras or (stats,)
+        self._frames: LatestSlot[TimedFrame] | DelayLine
+        self._frames = LatestSlot(lambda taken: taken[0].camera)
         if pipeline.sync.exact:
             self._frames = DelayLine(pipeline.sync.wait_s, partial(stats.drop, "model_busy"))
-        self._heatmaps: LatestSlot[Heatmap] = LatestSlot()
+        self._heatmaps: LatestSlot[Heatmap] = LatestSlot(lambda heatmap: heatmap.frame.camera)
         self._stop = stop
         self._ended = threading.Event()
         self._all_seen = threading.Event()
@@ -75,10 +84,10 @@ class LiveRun:
 
     def frame(self, frame: Frame) -> None:
         """Take one picture from a source."""
-        came_s = monotonic()
-        self._stats.frame_in()
+        came_s, camera = monotonic(), self._cameras[frame.camera]
+        camera.frame_in()
         self._stats.stage("capture", came_s - frame.capture_s)
-        self._stats.drop("model_busy", self._frames.put((frame, came_s)))
+        camera.drop("model_busy", self._frames.put((frame, came_s)))
 
     def audio(self, block: AudioBlock) -> None:
         """Take some sound from a source."""
@@ -128,15 +137,27 @@ class LiveRun:
         while not self._stop.is_set():
             heatmap = self._heatmaps.get(_POLL_S)
             if heatmap is not None:
-                with self._stats.timed("show"):
-                    self._view.show(heatmap)
-                self._stats.sink(heatmap.frame.capture_s, monotonic())
+                self._show_all(heatmap)
             elif self._all_seen.is_set():
                 return
             else:
                 self._view.poll(self._health.camera_fault())
             if self._view.quit_asked or (end_s is not None and monotonic() >= end_s):
                 return
+
+    def _show_all(self, heatmap: Heatmap | None) -> None:
+        """Show a heatmap, together with those of other cameras that wait."""
+        shown: list[Heatmap] = []
+        while heatmap is not None and len(shown) < len(self._cameras):
+            shown.append(heatmap)
+            if self._mosaic is not None:
+                self._mosaic.add(heatmap)
+            heatmap = self._heatmaps.get(0) if len(shown) < len(self._cameras) else None
+        whole = shown[-1]
+        with self._stats.timed("show"):
+            self._view.show(whole if self._mosaic is None else self._mosaic.heatmap(whole))
+        for each in shown:
+            self._stats.sink(each.frame.capture_s, monotonic())
 
     def _encode_audio(self) -> None:
         audio = self._pipeline.audio
@@ -158,19 +179,20 @@ class LiveRun:
             frame, came_s = taken
             self._stats.stage("queue", monotonic() - came_s)
             heatmap = self._pipeline.heatmap(frame, self._view.wants_features)
-            self._stats.gauge("images_reused", self._pipeline.images.reused)
-            good_since_s = self._health.running_since_s("camera")
+            self._stats.gauge("images_reused", sum(each.reused for each in self._pipeline.images))
+            camera = self._cameras[frame.camera]
+            good_since_s = self._health.running_since_s("camera", frame.camera)
             if good_since_s is None or frame.capture_s < good_since_s:
-                self._stats.drop("camera_lost")
+                camera.drop("camera_lost")
                 continue
-            self._stats.heatmap(frame.capture_s, heatmap.ready_s, heatmap.audio_end_s)
+            camera.heatmap(frame.capture_s, heatmap.ready_s, heatmap.audio_end_s)
             self._stats.skew(heatmap.skew_s)
             if self._ready is not None and self._ready(heatmap):
                 self._ready = None
             for publish in self._publish:
                 publish(heatmap)
             if self._heatmaps.put(heatmap):
-                self._stats.drop("sink_busy")
+                camera.drop("sink_busy")
 
     def _guarded(self, step: Callable[[], None]) -> None:
         """Let a failure on a worker end the run and be raised by it."""

@@ -22,7 +22,7 @@ from denseav.export.runtime.bundle import BundleError
 from denseav.export.terminal_text import safe_console, safe_text
 from denseav.stream.app.build import print_ready, run
 from denseav.stream.cli.live_options import parse
-from denseav.stream.errors import OutputError, SloError, SourceError, StreamError
+from denseav.stream.errors import OutputError, SloError, SourceError, StreamError, UsageError
 from denseav.stream.options import LiveOptions
 from denseav.stream.sources.camera import public_name
 from denseav.stream.stats.json_lines import check_destination
@@ -102,10 +102,13 @@ def bench(
 
 def _cases(arguments: Sequence[str], options: LiveOptions) -> Iterator[_Case]:
     """Yield every combination; each is parsed like a command line, so that its errors are too."""
+    if len(options.sources.cameras) > 1:
+        raise UsageError("--bench measures one camera; leave the others out")
     over = options.bench.over
     for values in itertools.product(*over.values()):
         chosen = [f"{option}={value}" for option, value in zip(over, values, strict=True)]
         case = parse([*arguments, *(f"--{each}" for each in chosen)])
+        case = replace(case, sources=replace(case.sources, cameras=case.sources.cameras[-1:]))
         seconds = START_S + _seconds(case)
         case = replace(case, seconds=seconds, stats_json=None)
         shown = " ".join(itertools.starmap(_shown, zip(over, values, strict=True)))

@@ -245,7 +245,7 @@ def _record(options: RecordOptions) -> None:
 def _replay(options: ReplayOptions) -> None:
     contents = check_whole(options.file)
     camera_id = contents.first.header["camera"]
-    sockets = FeedSockets(options.endpoint, camera_id, options.publish_keys, options.insecure)
+    sockets = FeedSockets(options.endpoint, [camera_id], options.publish_keys, options.insecure)
     if not contents.finished:
         _say(f"{options.file} was not finished; its {contents.count} messages are whole")
     with closing(sockets):

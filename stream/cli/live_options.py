@@ -25,6 +25,7 @@ from denseav.stream.options import (
 )
 
 CALIBRATION_MAX_S = 120.0
+CAMERAS_MAX = 16
 _CAMERA_ID = re.compile(r"[A-Za-z0-9._-]{1,25}")  # the feed's topics have no more room
 OFFSET_MAX_MS = 1000.0
 HEAT_MAX = 1e9  # beyond it, a ceiling above a threshold is no longer another number
@@ -55,10 +56,11 @@ def parse(arguments: Sequence[str] | None = None) -> LiveOptions:
         was named to look at.
     """
     given = _parser().parse_args(arguments)
+    given.cameras, given.camera_ids = tuple(given.cameras or ()), tuple(given.camera_ids or ())
     if not given.list_devices and given.check_device is None:
         _check(given)
     if given.serve is not None and not given.serve[0]:
-        host = "0.0.0.0" if given.camera == "browser" else "127.0.0.1"
+        host = "0.0.0.0" if given.cameras == ("browser",) else "127.0.0.1"
         given.serve = (host, given.serve[1])
     given.thresholds, given.over = dict(given.threshold), dict(given.bench_over or [])
     return LiveOptions(
@@ -173,9 +175,11 @@ def _add_display(group: argparse._ArgumentGroup) -> None:
 def _add_sources(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--camera",
+        dest="cameras",
+        action="append",
         metavar="SPEC",
         help="0, /dev/video2, rtsp://…, http://…, or browser; @FILE or env:NAME where it holds "
-        "a password",
+        "a password; once for each of several cameras",
     )
     group.add_argument("--camera-size", type=_size, metavar="WxH", help="ask the camera for it")
     group.add_argument("--camera-fps", type=positive, metavar="N", help="ask the camera for it")
@@ -306,9 +310,12 @@ def _add_feed(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--publish", metavar="ENDPOINT", help="as in tcp://127.0.0.1:5557")
     group.add_argument(
         "--camera-id",
+        dest="camera_ids",
+        action="append",
         type=_camera_id,
         metavar="NAME",
-        help="in the feed's topics; default: one of this camera and machine",
+        help="in the feed's topics, once for each camera in their order; default: one of the "
+        "camera and this machine",
     )
     group.add_argument("--publish-preview", action="store_true", help="send the pictures too")
     group.add_argument("--publish-keys", type=Path, metavar="DIR", help="from denseav-feed keys")
@@ -319,18 +326,21 @@ def _add_feed(group: argparse._ArgumentGroup) -> None:
 
 def _check(options: argparse.Namespace) -> None:
     _check_source(options)
-    if options.camera is None:
+    if not options.cameras:
         for option in ("camera_size", "camera_fps", "mic"):
             if getattr(options, option) is not None:
                 raise UsageError(f"--{option.replace('_', '-')} goes with --camera only")
     if options.publish is None:
-        for option in ("publish_preview", "publish_keys", "insecure", "camera_id"):
+        for option in ("publish_preview", "publish_keys", "insecure", "camera_ids"):
             if getattr(options, option):
-                raise UsageError(f"--{option.replace('_', '-')} goes with --publish only")
+                raise UsageError(
+                    f"--{option.replace('_', '-').removesuffix('s')} goes with --publish only"
+                )
     elif options.offline:
         raise UsageError("--publish goes with live input: leave --offline out")
     elif options.mic == "none":
         raise UsageError("--publish sends what was compared with sound; leave --mic none out")
+    _check_several(options)
     _check_browser(options)
     _check_page(options)
     _check_timing(options)
@@ -339,7 +349,7 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _check_source(options: argparse.Namespace) -> None:
-    named = [options.camera is not None, options.source is not None, options.demo]
+    named = [bool(options.cameras), options.source is not None, options.demo]
     if options.calibrate_av and options.record is not None:
         if any(named):
             raise UsageError("--calibrate-av watches a source or writes a clip to --record")
@@ -350,8 +360,36 @@ def _check_source(options: argparse.Namespace) -> None:
             raise UsageError(f"--{option.replace('_', '-')} goes with --source FILE only")
 
 
+def _check_several(options: argparse.Namespace) -> None:
+    cameras, ids = options.cameras, options.camera_ids
+    if options.bench is not None:  # it tries cameras in turn
+        return
+    if len(set(ids)) < len(ids):
+        raise UsageError("two cameras have the same --camera-id; give each its own")
+    if ids and max(1, len(cameras)) != len(ids):
+        raise UsageError("give as many --camera-id as there are --camera, in their order, or none")
+    if len(cameras) > 1:
+        _check_goes_with_several(options)
+
+
+def _check_goes_with_several(options: argparse.Namespace) -> None:
+    cameras = options.cameras
+    if len(cameras) > CAMERAS_MAX:
+        raise UsageError(f"{len(cameras)} cameras are more than the {CAMERAS_MAX} of one run")
+    if "browser" in cameras:
+        raise UsageError("--camera browser goes with no other camera; leave the others out")
+    if options.mic == "camera":
+        raise UsageError("several cameras share one microphone: name it, as in --mic default")
+    if options.sync == "exact":
+        raise UsageError("--sync exact goes with one camera; leave it out")
+    if options.calibrate_av:
+        raise UsageError("--calibrate-av watches one camera; leave the others out")
+    if options.record is not None and options.record.suffix.lower() == ".mcap":
+        raise UsageError("an MCAP file has one camera's data; record mp4, or each camera by itself")
+
+
 def _check_browser(options: argparse.Namespace) -> None:
-    if options.camera != "browser":
+    if options.cameras != ("browser",):
         return
     if options.serve is None:
         raise UsageError("--camera browser comes in by the page: add --serve 8443")

@@ -7,7 +7,7 @@ thread uses this; it knows nothing of what is sent.
 
 import errno
 import socket as net
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -37,16 +37,16 @@ class Peers:
     Parameters
     ----------
     socket : an XPUB socket, not yet bound.
-    topic : of what it sends; only its prefixes count as subscriptions.
+    topics : of what it sends; only their prefixes count as subscriptions.
     port : that it will be bound to.
 
     `subscribers` counts who listens.
     """
 
-    def __init__(self, socket: "zmq.Socket[bytes]", topic: bytes, port: int) -> None:
+    def __init__(self, socket: "zmq.Socket[bytes]", topics: Sequence[bytes], port: int) -> None:
         self.subscribers = 0
         self._socket = socket
-        self._topic = topic.ljust(TOPIC_BYTES, b"\0")
+        self._topics = [topic.ljust(TOPIC_BYTES, b"\0") for topic in topics]
         self._port = port
         self._monitor: zmq.Socket[bytes] = socket.get_monitor_socket(_EVENTS)
         self._open: dict[int, _Peer] = {}  # by descriptor, in the order of their coming
@@ -101,7 +101,8 @@ class Peers:
         """Count a subscription, or one that was given up; who sends anything else is ended."""
         kind, prefix = frame.bytes[:1], frame.bytes[1:]
         change = {b"\x01": 1, b"\x00": -1}.get(kind, 0)
-        self.subscribers += change if self._topic.startswith(prefix) else 0
+        if any(topic.startswith(prefix) for topic in self._topics):
+            self.subscribers += change
         number = _property(frame, zmq.SRCFD)
         if number is None:  # libzmq itself gives up what a lost connection had
             return

@@ -1,14 +1,16 @@
 """The publisher of a run: `Heatmap` in on the pipeline's thread, messages out on its own.
 
 The pipeline never waits for the feed: between them is one slot, the newest wins, and while nobody
-has subscribed not even that is filled. Twice a second the status goes out on its own endpoint. It
-knows nothing of how heatmaps are made.
+has subscribed not even that is filled. Twice a second the status goes out on its own endpoint.
+Several cameras have a slot, topics and a status each, on the same two endpoints. It knows nothing
+of how heatmaps are made.
 """
 
 import math
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -31,18 +33,32 @@ _FAREWELL_S = 0.05  # what the last status may take to leave
 _GRADES = (("excellent", 0.9, 150.0), ("fair", 0.5, 400.0))  # least share of frames, most p95 ms
 
 
+@dataclass(frozen=True, kw_only=True)
+class CameraFeed:
+    """What is published of one camera.
+
+    Attributes
+    ----------
+    origin : what is the same in all messages.
+    snapshot : gives its figures; called on the publisher's thread.
+    sources : gives the states of those of its sources that may fail.
+    """
+
+    origin: Origin
+    snapshot: Callable[[], Snapshot]
+    sources: Callable[[], Sequence[SourceState]] = tuple
+
+
 class Publisher:
     """One run's feed.
 
     Parameters
     ----------
     endpoint : `tcp://ADDRESS:PORT` of the heatmaps; the status has the next port.
-    origin : what is the same in all messages.
-    snapshot : gives the run's figures; called on the publisher's thread.
+    cameras : in the order of their frames' numbers.
     keys : the key folder, or None for no keys.
     insecure : whether other machines may connect without keys.
     preview : whether pictures are sent.
-    sources : gives the states of those sources that may fail.
     stats : takes the stage `publish` and the latency of what was sent; None for nothing.
 
     Raises
@@ -54,29 +70,20 @@ class Publisher:
     def __init__(
         self,
         endpoint: str,
-        origin: Origin,
-        snapshot: Callable[[], Snapshot],
+        cameras: Sequence[CameraFeed],
         *,
         keys: Path | None = None,
         insecure: bool = False,
         preview: bool = False,
         stats: Stats | None = None,
-        sources: Callable[[], Sequence[SourceState]] = tuple,
     ) -> None:
         self._stats = stats
-        self._sources = sources
-        self._origin = origin
-        self._snapshot = snapshot
         self._preview = preview
-        self._sockets = FeedSockets(endpoint, origin.camera_id, keys, insecure)
+        camera_ids = [camera.origin.camera_id for camera in cameras]
+        self._sockets = FeedSockets(endpoint, camera_ids, keys, insecure)
         self._clock, self._slipped_s = SlipDetector(), -math.inf
-        self._begin_run()
-        self._slot: LatestSlot[Heatmap] = LatestSlot()
-        self._replaced = self._slipped_away = 0
-        self._drops: Mapping[str, int] = {}  # counting anew for each message would cost too much
-        self._newest: Heatmap | None = None  # with numbers
-        self._complete = True
-        self._sent_s: deque[float] = deque(maxlen=600)
+        self._topics = [_Topics(camera) for camera in cameras]
+        self._slot: LatestSlot[Heatmap] = LatestSlot(lambda heatmap: heatmap.frame.camera)
         self._failure: StreamError | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._guarded, name="feed", daemon=True)
@@ -99,12 +106,10 @@ class Publisher:
             raise self._failure
         if heatmap.audio_end_s is None:
             return
-        finite_K = np.isfinite(heatmap.heat_KHW).all(axis=(1, 2))
-        self._complete = bool(finite_K.all())
-        if finite_K.any():
-            self._newest = heatmap
+        topics = self._topics[heatmap.frame.camera]
+        topics.note(heatmap)
         if self._sockets.subscribers and self._slot.put(heatmap):
-            self._replaced += 1
+            topics.replaced += 1
 
     def close(self) -> None:
         """Say that the run has ended and unbind. May be called twice."""
@@ -131,44 +136,78 @@ class Publisher:
             self._sockets.look()
             if self._clock.slipped():
                 self._slipped_s = monotonic()
-                self._begin_run()
+                for topics in self._topics:
+                    topics.begin_run()
             if heatmap is not None:
                 self._publish(heatmap)
             if monotonic() >= status_s:
                 status_s = max(status_s + STATUS_S, monotonic())
-                self._sockets.send_status(self._status.seal(self._status_fields(), None))
-        self._sockets.send_status(self._status.seal(self._status_fields(ended=True), None))
+                self._send_status()
+        self._send_status(ended=True)
         sleep(_FAREWELL_S)
 
-    def _begin_run(self) -> None:
-        """Begin a run: when the clock has slipped, too, for within one readers count ages by it."""
-        run = new_run()
-        self._heat = Envelope("heat", self._origin.camera_id, run)
-        self._status = Envelope("status", self._origin.camera_id, run)
+    def _send_status(self, ended: bool = False) -> None:
+        for topics in self._topics:
+            self._sockets.send_status(topics.status(self._sockets.subscribers, ended))
 
     def _publish(self, heatmap: Heatmap) -> None:
         started_s = monotonic()
+        topics = self._topics[heatmap.frame.camera]
         if heatmap.frame.capture_s < self._slipped_s:  # older than its times say
-            self._slipped_away += 1
+            topics.slipped_away += 1
             return
-        fields, maps_KHW = heat_fields(self._origin, heatmap, self._drops)
         preview = preview_jpeg(heatmap.frame.image_HW3) if self._preview else b""
-        self._sockets.send_heat(self._heat.seal(fields, maps_KHW, preview))
+        self._sockets.send_heat(topics.heat(heatmap, preview))
         sent_s = monotonic()
-        self._sent_s.append(sent_s)
+        topics.sent_s.append(sent_s)
         if self._stats is not None:
             self._stats.stage("publish", sent_s - started_s)
             self._stats.sent(heatmap.frame.capture_s, sent_s)
 
-    def _status_fields(self, ended: bool = False) -> Mapping[str, Any]:
-        snapshot, newest, now_s = self._snapshot(), self._newest, monotonic()
-        self._drops = {**snapshot.drops, "feed_busy": self._replaced}
-        if self._slipped_away:
-            self._drops = {**self._drops, "clock_slipped": self._slipped_away}
-        sources = self._sources()
+
+class _Topics:
+    """The two topics of one camera: its messages, numbered, and what its status says."""
+
+    def __init__(self, camera: CameraFeed) -> None:
+        self.replaced = self.slipped_away = 0
+        self.sent_s: deque[float] = deque(maxlen=600)
+        self._camera = camera
+        self._drops: Mapping[str, int] = {}  # counting anew for each message would cost too much
+        self._newest: Heatmap | None = None  # with numbers
+        self._complete = True
+        self.begin_run()
+
+    def begin_run(self) -> None:
+        """Begin a run: when the clock has slipped, too, for within one readers count ages by it."""
+        run, camera_id = new_run(), self._camera.origin.camera_id
+        self._heat = Envelope("heat", camera_id, run)
+        self._status = Envelope("status", camera_id, run)
+
+    def note(self, heatmap: Heatmap) -> None:
+        """Note how the newest is, whether it will be sent or not."""
+        finite_K = np.isfinite(heatmap.heat_KHW).all(axis=(1, 2))
+        self._complete = bool(finite_K.all())
+        if finite_K.any():
+            self._newest = heatmap
+
+    def heat(self, heatmap: Heatmap, preview: bytes) -> bytes:
+        """Return a heat message."""
+        fields, maps_KHW = heat_fields(self._camera.origin, heatmap, self._drops)
+        return self._heat.seal(fields, maps_KHW, preview)
+
+    def status(self, subscribers: int, ended: bool) -> bytes:
+        """Return a status message."""
+        return self._status.seal(self._status_fields(subscribers, ended), None)
+
+    def _status_fields(self, subscribers: int, ended: bool) -> Mapping[str, Any]:
+        snapshot, newest, now_s = self._camera.snapshot(), self._newest, monotonic()
+        self._drops = {**snapshot.drops, "feed_busy": self.replaced}
+        if self.slipped_away:
+            self._drops = {**self._drops, "clock_slipped": self.slipped_away}
+        sources = self._camera.sources()
         state = "ended" if ended else _state(newest, sources, now_s)
         complete = self._complete and _well("microphone", sources)
-        recent_s = [sent_s for sent_s in self._sent_s if sent_s > now_s - 2]
+        recent_s = [sent_s for sent_s in self.sent_s if sent_s > now_s - 2]
         return {
             "state": state,
             "health": health(snapshot, live=state == "live", complete=complete),
@@ -180,7 +219,7 @@ class Publisher:
             "latency_p50_ms": snapshot.latency_p50_ms,
             "latency_p95_ms": snapshot.latency_p95_ms,
             "published": self._heat.sequence,
-            "subscribers": self._sockets.subscribers,
+            "subscribers": subscribers,
             "drops": self._drops,
             "sources": [_source(source, now_s) for source in sources],
         }

@@ -8,6 +8,7 @@ import errno
 import ipaddress
 import re
 import socket as net
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -71,7 +72,7 @@ class FeedSockets:
     Parameters
     ----------
     endpoint : `tcp://ADDRESS:PORT`.
-    camera_id : as in the topics of all that will be sent.
+    camera_ids : as in the topics of all that will be sent.
     keys : the publisher's key folder; None for no keys.
     insecure : whether other machines may connect without keys.
 
@@ -82,7 +83,11 @@ class FeedSockets:
     """
 
     def __init__(
-        self, endpoint: str, camera_id: str, keys: Path | None, insecure: bool = False
+        self,
+        endpoint: str,
+        camera_ids: Sequence[str],
+        keys: Path | None,
+        insecure: bool = False,
     ) -> None:
         self.endpoint = resolve(endpoint)
         if keys is None and not self.endpoint.loopback and not insecure:
@@ -91,7 +96,7 @@ class FeedSockets:
                 "with denseav-feed keys init and name their folder with --publish-keys, or spell "
                 "out --insecure"
             )
-        self._camera_id = camera_id
+        self._camera_ids = camera_ids
         self._pair = None if keys is None else feed_keys.server_pair(keys)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._authenticator: Authenticator | None = None
@@ -154,8 +159,8 @@ class FeedSockets:
             socket = self._context.socket(zmq.XPUB)
             self._sockets.append(socket)
             self._set_options(socket)
-            topic, port = f"{kind}/{self._camera_id}".encode(), endpoint.rpartition(":")[2]
-            self._peers.append(Peers(socket, topic, int(port)))
+            topics = [f"{kind}/{camera_id}".encode() for camera_id in self._camera_ids]
+            self._peers.append(Peers(socket, topics, int(endpoint.rpartition(":")[2])))
             try:
                 socket.bind(endpoint)
             except zmq.ZMQError as error:
@@ -163,7 +168,7 @@ class FeedSockets:
 
     def _set_options(self, socket: "zmq.Socket[bytes]") -> None:
         """Set every option: libzmq takes no notice of those that come after binding."""
-        socket.linger, socket.sndhwm, socket.ipv6 = 0, 2, True
+        socket.linger, socket.sndhwm, socket.ipv6 = 0, 2 * len(self._camera_ids), True
         socket.rcvhwm = _INCOMING_WAITING
         socket.setsockopt(zmq.XPUB_VERBOSER, 1)  # so that subscribers can be counted
         socket.setsockopt(zmq.MAXMSGSIZE, _INCOMING_BYTES_MAX)

@@ -1,43 +1,57 @@
-"""Between a producer and a consumer: one slot, the newest item wins, so live input never queues."""
+"""Between producers and a consumer: one slot, the newest item wins, so live input never queues.
+
+Where items are of several kinds, each kind has a slot, and they are taken in turn: the kind whose
+slot has been full for longest is next, so that none waits for more than one item of every other.
+"""
 
 import threading
+from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
 
 class LatestSlot(Generic[T]):
-    """Hold the newest item until somebody takes it."""
+    """Hold the newest item, of each kind, until somebody takes it.
 
-    def __init__(self) -> None:
-        self._item: T | None = None
+    Parameters
+    ----------
+    kind : says of which kind an item is; few kinds. Without it all are of one.
+    """
+
+    def __init__(self, kind: Callable[[T], Hashable] = lambda _: None) -> None:
+        self._kind = kind
+        self._items: dict[Hashable, T] = {}  # a newer one keeps the place of what it replaces
         self._closed = False
         self._changed = threading.Condition()
 
     @property
     def empty(self) -> bool:
         """Whether there is nothing to take."""
-        return self._item is None
+        return not self._items
 
     def put(self, item: T) -> bool:
         """Leave `item` for the consumer and return at once; a closed mailbox takes nothing.
 
-        Returns whether it replaced one that nobody had taken: the caller counts those.
+        Returns whether it replaced one of its kind that nobody had taken: the caller counts those.
         """
         with self._changed:
             if self._closed:
                 return False
-            replaced = self._item is not None
-            self._item = item
+            kind = self._kind(item)
+            replaced = kind in self._items
+            self._items[kind] = item
             self._changed.notify()
             return replaced
 
     def get(self, timeout_s: float) -> T | None:
-        """Take the item, waiting for one; None when none came in time or the mailbox is closed."""
+        """Take the item whose turn it is, waiting for one.
+
+        Returns None when none came in time or the mailbox is closed.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: self._item is not None or self._closed, timeout_s)
-            item, self._item = self._item, None
-            return item
+            self._changed.wait_for(lambda: self._items or self._closed, timeout_s)
+            return self._items.pop(next(iter(self._items))) if self._items else None
 
     def close(self) -> None:
         """Take no more items and wake who waits; an item already inside can still be taken."""

@@ -42,6 +42,7 @@ class Pipeline:
     audio : how it is encoded; the session was opened for it.
     sync : how frames and tokens meet.
     hop_controller : chooses the hop on a machine that is too slow; None encodes every token.
+    cameras : how many give frames.
     audio_good_since : says since when audio has been good, on the blocks' clock; None while it
         is not. Without it all of it is.
 
@@ -50,8 +51,8 @@ class Pipeline:
     audio : the audio pass.
     sync : the sync policy.
     energy_floor_dbfs : quieter audio is silence; may be set from any thread.
-    images : the image encoder; live, and where a frame need not meet its own moment, it uses
-        features again while nothing moves.
+    images : the image encoder of each camera; live, and where a frame need not meet its own
+        moment, it uses features again while nothing moves.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Pipeline:
         audio: AudioWay = "window",
         sync: Sync = LATEST,
         hop_controller: HopController | None = None,
+        cameras: int = 1,
         audio_good_since: Callable[[], float | None] = lambda: float("-inf"),
     ) -> None:
         self.audio: AudioPass
@@ -76,7 +78,8 @@ class Pipeline:
         self._manifest = manifest
         self.energy_floor_dbfs = manifest.audio.energy_floor_dbfs
         live = hop_controller is not None
-        self.images = ImageEncoder(session, manifest.image, reuse=live and not sync.exact)
+        reuse = live and not sync.exact
+        self.images = [ImageEncoder(session, manifest.image, reuse=reuse) for _ in range(cameras)]
         self._controller = hop_controller
         self._audio_good_since = audio_good_since
 
@@ -103,7 +106,7 @@ class Pipeline:
         `features` asks for the picture's dense features too.
         """
         begun_s = monotonic()
-        image = self.images.encode(frame)
+        image = self.images[frame.camera].encode(frame)
         tokens = self.audio.newest
         token = self.sync.token_of(frame, tokens)
         if tokens is None or token is None:

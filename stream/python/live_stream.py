@@ -90,7 +90,7 @@ def live(
         raise UsageError("fps, audio and rate_hz go with images=… only")
     options = LiveOptions(
         sources=SourceOptions(
-            camera=None if camera is None else str(camera),
+            cameras=() if camera is None else (str(camera),),
             mic=None if mic is None else str(mic),
             source=None if source is None else Path(source),
             offline=offline,

@@ -1,11 +1,12 @@
 """`SourceOptions` in; the cameras, microphones and files that they name out, opened."""
 
+import itertools
 import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from denseav.stream.errors import SourceError, StreamError
+from denseav.stream.errors import SourceError, StreamError, UsageError
 from denseav.stream.options import SourceOptions
 from denseav.stream.sources.camera import Camera
 from denseav.stream.sources.camera_sound import CameraWithSound
@@ -37,25 +38,36 @@ def open_sources(options: SourceOptions, film: Film | None = None) -> list[Sourc
         return [PacedClip(Clip(DEMO_CLIP), loop=True)]
     if options.source is not None:
         return [PacedClip(open_file(options))]
-    assert options.camera is not None
-    camera = Camera(
-        camera_address(options.camera),
-        size=options.camera_size,
-        fps=options.camera_fps,
-        sound=options.mic in (None, CAMERAS_OWN),
-    )
-    if options.mic == "none" or camera.sound_rate_hz is not None:
-        return [camera]
-    if options.mic == CAMERAS_OWN:
-        camera.stop()
-        raise SourceError(
-            f"camera {camera.name} sends no sound; use --mic default, another one's name, or none"
-        )
+    cameras: list[Camera] = []
     try:
-        return [camera, Microphone(options.mic or "default")]
+        for address in _addresses(options.cameras):
+            camera = Camera(
+                address,
+                size=options.camera_size,
+                fps=options.camera_fps,
+                # Several share a microphone.
+                sound=len(options.cameras) == 1 and options.mic in (None, CAMERAS_OWN),
+            )
+            cameras.append(camera)
+        if options.mic == "none" or any(each.sound_rate_hz is not None for each in cameras):
+            return [*cameras]
+        if options.mic == CAMERAS_OWN:
+            raise SourceError(
+                f"camera {cameras[0].name} sends no sound; use --mic default, another one's name, "
+                "or none"
+            )
+        return [*cameras, Microphone(options.mic or "default")]
     except StreamError:
-        camera.stop()
+        for camera in cameras:
+            camera.stop()
         raise
+
+
+def _addresses(specs: Sequence[str]) -> list[str]:
+    addresses = [camera_address(spec) for spec in specs]
+    if len(set(addresses)) < len(addresses):
+        raise UsageError("the same --camera is named twice; name each once")
+    return addresses
 
 
 def open_file(options: SourceOptions) -> Film:
@@ -110,10 +122,11 @@ def supervised(sources: Sequence[Source], health: SourceHealth, stats: Stats) ->
     """
     closed = partial(count_losses, stats)
     kept: list[Source] = []
+    cameras = itertools.count()
     for source in sources:
         match source:
             case Camera():
-                camera = SupervisedSource("camera", source, health, closed)
+                camera = SupervisedSource("camera", source, health, closed, next(cameras))
                 has_sound = source.sound_rate_hz is not None
                 kept.append(CameraWithSound(camera, health) if has_sound else camera)
             case Microphone():

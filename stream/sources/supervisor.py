@@ -73,14 +73,21 @@ class SupervisedSource:
     device : opened, not started.
     health : is told every change of state.
     closed : is given each connection of the device when it is done with.
+    number : which of a run's cameras it is.
     """
 
     def __init__(
-        self, kind: Kind, device: Device, health: SourceHealth, closed: Callable[[Source], None]
+        self,
+        kind: Kind,
+        device: Device,
+        health: SourceHealth,
+        closed: Callable[[Source], None],
+        number: int = 0,
     ) -> None:
         self.name = device.name
         self.device = device
         self._kind = kind
+        self._number = number
         self._health = health
         self._closed = closed
         self._back_off = BackOff()
@@ -89,7 +96,7 @@ class SupervisedSource:
         self._lock = Lock()  # of the state
         self._state = State.OPENING
         self._losses = 0
-        self._splicer = Splicer()
+        self._splicer = Splicer(number)
         self._connection: Connection | None = None
 
     def start(self, receiver: Receiver) -> None:
@@ -210,6 +217,7 @@ class SupervisedSource:
                 since_s=since_s,
                 reason=reason,
                 losses=self._losses,
+                number=self._number,
             )
         )
 
@@ -330,15 +338,21 @@ def same_image(one_HW3: NDArray[np.uint8], other_HW3: NDArray[np.uint8]) -> bool
 
 
 class Splicer:
-    """Joins what one connection gave to what the next gives, in counts that only grow."""
+    """Joins what one connection gave to what the next gives, in counts that only grow.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    camera : which of a run's cameras gives the frames.
+    """
+
+    def __init__(self, camera: int = 0) -> None:
+        self._camera = camera
         self._next_frame = 0
         self._last: AudioBlock | None = None
 
     def frame(self, frame: Frame) -> Frame:
-        """Return the frame with its index in the whole run."""
-        frame = dataclasses.replace(frame, index=self._next_frame)
+        """Return the frame with its camera and its index in the whole run."""
+        frame = dataclasses.replace(frame, index=self._next_frame, camera=self._camera)
         self._next_frame += 1
         return frame
 

@@ -28,7 +28,7 @@ from prometheus_client.registry import Collector
 from denseav.export.process_limits import descriptors_are_few
 from denseav.stream.errors import OutputError
 from denseav.stream.stats.series import EDGES_MS, Histogram
-from denseav.stream.stats.stats import Stats
+from denseav.stream.stats.stats import Stats, Totals
 
 _ADDRESS = "127.0.0.1"
 CONNECTIONS_MAX = 8
@@ -176,6 +176,7 @@ class _Figures(Collector):
         for cause, count in totals.drops.items():
             drops.add_metric([cause], count)
         yield drops
+        yield from _of_cameras({name: each.totals() for name, each in self._stats.cameras.items()})
         ways = {way.removeprefix("capture_to_"): seen for way, seen in totals.latency.items()}
         yield _histograms("latency", "From a picture's capture to where it arrived.", "to", ways)
         yield _histograms("stage", "Time taken by one step.", "stage", totals.stages)
@@ -184,6 +185,30 @@ class _Figures(Collector):
         for name, value in {**totals.gauges, "av_skew_ms": totals.av_skew_ms}.items():
             if value is not None:
                 yield _gauge(name, value)
+
+
+def _of_cameras(cameras: Mapping[str, Totals]) -> Iterator[Metric]:
+    """Yield what there is of each camera, where there are several."""
+    if not cameras:
+        return
+    frames = CounterMetricFamily(
+        "denseav_camera_frames", "Pictures of one camera.", labels=["camera"]
+    )
+    heatmaps = CounterMetricFamily(
+        "denseav_camera_heatmaps", "Heatmaps of one camera.", labels=["camera"]
+    )
+    drops = CounterMetricFamily(
+        "denseav_camera_drops", "Thrown away of one camera's.", labels=["camera", "cause"]
+    )
+    for name, totals in cameras.items():
+        frames.add_metric([name], totals.frames_in)
+        heatmaps.add_metric([name], totals.frames_out)
+        for cause, count in totals.drops.items():
+            drops.add_metric([name, cause], count)
+    yield from (frames, heatmaps, drops)
+    ways = {name: totals.latency["capture_to_heatmap"] for name, totals in cameras.items()}
+    text = "From a picture's capture to its heatmap."
+    yield _histograms("camera_latency", text, "camera", ways)
 
 
 def _histograms(

@@ -44,6 +44,7 @@ class SourceState:
     since_s : when it began, on the monotonic clock; RUNNING begins with the capture of what came.
     reason : one line for people; empty while all is well.
     losses : how often it was lost in this run.
+    number : which of a run's cameras it is.
     """
 
     kind: Kind
@@ -52,6 +53,7 @@ class SourceState:
     since_s: float
     reason: str = ""
     losses: int = 0
+    number: int = 0
 
     @property
     def is_well(self) -> bool:
@@ -77,42 +79,54 @@ class SourceHealth:
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
         self._lock = Lock()
-        self._states: dict[Kind, SourceState] = {}
+        self._states: dict[tuple[Kind, int], SourceState] = {}
 
     def enter(self, new: SourceState) -> None:
         """Take a source's new state."""
         with self._lock:
-            old = self._states.get(new.kind)
+            old = self._states.get((new.kind, new.number))
             if old is not None and not old.is_well:
                 # What was captured before a fault and came after it is not trusted.
                 new = replace(new, since_s=max(new.since_s, old.since_s))
-            self._states[new.kind] = new
+            self._states[new.kind, new.number] = new
             if old is None or (old.state in (State.OPENING, new.state) and new.is_well):
                 return
             self._say(_line(old, new))
 
     def states(self) -> Sequence[SourceState]:
-        """Return all states, the camera's first."""
+        """Return all states, those of cameras first and in their order."""
         with self._lock:
-            return [self._states[kind] for kind in sorted(self._states)]
+            return [self._states[source] for source in sorted(self._states)]
 
-    def running_since_s(self, kind: Kind) -> float | None:
+    def running_since_s(self, kind: Kind, number: int = 0) -> float | None:
         """Return when what such a source gives began to be good; None while it gives nothing good.
 
         Without such a source, as when a file is played, all is good.
         """
         with self._lock:
-            source = self._states.get(kind)
+            source = self._states.get((kind, number))
         if source is None:
             return float("-inf")
         return source.since_s if source.state in (State.RUNNING, State.FROZEN) else None
 
+    def states_beside(self, camera: int) -> Sequence[SourceState]:
+        """Return the states of one camera and of the microphone."""
+        return [
+            source for source in self.states() if source.kind != "camera" or source.number == camera
+        ]
+
+    def fault_of(self, camera: int) -> str | None:
+        """Return why no picture comes from one camera as a few words, or None."""
+        for source in self.states_beside(camera):
+            if source.kind == "camera" and not (source.is_well or source.state is State.FROZEN):
+                return source.words(monotonic())
+        return None
+
     def camera_fault(self) -> str | None:
-        """Return why no picture comes from the camera as a few words, or None."""
-        with self._lock:
-            camera = self._states.get("camera")
-        gives = camera is None or camera.is_well or camera.state is State.FROZEN
-        return None if gives or camera is None else camera.words(monotonic())
+        """Return why no picture comes from any camera as a few words, or None."""
+        numbers = [source.number for source in self.states() if source.kind == "camera"]
+        faults = [self.fault_of(number) for number in numbers]
+        return "; ".join(fault for fault in faults if fault) if all(faults) and faults else None
 
     def report(self) -> list[dict[str, Any]]:
         """Return the states as JSON takes them."""

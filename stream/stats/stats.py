@@ -88,17 +88,35 @@ class Stats:
     Parameters
     ----------
     clock : gives the time in seconds; the one that `capture_s` and `ready_s` are read from.
+    within : takes each frame, heatmap and drop too: the run of which this is one camera.
     """
 
-    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = monotonic, within: "Stats | None" = None
+    ) -> None:
         self._clock = clock
+        self._within = within
+        self._cameras: dict[str, Stats] = {}
         self._lock = Lock()
         self._run = _Run()
+
+    def camera(self, name: str) -> "Stats":
+        """Return the figures of one of several cameras: its own, which count in these as well."""
+        with self._lock:
+            return self._cameras.setdefault(name, Stats(self._clock, within=self))
+
+    @property
+    def cameras(self) -> "Mapping[str, Stats]":
+        """The figures of each of several cameras, by name."""
+        with self._lock:
+            return dict(self._cameras)
 
     def restart(self) -> None:
         """Forget all there was, as if the run began now: warming up is no part of a measurement."""
         with self._lock:
             self._run = _Run()
+        for camera in self.cameras.values():
+            camera.restart()
 
     def frame_in(self) -> None:
         """Count a picture from the source. The first one starts the run's clock."""
@@ -106,6 +124,8 @@ class Stats:
             now_s, run = self._clock(), self._run
             run.started_s = now_s if run.started_s is None else run.started_s
             run.frames_in.add(now_s)
+        if self._within is not None:
+            self._within.frame_in()
 
     def audio_hop(self) -> None:
         """Count one audio pass."""
@@ -117,6 +137,8 @@ class Stats:
         with self._lock:
             if count:
                 self._run.drops[cause] += count
+        if self._within is not None:
+            self._within.drop(cause, count)
 
     def gauge(self, name: str, value: float | None) -> None:
         """Note the newest value of a quantity, its unit in its name: `hop_ms`.
@@ -149,6 +171,8 @@ class Stats:
             self._run.to_heatmap.add(now_s, 1000 * (ready_s - capture_s))
             if audio_end_s is not None:
                 self._run.audio_age.add(now_s, 1000 * (ready_s - audio_end_s))
+        if self._within is not None:
+            self._within.heatmap(capture_s, ready_s, audio_end_s)
 
     def skew(self, skew_s: float | None) -> None:
         """Note how much later an answer's sound ended than its picture was captured."""
@@ -194,7 +218,22 @@ class Stats:
 
         Counts and `seconds` run from the first frame to this call. Rates and percentiles are of
         the whole run (of its newest 18,000 values) when `final`, else of the last 10 seconds.
+        With several cameras there is a table of each as well.
         """
+        cameras = {name: each._of_camera(final) for name, each in self.cameras.items()}
+        report = self._report(final)
+        if cameras:
+            report["cameras"] = cameras
+        what = {"backend": backend, "precision": precision, "model": model, "trained": trained}
+        return report | what
+
+    def _of_camera(self, final: bool) -> dict[str, Any]:
+        report = self._report(final)
+        to_heatmap = report["latency_ms"]["capture_to_heatmap"]
+        kept = ("frames_in", "frames_out", "fps_in", "fps", "drops")
+        return {name: report[name] for name in kept} | {"capture_to_heatmap_ms": to_heatmap}
+
+    def _report(self, final: bool) -> dict[str, Any]:
         with self._lock:
             now_s, run = self._clock(), self._run
             seconds = 0.0 if run.started_s is None else now_s - run.started_s
@@ -214,10 +253,6 @@ class Stats:
                 "av_skew_ms": run.av_skew.percentiles((5, 50, 95), since_s),
                 "drops": dict(run.drops),
                 "gauges": dict(run.gauges),
-                "backend": backend,
-                "precision": precision,
-                "model": model,
-                "trained": trained,
             }
 
     def totals(self) -> Totals:

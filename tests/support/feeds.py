@@ -12,7 +12,7 @@ from denseav.export.runtime.bundle import Head
 from denseav.stream.feed import keys as feed_keys
 from denseav.stream.feed.client import decode
 from denseav.stream.feed.message import Envelope, Origin, heat_fields
-from denseav.stream.feed.publisher import Publisher
+from denseav.stream.feed.publisher import CameraFeed, Publisher
 from denseav.stream.feed.recording import Recording
 from denseav.stream.stats.stats import Stats
 from denseav.stream.types import Frame, Heatmap
@@ -72,7 +72,9 @@ def message(index: int = 0, preview: bytes = b"", envelope: Envelope | None = No
 def publishing(
     endpoint: str, keys: Path | None = None, *, preview: bool = False
 ) -> Iterator[Publisher]:
-    publisher = Publisher(endpoint, ORIGIN, Stats().snapshot, keys=keys, preview=preview)
+    publisher = Publisher(
+        endpoint, [CameraFeed(origin=ORIGIN, snapshot=Stats().snapshot)], keys=keys, preview=preview
+    )
     try:
         yield publisher
     finally:

@@ -21,7 +21,7 @@ from denseav.stream.cli.feed import main
 from denseav.stream.feed.client import HeatmapSubscriber, StatusSubscriber, decode, decode_status
 from denseav.stream.feed.conformance import Check, check_heat, check_pair, check_status
 from denseav.stream.feed.message import Envelope
-from denseav.stream.feed.publisher import Publisher
+from denseav.stream.feed.publisher import CameraFeed, Publisher
 from denseav.stream.feed.recording import check_whole, messages
 from denseav.stream.feed.watch_table import Watch
 from denseav.stream.stats.stats import Stats
@@ -159,7 +159,11 @@ def test_watch_shows_whatever_a_head_is_called(begin: Begin) -> None:
     heads = tuple(replace(head, name=name) for head, name in zip(HEADS, names, strict=True))
     endpoint = free_endpoint()
     environment = {**os.environ, "COLUMNS": "120", "TERM": "xterm", "FORCE_COLOR": "1"}
-    with closing(Publisher(endpoint, replace(ORIGIN, heads=heads), Stats().snapshot)) as publisher:
+    with closing(
+        Publisher(
+            endpoint, [CameraFeed(origin=replace(ORIGIN, heads=heads), snapshot=Stats().snapshot)]
+        )
+    ) as publisher:
         watching = begin([*FEED, "watch", endpoint], stdout=subprocess.PIPE, env=environment)
         shown: list[str] = []
         reading = threading.Thread(target=lambda: shown.extend(watching.stdout or ()))

@@ -11,7 +11,7 @@ from denseav.stream.options import LiveOptions, SourceOptions
 
 def test_defaults_are_few_and_safe() -> None:
     options = parse(["--camera", "0"])
-    assert options == LiveOptions(sources=SourceOptions(camera="0"))
+    assert options == LiveOptions(sources=SourceOptions(cameras=("0",)))
     assert (options.model.device, options.model.threads) == ("auto", None)
     assert not options.display.headless
     shown = options.display
@@ -99,3 +99,32 @@ def test_help_names_keys_and_exit_codes(capsys: pytest.CaptureFixture[str]) -> N
     assert "q quit, space pause, v view, h heads, t strip, r record, s snapshot" in shown
     for code in ("0 ended as asked", "2 usage", "3 a source", "4 the model", "7 an output"):
         assert code in shown
+
+
+TWO = ("--camera", "0", "--camera", "1")
+
+
+def test_several_cameras_and_their_names() -> None:
+    options = parse([*TWO, "--publish", "tcp://127.0.0.1:5557", "--camera-id=a", "--camera-id=b"])
+    assert options.sources.cameras == ("0", "1")
+    assert options.feed.camera_ids == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--publish=x", "--camera-id=a", "--camera-id=a"), "the same --camera-id"),
+        (("--publish=x", "--camera-id=a"), "as many --camera-id as"),
+        (("--camera", "browser", "--serve", "8443"), "goes with no other camera"),
+        (("--mic", "camera"), "share one microphone"),
+        (("--sync", "exact"), "goes with one camera"),
+        (("--calibrate-av",), "watches one camera"),
+        (("--record", "r.mcap"), "one camera's data"),
+        (15 * ("--camera", "2"), "17 cameras"),
+    ],
+)
+def test_what_does_not_go_with_several_cameras_is_refused(
+    arguments: tuple[str, ...], words: str
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        parse([*TWO, *arguments])

@@ -16,7 +16,7 @@ import zmq
 
 from denseav.stream.errors import OutputError
 from denseav.stream.feed.client import FeedStaleError, HeatmapSubscriber, StatusSubscriber
-from denseav.stream.feed.publisher import Publisher, health
+from denseav.stream.feed.publisher import CameraFeed, Publisher, health
 from denseav.stream.stats.stats import Snapshot, Stats
 from denseav.stream.types import Heatmap
 from tests.support.feeds import (
@@ -92,12 +92,14 @@ def test_without_subscribers_nothing_is_encoded(
     for index in range(20):
         publisher.heatmap(heatmap(index))
         time.sleep(0.01)
-    assert publisher._heat.sequence == 0
+    assert publisher._topics[0]._heat.sequence == 0
 
 
 def test_what_was_sent_is_in_the_figures_and_what_was_not_is_not(endpoint: str) -> None:
     stats = Stats()
-    publisher = Publisher(endpoint, ORIGIN, stats.snapshot, stats=stats)
+    publisher = Publisher(
+        endpoint, [CameraFeed(origin=ORIGIN, snapshot=stats.snapshot)], stats=stats
+    )
     publisher.heatmap(heatmap())
     with HeatmapSubscriber(endpoint) as feed:
         publish_until(publisher, lambda: feed._newest)
@@ -132,7 +134,7 @@ def test_the_preview_travels_only_when_asked_for(endpoint: str) -> None:
 
 def test_the_status_tells_the_life_of_the_run(endpoint: str) -> None:
     with StatusSubscriber(status_of(endpoint)) as status:
-        publisher = Publisher(endpoint, ORIGIN, Stats().snapshot)
+        publisher = Publisher(endpoint, [CameraFeed(origin=ORIGIN, snapshot=Stats().snapshot)])
         wait_for_status(status, state="starting", audio_dbfs=None)
         wait_for_status(status, publisher, state="live", audio_dbfs=-20.0)
         wait_for_status(status, state="stalled", health="unusable")
@@ -312,7 +314,7 @@ def test_noise_on_the_port_does_no_harm(publisher: Publisher, endpoint: str) -> 
 
 def test_closing_is_quick_and_leaves_no_thread(endpoint: str) -> None:
     before = threading.enumerate()
-    publisher = Publisher(endpoint, ORIGIN, Stats().snapshot)
+    publisher = Publisher(endpoint, [CameraFeed(origin=ORIGIN, snapshot=Stats().snapshot)])
     feed = HeatmapSubscriber(endpoint)
     publish_until(publisher, lambda: feed._newest)
     begin_s = time.monotonic()

@@ -6,7 +6,7 @@ import pytest
 
 from denseav.stream.errors import OutputError, UsageError
 from denseav.stream.feed.errors import FeedAuthError
-from denseav.stream.feed.publisher import Publisher
+from denseav.stream.feed.publisher import CameraFeed, Publisher
 from denseav.stream.feed.sockets import resolve
 from denseav.stream.stats.stats import Stats
 from tests.support.feeds import ORIGIN, free_endpoint, publishing
@@ -19,7 +19,7 @@ def endpoint() -> str:
 
 def test_a_port_in_use_is_one_line_with_a_remedy(endpoint: str) -> None:
     with publishing(endpoint), pytest.raises(OutputError, match=r"in use.*another port") as caught:
-        Publisher(endpoint, ORIGIN, Stats().snapshot)
+        Publisher(endpoint, [CameraFeed(origin=ORIGIN, snapshot=Stats().snapshot)])
     assert "\n" not in str(caught.value)
 
 
@@ -29,7 +29,7 @@ def test_a_status_port_in_use_is_said_and_frees_the_first(endpoint: str) -> None
         socket.create_server(("127.0.0.1", port + 1)),
         pytest.raises(OutputError, match=f"{port + 1}.*in use"),
     ):
-        Publisher(endpoint, ORIGIN, Stats().snapshot)
+        Publisher(endpoint, [CameraFeed(origin=ORIGIN, snapshot=Stats().snapshot)])
     with publishing(endpoint):
         pass
 
@@ -67,5 +67,7 @@ def test_which_addresses_are_this_machine_only(text: str, heat: str, loopback: b
 def test_an_open_address_without_keys_is_refused_unless_spelled_out(endpoint: str) -> None:
     everywhere = endpoint.replace("127.0.0.1", "0.0.0.0")
     with pytest.raises(FeedAuthError, match="--insecure"):
-        Publisher(everywhere, ORIGIN, Stats().snapshot)
-    Publisher(everywhere, ORIGIN, Stats().snapshot, insecure=True).close()
+        Publisher(everywhere, [CameraFeed(origin=ORIGIN, snapshot=Stats().snapshot)])
+    Publisher(
+        everywhere, [CameraFeed(origin=ORIGIN, snapshot=Stats().snapshot)], insecure=True
+    ).close()

@@ -60,3 +60,17 @@ def test_a_slow_consumer_sees_increasing_items_and_every_loss_is_counted() -> No
     assert seen == sorted(seen)
     assert seen[-1] == 2000
     assert len(seen) + dropped == 2000
+
+
+def test_each_kind_has_a_slot_and_none_waits_for_more_than_one_of_every_other() -> None:
+    slot: LatestSlot[tuple[str, int]] = LatestSlot(lambda item: item[0])
+    taken = []
+    for turn in range(30):
+        slot.put(("slow", turn))
+        for burst in range(5):  # far more than its turn allows
+            slot.put(("fast", 10 * turn + burst))
+        taken.append(slot.get(0))
+    by_kind = [item[0] for item in taken if item is not None]
+    assert by_kind == 15 * ["slow", "fast"]
+    newest = [item[1] for item in taken if item is not None and item[0] == "fast"]
+    assert newest == [10 * turn + 4 for turn in range(1, 30, 2)]

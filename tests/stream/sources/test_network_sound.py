@@ -63,7 +63,7 @@ def test_picture_and_sound_of_rtsp_are_in_sync_and_come_back_after_a_kill(flashe
     said: list[str] = []
     health, watcher = SourceHealth(said.append), Watcher()
     try:
-        options = SourceOptions(camera=f"rtsp://{server.address}/cam")
+        options = SourceOptions(cameras=(f"rtsp://{server.address}/cam",))
         [source] = supervised(open_sources(options), health, Stats())
         assert isinstance(source, CameraWithSound)
         with closing_source(source):
@@ -114,7 +114,7 @@ def test_a_file_over_http_brings_its_sound_and_others_are_told(flashes: Path) ->
 def test_a_camera_without_sound_is_told_where_its_own_was_asked_for(
     mjpeg_server: object,
 ) -> None:
-    options = SourceOptions(camera=f"http://{mjpeg_server.address}/", mic="camera")  # type: ignore[attr-defined]
+    options = SourceOptions(cameras=(f"http://{mjpeg_server.address}/",), mic="camera")  # type: ignore[attr-defined]
     with pytest.raises(SourceError, match="sends no sound; use --mic"):
         open_sources(options)
 
