@@ -307,17 +307,22 @@ class HeatmapSubscriber(AbstractContextManager[Any], Iterator[Any], AsyncIterato
     """Keeps the newest heatmap of one publisher, received on a thread of its own.
 
     `endpoint` is tcp://ADDRESS:PORT, `keys` this client's key file; `tap` is called with each
-    message, on the receiving thread. `gaps` counts messages that never came, `repeats` those that
-    came late or again (they are no news), `restarts` new runs. `for` and `async for` give each
-    newest message once, waiting 2 s for it, the latter without a thread.
+    message, on the receiving thread; `camera` is the id of one of several. `gaps` counts messages
+    that never came, `repeats` those that came late or again (they are no news), `restarts` new
+    runs. `for` and `async for` give each newest message once, waiting 2 s for it, the latter
+    without a thread.
     """
 
     _kind = "heat"
     _decode: Callable[[bytes], Any] = staticmethod(decode)
 
-    def __init__(self, endpoint: str, keys: Path | str | None = None, tap: Any = None) -> None:
+    def __init__(
+        self, endpoint: str, keys: Path | str | None = None, tap: Any = None, camera: str = ""
+    ) -> None:
         self.gaps = self.repeats = self.restarts = self._shift_ns = self._noted_ns = 0
         self._endpoint, self._tap, self._unread = endpoint, tap, False
+        topic = f"{self._kind}/{camera}".encode()  # whole, or another's id could begin with it
+        self._topic = topic.ljust(32, b"\0") if camera else topic
         self._keys = read_keys(keys) if keys else None
         self._newest: Any = None
         self._failure: FeedError | None = None
@@ -407,7 +412,7 @@ class HeatmapSubscriber(AbstractContextManager[Any], Iterator[Any], AsyncIterato
         socket.reconnect_ivl, socket.heartbeat_ivl, socket.heartbeat_timeout = 100, 1000, 3000
         if self._keys:
             socket.curve_serverkey, socket.curve_publickey, socket.curve_secretkey = self._keys
-        socket.subscribe(f"{self._kind}/")
+        socket.subscribe(self._topic)
         socket.connect(self._endpoint)
 
     def _take(self, data: bytes) -> None:

@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 
 import cv2
@@ -105,7 +105,7 @@ def test_what_was_sent_is_in_the_figures_and_what_was_not_is_not(endpoint: str) 
         publish_until(publisher, lambda: feed._newest)
     publisher.close()
     latencies_ms = stats.latencies_ms()["capture_to_feed"]
-    assert len(latencies_ms) == publisher._heat.sequence
+    assert len(latencies_ms) == publisher._topics[0]._heat.sequence
     took_ms = stats.report(backend="", precision="", model="", trained=True)["stage_ms"]["publish"]
     assert 0 < took_ms["p50"] <= max(latencies_ms)
 
@@ -120,7 +120,7 @@ def test_giving_a_heatmap_never_waits_for_the_feed(endpoint: str) -> None:
             publisher.heatmap(large)
             took_s.append(time.perf_counter() - begin_s)
         assert np.median(took_s) < 0.001
-        assert publisher._replaced > 0
+        assert publisher._topics[0].replaced > 0
 
 
 def test_the_preview_travels_only_when_asked_for(endpoint: str) -> None:
@@ -323,3 +323,34 @@ def test_closing_is_quick_and_leaves_no_thread(endpoint: str) -> None:
     feed.close()
     assert time.monotonic() - begin_s < 10
     until_threads(before)
+
+
+def test_each_of_several_cameras_has_topics_of_its_own(endpoint: str) -> None:
+    stats = Stats()
+    cameras = [
+        CameraFeed(origin=replace(ORIGIN, camera_id=name), snapshot=stats.camera(name).snapshot)
+        for name in ("cam", "cam2")
+    ]
+    publisher = Publisher(endpoint, cameras)
+    with (
+        closing(publisher),
+        HeatmapSubscriber(endpoint, camera="cam") as first,
+        HeatmapSubscriber(endpoint, camera="cam2") as second,
+        StatusSubscriber(status_of(endpoint), camera="cam2") as status,
+    ):
+        one = heatmap()
+        other = replace(one, frame=replace(one.frame, camera=1, index=500))
+        stats.camera("cam2").drop("model_busy", 7)
+
+        def give() -> bool:
+            publisher.heatmap(other)
+            return bool(first._newest and second._newest and status._newest)
+
+        publish_until(publisher, give)
+        time.sleep(0.1)
+        assert first._newest.header["camera"] == "cam"
+        assert second._newest.header["camera"] == "cam2"
+        assert second._newest.header["frame"] == 500
+        assert first._newest.run != second._newest.run
+        assert first.restarts == second.restarts == first.repeats == second.repeats == 0
+        assert status._newest.header["drops"]["model_busy"] == 7
