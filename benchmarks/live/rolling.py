@@ -61,10 +61,10 @@ class Shown(View):
         super().__init__(overlay, hud, stats, say=say)
         self.times_s: list[float] = []
 
-    def show(self, heatmap: Heatmap) -> None:
+    def show(self, *heatmaps: Heatmap) -> None:
         """As `View.show`."""
-        super().show(heatmap)
-        if heatmap.audio_end_s is not None:
+        super().show(*heatmaps)
+        if heatmaps[-1].audio_end_s is not None:
             self.times_s.append(time.monotonic())
 
     @property

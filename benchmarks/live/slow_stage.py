@@ -80,10 +80,10 @@ class SlowView(View):
     show_s = 0.0
     shown = 0
 
-    def show(self, heatmap: Heatmap) -> None:
+    def show(self, *heatmaps: Heatmap) -> None:
         """As `View.show`."""
         with _lasting(self.show_s):
-            super().show(heatmap)
+            super().show(*heatmaps)
         self.shown += 1
 
 

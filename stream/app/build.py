@@ -20,6 +20,7 @@ from denseav.export.runtime.session import AudioWay, Interrupted, Session
 from denseav.export.terminal_text import safe_text
 from denseav.stream.app.audio_choice import open_for_audio
 from denseav.stream.app.live_loop import LiveRun
+from denseav.stream.app.mosaic import Mosaic
 from denseav.stream.app.offline_loop import run_offline
 from denseav.stream.app.page import BROWSER, RunState, browser_camera, open_page
 from denseav.stream.app.sinks import Say
@@ -28,7 +29,6 @@ from denseav.stream.app.view import View
 from denseav.stream.calibration.av_offset import CALIBRATION_S, watch, words, write_clip
 from denseav.stream.calibration.room_noise import learn, with_settings, words_of_room
 from denseav.stream.display.hud import Hud
-from denseav.stream.display.mosaic import Mosaic
 from denseav.stream.display.overlay import Overlay
 from denseav.stream.display.rerun_viewer import RerunDisplay
 from denseav.stream.display.timeline import Strip
@@ -43,6 +43,7 @@ from denseav.stream.inference.timed_session import TimedSession
 from denseav.stream.options import DisplayOptions, FeedOptions, LiveOptions
 from denseav.stream.sources.media_file import Clip
 from denseav.stream.sources.open import (
+    camera_sizes,
     described,
     films_of,
     open_file,
@@ -154,12 +155,15 @@ def run(
             cameras=len(cameras),
             audio_good_since=partial(_audio_good_since, health, given.av_offset_s),
         )
-        hud = Hud(session.backend, session.precision, names, health.states, room)
+        # Tiles have their cameras' names.
+        shown = [f"{len(ids)} cameras", *names[len(ids) :]] if len(ids) > 1 else names
+        hud = Hud(session.backend, session.precision, shown, health.states, room)
         page, run_state = None, RunState(hud, stats, health)
         if options.page.serve is not None:
             page = open_page(options.page, manifest, run_state, camera)
             outputs.enter_context(closing(page))
-        view = _open_view(options.display, manifest, hud, stats, page, say=say)
+        mosaic = _mosaic(sources, health)
+        view = _open_view(options.display, manifest, hud, stats, page, mosaic, say=say)
         outputs.enter_context(closing(view))
         view.tuning = Tuning(manifest, pipeline, view.scale, say)
         run_state.view = view
@@ -209,7 +213,6 @@ def run(
                 publish=takers,
                 av_offset_s=given.av_offset_s,
                 health=health,
-                mosaic=Mosaic(names, health.fault_of) if len(cameras) > 1 else None,
                 cameras=cameras,
             ).run()
     return report(final=True)
@@ -360,12 +363,20 @@ def open_model(options: LiveOptions, say: Say = print_line) -> Bundle:
     return open_bundle(demo_folder())
 
 
+def _mosaic(sources: Sequence[Source], health: SourceHealth) -> Mosaic | None:
+    """Return tiles for several cameras, which are the first of the sources."""
+    sizes = camera_sizes(sources)
+    names = [source.name for source in sources[: len(sizes)]]
+    return Mosaic(names, sizes, health.fault_of) if len(sizes) > 1 else None
+
+
 def _open_view(
     options: DisplayOptions,
     manifest: Manifest,
     hud: Hud,
     stats: Stats,
     page: "PageServer | None",
+    mosaic: Mosaic | None,
     *,
     say: Say,
 ) -> View:
@@ -390,6 +401,7 @@ def _open_view(
         record=options.record,
         rerun=rerun,
         page=page,
+        mosaic=mosaic,
     )
 
 

@@ -16,7 +16,6 @@ from time import monotonic
 from denseav.export.runtime.bundle import BundleError
 from denseav.export.runtime.session import Interrupted
 from denseav.stream.app.view import View
-from denseav.stream.display.mosaic import Mosaic
 from denseav.stream.errors import SourceError, StreamError, in_words
 from denseav.stream.inference.delay_line import DelayLine, TimedFrame
 from denseav.stream.inference.latest_slot import LatestSlot
@@ -41,7 +40,6 @@ class LiveRun:
     publish : are called with every heatmap on the thread that makes them; must not wait.
     av_offset_s : how much later the sound arrives than the picture; taken off the sound's times.
     health : the states of sources that may fail and come back; None when they cannot.
-    mosaic : of several cameras; None for one.
     cameras : the figures of each of several cameras, within `stats`.
     """
 
@@ -58,7 +56,6 @@ class LiveRun:
         publish: Sequence[Callable[[Heatmap], None]] = (),
         av_offset_s: float = 0.0,
         health: SourceHealth | None = None,
-        mosaic: Mosaic | None = None,
         cameras: Sequence[Stats] = (),
     ) -> None:
         self._sources = sources
@@ -70,7 +67,6 @@ class LiveRun:
         self._publish = publish
         self._av_offset_s = av_offset_s
         self._health = health or SourceHealth(lambda _: None)
-        self._mosaic = mosaic
         self._cameras = cameras or (stats,)
         self._frames: LatestSlot[TimedFrame] | DelayLine
         self._frames = LatestSlot(lambda taken: taken[0].camera)
@@ -145,17 +141,16 @@ class LiveRun:
             if self._view.quit_asked or (end_s is not None and monotonic() >= end_s):
                 return
 
-    def _show_all(self, heatmap: Heatmap | None) -> None:
+    def _show_all(self, heatmap: Heatmap) -> None:
         """Show a heatmap, together with those of other cameras that wait."""
-        shown: list[Heatmap] = []
-        while heatmap is not None and len(shown) < len(self._cameras):
-            shown.append(heatmap)
-            if self._mosaic is not None:
-                self._mosaic.add(heatmap)
-            heatmap = self._heatmaps.get(0) if len(shown) < len(self._cameras) else None
-        whole = shown[-1]
+        shown = [heatmap]
+        while len(shown) < len(self._cameras):
+            another = self._heatmaps.get(0)
+            if another is None:
+                break
+            shown.append(another)
         with self._stats.timed("show"):
-            self._view.show(whole if self._mosaic is None else self._mosaic.heatmap(whole))
+            self._view.show(*shown)
         for each in shown:
             self._stats.sink(each.frame.capture_s, monotonic())
 

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from denseav.stream.app.mosaic import Mosaic
 from denseav.stream.app.sinks import (
     Drawn,
     PageSink,
@@ -21,6 +22,7 @@ from denseav.stream.app.sinks import (
     WindowSink,
 )
 from denseav.stream.app.tuning import Tuning
+from denseav.stream.display.drawing import Canvas
 from denseav.stream.display.heat_scale import Scale
 from denseav.stream.display.hud import Hud
 from denseav.stream.display.mp4_recorder import unused_path
@@ -48,6 +50,7 @@ class View:
     record : a file to record from the start on, or None.
     rerun : Rerun's viewer, or None.
     page : the page for browsers, or None.
+    mosaic : the tiles of several cameras; None for one.
 
     Attributes
     ----------
@@ -67,6 +70,7 @@ class View:
         record: Path | None = None,
         rerun: RerunDisplay | None = None,
         page: "PageServer | None" = None,
+        mosaic: Mosaic | None = None,
     ) -> None:
         self.quit_asked = False
         self.tuning: Tuning | None = None
@@ -76,6 +80,7 @@ class View:
         self._say = say
         self._failure: StreamError | None = None
         self._strip = strip
+        self._mosaic = mosaic
         self._recording = RecordingSink(say, overlay.heads, self._status)
         if record is not None:
             self._recording.begin(record, required=True)
@@ -106,8 +111,8 @@ class View:
         if sinks and self._strip is not None:
             self._strip.audio(block)
 
-    def show(self, heatmap: Heatmap) -> None:
-        """Draw one heatmap and give it to the sinks.
+    def show(self, *heatmaps: Heatmap) -> None:
+        """Draw one heatmap, or the newest of several cameras, and give it to the sinks.
 
         Raises
         ------
@@ -117,12 +122,14 @@ class View:
         sinks = self._open_sinks
         if not sinks:
             return
-        drawn = self._drawn(heatmap, {sink.wants for sink in sinks})
+        whole = heatmaps[-1] if self._mosaic is None else self._mosaic.whole(heatmaps)
+        drawn = self._drawn(whole, {sink.wants for sink in sinks})
         for sink in sinks:
             with self._or_leave(sink):
                 sink.show(drawn)
         if self.tuning is not None:
-            self.tuning.heatmap(heatmap)
+            for heatmap in heatmaps:
+                self.tuning.heatmap(heatmap)
 
     def poll(self, fault: str | None = None) -> None:
         """Keep the sinks alive when nothing is new; `fault` says why nothing comes."""
@@ -178,10 +185,17 @@ class View:
             picture = self._overlay.draw(heatmap, strength_KHW, legend)
         if picture is not None and "canvas" in wanted:
             canvas = picture.copy() if "picture" in wanted else picture
-            self._hud.draw(canvas, self._stats.snapshot())
+            self._hud.draw(self._first_tile(canvas), self._stats.snapshot())
             if strip is not None:
                 canvas = strip.under(canvas, self._overlay.shown)
         return Drawn(heatmap, strength_KHW, threshold_K, ceiling_K, picture, canvas)
+
+    def _first_tile(self, canvas: Canvas) -> Canvas:
+        """Return where figures are drawn, so that they hide nothing of other cameras."""
+        if self._mosaic is None:
+            return canvas
+        height, width = canvas.shape[:2]
+        return canvas[: height // self._mosaic.rows, : width // self._mosaic.columns]
 
     def _status(self) -> Mapping[str, Any]:
         snapshot = self._stats.snapshot()

@@ -2,7 +2,7 @@
 
 A machine too slow for what is asked gives way in this order:
 
-1. Frames are dropped, the newest wins, down to five answers a second.
+1. Frames are dropped, the newest wins, down to five answers a second of each camera.
 2. The audio hop doubles, from 180 ms up to 1.44 s, which leaves the image pass more of the machine.
 3. After that both are as slow as they are.
 
@@ -17,13 +17,14 @@ from threading import Lock
 from denseav.export.runtime.bundle import SAMPLE_RATE_HZ, TOKEN_HOP_SAMPLES
 
 TOKEN_S = TOKEN_HOP_SAMPLES / SAMPLE_RATE_HZ
-SLOWEST_FRAME_S = 0.2  # a frame that takes longer is one of fewer than five a second
+SLOWEST_ROUND_S = 0.2  # where a turn of each camera takes longer, each has fewer than five a second
 HOP_TOKENS_MAX = 8
 WORTH_SHARE = 0.25  # an audio pass that takes less of its hop than this leaves little to win
 ROOM_SHARE = 0.5  # and one that would take less than this of half its hop may have it
 PASSES_TO_DOUBLE = 4  # since the last change
 PASSES_TO_HALVE = 12
 _RECENT = 5
+_TURNS = 32  # two of each of a run's cameras at most; one that is lost is soon among them no more
 
 
 class HopController:
@@ -35,16 +36,18 @@ class HopController:
         self._passes = 0
         self._audio_s: deque[float] = deque(maxlen=_RECENT)
         self._frame_s: deque[float] = deque(maxlen=_RECENT)
+        self._turns: deque[int] = deque(maxlen=_TURNS)  # whose the last frames were
 
     @property
     def hop_tokens(self) -> int:
         """How many tokens lie between the ends of two audio passes, at least."""
         return self._hop_tokens
 
-    def note_frame(self, seconds: float) -> None:
-        """Note how long a frame took."""
+    def note_frame(self, seconds: float, camera: int = 0) -> None:
+        """Note how long a frame of a camera took."""
         with self._lock:
             self._frame_s.append(seconds)
+            self._turns.append(camera)
 
     def note_audio_pass(self, seconds: float) -> None:
         """Note how long an audio pass took, and choose the next hop."""
@@ -52,12 +55,14 @@ class HopController:
             self._audio_s.append(seconds)
             self._passes += 1
             if self._frame_s:
-                self._choose(median(self._audio_s), median(self._frame_s))
+                round_s = len(set(self._turns)) * median(self._frame_s)
+                self._choose(median(self._audio_s), round_s)
 
-    def _choose(self, audio_s: float, frame_s: float) -> None:
+    def _choose(self, audio_s: float, round_s: float) -> None:
+        """Choose by the time of an audio pass, and of a turn of every camera."""
         share = audio_s / (self._hop_tokens * TOKEN_S)
-        slow = frame_s > SLOWEST_FRAME_S and share > WORTH_SHARE
-        room = frame_s < SLOWEST_FRAME_S / 2 and 2 * share < ROOM_SHARE
+        slow = round_s > SLOWEST_ROUND_S and share > WORTH_SHARE
+        room = round_s < SLOWEST_ROUND_S / 2 and 2 * share < ROOM_SHARE
         if slow and self._passes >= PASSES_TO_DOUBLE and self._hop_tokens < HOP_TOKENS_MAX:
             self._change(2 * self._hop_tokens)
         elif room and self._passes >= PASSES_TO_HALVE and self._hop_tokens > 1:

@@ -1,7 +1,8 @@
 """Between producers and a consumer: one slot, the newest item wins, so live input never queues.
 
-Where items are of several kinds, each kind has a slot, and they are taken in turn: the kind whose
-slot has been full for longest is next, so that none waits for more than one item of every other.
+Where items are of several kinds, each kind has a slot, and they are taken round-robin: of those
+with something new, the one whose last turn is longest ago is next. While a kind waits, no other has
+two turns, and one that has something new within each round has its full share, whenever it comes.
 """
 
 import threading
@@ -21,7 +22,9 @@ class LatestSlot(Generic[T]):
 
     def __init__(self, kind: Callable[[T], Hashable] = lambda _: None) -> None:
         self._kind = kind
-        self._items: dict[Hashable, T] = {}  # a newer one keeps the place of what it replaces
+        self._items: dict[Hashable, T] = {}
+        self._turns: dict[Hashable, int] = {}  # the number of each kind's last one
+        self._taken = 0
         self._closed = False
         self._changed = threading.Condition()
 
@@ -51,7 +54,12 @@ class LatestSlot(Generic[T]):
         """
         with self._changed:
             self._changed.wait_for(lambda: self._items or self._closed, timeout_s)
-            return self._items.pop(next(iter(self._items))) if self._items else None
+            if not self._items:
+                return None
+            kind = min(self._items, key=lambda each: self._turns.get(each, 0))
+            self._taken += 1
+            self._turns[kind] = self._taken
+            return self._items.pop(kind)
 
     def close(self) -> None:
         """Take no more items and wake who waits; an item already inside can still be taken."""

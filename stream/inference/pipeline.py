@@ -114,7 +114,7 @@ class Pipeline:
         else:
             heatmap = self._compared(frame, image, tokens, token)
             if self._controller is not None:
-                self._controller.note_frame(heatmap.ready_s - begun_s)
+                self._controller.note_frame(heatmap.ready_s - begun_s, frame.camera)
         if features:
             heatmap = replace(heatmap, features_KCHW=self._session.dense(image))
         return heatmap

@@ -141,6 +141,12 @@ def films_of(sources: Sequence[Source]) -> list[Film]:
     return [source.clip for source in sources if isinstance(source, PacedClip)]
 
 
+def camera_sizes(sources: Sequence[Source]) -> list[tuple[int, int]]:
+    """Return width and height of each supervised camera's pictures, as they were at the start."""
+    devices = [source.device for source in sources if hasattr(source, "device")]
+    return [(device.width, device.height) for device in devices if isinstance(device, Camera)]
+
+
 def count_losses(stats: Stats, source: Source) -> None:
     """Count what a connection that is done with has lost."""
     if isinstance(source, Microphone):
