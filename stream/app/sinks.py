@@ -20,7 +20,7 @@ from denseav.stream.display.animation_recorder import SUFFIXES, AnimationRecorde
 from denseav.stream.display.drawing import Canvas
 from denseav.stream.display.hud import marked_stale
 from denseav.stream.display.mcap_recorder import McapRecorder, Status
-from denseav.stream.display.mp4_recorder import Recorder, snapshot
+from denseav.stream.display.mp4_recorder import Recorder, check_recording, snapshot
 from denseav.stream.display.rerun_viewer import RerunDisplay
 from denseav.stream.display.window import Screen
 from denseav.stream.errors import OutputError
@@ -203,7 +203,15 @@ class RecordingSink:
         return "heat" if is_data else "canvas"
 
     def begin(self, path: Path, *, required: bool) -> None:
-        """Record into a new file from now on; `required` when it was asked for from the start."""
+        """Record into a new file from now on; `required` when it was asked for from the start.
+
+        Raises
+        ------
+        OutputError
+            When a recording that is required could not be begun there.
+        """
+        if required:
+            check_recording(path)
         self._audio.clear()
         self._path, self._required = path, required
 

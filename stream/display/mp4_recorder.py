@@ -211,6 +211,23 @@ class _PartFile(io.RawIOBase):
         super().close()
 
 
+def check_recording(path: Path) -> None:
+    """Find out before a run whether a recording of any kind can be begun there.
+
+    Raises
+    ------
+    OutputError
+        When the file exists, or cannot be written.
+    """
+    if os.path.lexists(path):
+        raise OutputError(f"{path} exists already; choose another name or delete it")
+    try:
+        path.open("xb").close()
+        path.unlink()
+    except OSError as error:
+        raise _cannot_record(path, error) from None
+
+
 def _part_file(path: Path) -> _PartFile:
     """Make the file that a recording is written to until it is complete."""
     part = path.with_name(f"{path.stem}.part.mp4")

@@ -190,10 +190,8 @@ def test_a_key_that_cannot_be_obeyed_is_said_and_the_run_goes_on(
 
 
 def test_a_recording_that_was_asked_for_and_cannot_be_made_ends_the_run(tmp_path: Path) -> None:
-    rig = Rig(FakeScreen(), tmp_path / "missing" / "run.mp4")
     with pytest.raises(OutputError, match="choose a folder that exists"):
-        rig.frames(1)
-    rig.view.close()
+        Rig(FakeScreen(), tmp_path / "missing" / "run.mp4")
     assert list(tmp_path.iterdir()) == []
 
 
