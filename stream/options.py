@@ -88,7 +88,7 @@ class DisplayOptions:
     """What is shown and recorded."""
 
     headless: bool = False
-    display: Literal["window", "rerun"] = "window"
+    display: Literal["window", "rerun", "foxglove"] = "window"
     view: str = "overlay"
     strip: bool = True
     record: Path | None = None

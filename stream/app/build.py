@@ -54,6 +54,7 @@ from denseav.stream.stats.json_lines import StatsLines, check_destination
 from denseav.stream.stats.source_health import SourceHealth
 from denseav.stream.stats.stats import Stats
 from denseav.stream.types import Film, Heatmap, Source
+from denseav.stream.web.foxglove_server import FoxgloveServer
 
 if TYPE_CHECKING:
     from denseav.stream.web.server import PageServer
@@ -383,13 +384,16 @@ def _open_view(
     overlay = Overlay(manifest.heads, manifest.trained, options.view)
     strip = Strip(manifest.heads, options.strip)
     window = not options.headless and display_available()
-    screen = rerun = None
+    screen = rerun = foxglove = None
     if options.display == "rerun":
         rerun = RerunDisplay(manifest.heads, window)
         say(f"Rerun's viewer is at {rerun.url}; others connect with: rerun {rerun.url}")
+    elif options.display == "foxglove":
+        foxglove = FoxgloveServer(manifest.heads, lambda: hud.status(stats.snapshot()))
+        say(f"Foxglove finds the run at {foxglove.url}; its app opens it by {foxglove.app_url}")
     elif window:
         screen = Screen("denseav")
-    if not (options.headless or window):
+    if not (options.headless or window or foxglove):
         say("no display here, so running headless")
     return View(
         overlay,
@@ -400,6 +404,7 @@ def _open_view(
         screen=screen,
         record=options.record,
         rerun=rerun,
+        foxglove=foxglove,
         page=page,
         mosaic=mosaic,
     )

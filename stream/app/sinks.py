@@ -1,4 +1,4 @@
-"""Sinks: drawn heatmaps and audio in; a window, a recording, Rerun's viewer or a page out.
+"""Sinks: drawn heatmaps and audio in; a window, a recording, Rerun, Foxglove or a page out.
 
 Each knows how it fails: one that does is left, and the others go on; the view leaves one that fails
 as nobody foresaw. All but `audio` is called on the thread that shows. (The feed is a sink of its
@@ -18,14 +18,16 @@ from numpy.typing import NDArray
 from denseav.export.runtime.bundle import Head
 from denseav.stream.display.animation_recorder import SUFFIXES, AnimationRecorder
 from denseav.stream.display.drawing import Canvas
+from denseav.stream.display.foxglove_channels import Status
 from denseav.stream.display.hud import marked_stale
-from denseav.stream.display.mcap_recorder import McapRecorder, Status
+from denseav.stream.display.mcap_recorder import McapRecorder
 from denseav.stream.display.mp4_recorder import Recorder, check_recording, snapshot
 from denseav.stream.display.rerun_viewer import RerunDisplay
 from denseav.stream.display.window import Screen
 from denseav.stream.errors import OutputError
 from denseav.stream.sources.recorded_run import SUFFIX
 from denseav.stream.types import AudioBlock, Heatmap
+from denseav.stream.web.foxglove_server import FoxgloveServer
 from denseav.stream.web.messages import Scaled
 
 if TYPE_CHECKING:  # a web server that few runs need
@@ -351,6 +353,43 @@ class RerunSink:
         """As `Sink.close`."""
         self.is_open = False
         self._viewer.close()
+
+
+class FoxgloveSink:
+    """Foxglove's viewers.
+
+    Parameters
+    ----------
+    server : open.
+    """
+
+    name = "the server for Foxglove"
+    wants: Wants = "heat"
+
+    def __init__(self, server: FoxgloveServer) -> None:
+        self.is_open = True
+        self._server = server
+        self._audio: deque[AudioBlock] = deque(maxlen=_AUDIO_BLOCKS)
+
+    def audio(self, block: AudioBlock) -> None:
+        """As `Sink.audio`."""
+        self._audio.append(block)
+
+    def show(self, drawn: Drawn) -> None:
+        """As `Sink.show`."""
+        self._server.heatmap(drawn.heatmap)
+        self.poll()
+
+    def poll(self, fault: str | None = None) -> None:  # noqa: ARG002 - the status has it
+        """Give the audio that has come, and figures."""
+        while self._audio:
+            self._server.audio(self._audio.popleft())
+        self._server.poll()
+
+    def close(self) -> None:
+        """As `Sink.close`."""
+        self.is_open = False
+        self._server.close()
 
 
 class PageSink:

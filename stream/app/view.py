@@ -6,13 +6,13 @@ A sink that fails as nobody foresaw is left, the run goes on without it, and `cl
 
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from denseav.stream.app.mosaic import Mosaic
 from denseav.stream.app.sinks import (
     Drawn,
+    FoxgloveSink,
     PageSink,
     RecordingSink,
     RerunSink,
@@ -33,6 +33,7 @@ from denseav.stream.display.window import Screen
 from denseav.stream.errors import StreamError, in_words
 from denseav.stream.stats.stats import Stats
 from denseav.stream.types import AudioBlock, Heatmap
+from denseav.stream.web.foxglove_server import FoxgloveServer
 
 if TYPE_CHECKING:  # a web server that few runs need
     from denseav.stream.web.server import PageServer
@@ -48,7 +49,7 @@ class View:
     say : called with one line for people.
     screen : the window, or None to show nothing.
     record : a file to record from the start on, or None.
-    rerun : Rerun's viewer, or None.
+    rerun, foxglove : Rerun's viewer, and a server for Foxglove's; or None.
     page : the page for browsers, or None.
     mosaic : the tiles of several cameras; None for one.
 
@@ -69,6 +70,7 @@ class View:
         screen: Screen | None = None,
         record: Path | None = None,
         rerun: RerunDisplay | None = None,
+        foxglove: FoxgloveServer | None = None,
         page: "PageServer | None" = None,
         mosaic: Mosaic | None = None,
     ) -> None:
@@ -87,6 +89,8 @@ class View:
         self._sinks: list[Sink] = []
         if rerun is not None:
             self._sinks.append(RerunSink(rerun, self._quit, say))
+        if foxglove is not None:
+            self._sinks.append(FoxgloveSink(foxglove))
         self._sinks.append(self._recording)
         # Keys and wishes begin and end recordings, and so come after it.
         if page is not None:
@@ -198,8 +202,7 @@ class View:
         return canvas[: height // self._mosaic.rows, : width // self._mosaic.columns]
 
     def _status(self) -> Mapping[str, Any]:
-        snapshot = self._stats.snapshot()
-        return asdict(snapshot) | {"rows": self._hud.rows(snapshot)}
+        return self._hud.status(self._stats.snapshot())
 
     @property
     def scale(self) -> Scale:

@@ -153,9 +153,9 @@ def _add_display(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--display",
         default="window",
-        choices=("window", "rerun"),
+        choices=("window", "rerun", "foxglove"),
         help="rerun: Rerun's viewer; with --headless it serves viewers on 127.0.0.1; "
-        "default: window",
+        "foxglove: a server there for Foxglove; default: window",
     )
     group.add_argument(
         "--view",

@@ -1,8 +1,10 @@
 """The panel of figures: those of the last seconds, drawn at the canvas's top left."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from functools import lru_cache
 from time import monotonic
+from typing import Any
 
 from denseav.export.runtime.bundle import SAMPLE_RATE_HZ, TOKEN_HOP_SAMPLES
 from denseav.stream.display.drawing import GREY, WHITE, Canvas, panel, text, text_width, type_size
@@ -45,6 +47,10 @@ class Hud:
         """Return labels and values, top to bottom: faults, figures, and what stays."""
         faults = [("", each.words(monotonic())) for each in self._states() if not each.is_well]
         return [*faults, *hud_rows(snapshot), *self._fixed]
+
+    def status(self, snapshot: Snapshot) -> dict[str, Any]:
+        """Return the figures as data, with the panel's rows."""
+        return asdict(snapshot) | {"rows": self.rows(snapshot)}
 
     def draw(self, canvas: Canvas, snapshot: Snapshot) -> None:
         """Draw on the canvas, in place; nothing where it is too small for type."""

@@ -70,7 +70,7 @@ def test_listing_devices_needs_nothing_else() -> None:
         ("--demo --threads 1.5", "'1.5' is not a whole number above 0"),
         ("--demo --device tpu", "'tpu' is none of auto, cpu, cuda, trt, webgpu, openvino"),
         ("--demo --view heads", "invalid choice: 'heads'"),
-        ("--demo --display foxglove", "invalid choice: 'foxglove'"),
+        ("--demo --display paper", "invalid choice: 'paper'"),
         ("--demo --recrod a.mp4", "unrecognized arguments: --recrod"),
         ("--demo --record", "expected one argument"),
         ("--demo --serve :80", "has no host before its colon"),

@@ -59,7 +59,7 @@ def record(path: Path, frames: int, flush_each: bool = False) -> list[AudioBlock
         if flush_each:
             recorder._written_s = 0.0
         recorder.heatmap(heatmap(index))
-    recorder._told_s = 0.0
+    recorder._channels._told_s = 0.0
     recorder.poll()
     recorder.close()
     return blocks
