@@ -52,10 +52,11 @@ _SYNC_S = 0.5  # what a power cut may take from a recording
 
 @dataclass(frozen=True)
 class WatchOptions:
-    """A feed to read: its endpoint, and the key file that it asks for."""
+    """A feed to read: its endpoint, the key file that it asks for, and which of its cameras."""
 
     endpoint: str
     keys: Path | None
+    camera: str
 
 
 @dataclass(frozen=True)
@@ -172,6 +173,9 @@ def _parser() -> argparse.ArgumentParser:
 def _add_endpoint(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("endpoint", nargs="?", default=DEFAULT_ENDPOINT, help="of the heatmaps")
     parser.add_argument("--keys", type=Path, metavar="FILE.client", help="from keys add-client")
+    parser.add_argument(
+        "--camera", default="", metavar="NAME", help="one of several, by its --camera-id"
+    )
 
 
 def _add_keys(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -203,8 +207,8 @@ def _endpoint(text: str) -> Endpoint:
 def _watch(options: WatchOptions) -> None:
     endpoint, watch = _endpoint(options.endpoint), Watch()
     with (
-        HeatmapSubscriber(endpoint.heat, options.keys, tap=watch.add) as heat,
-        StatusSubscriber(endpoint.status, options.keys) as status,
+        HeatmapSubscriber(endpoint.heat, options.keys, watch.add, options.camera) as heat,
+        StatusSubscriber(endpoint.status, options.keys, camera=options.camera) as status,
         Live(auto_refresh=False, console=safe_console()) as live,
     ):
         while True:
@@ -228,7 +232,7 @@ def _record(options: RecordOptions) -> None:
 
         with (
             suppress(KeyboardInterrupt),
-            HeatmapSubscriber(endpoint.heat, options.keys, tap=keep) as heat,
+            HeatmapSubscriber(endpoint.heat, options.keys, keep, options.camera) as heat,
         ):
             while monotonic() < end_s and not failures:
                 with suppress(FeedStaleError):
@@ -239,25 +243,25 @@ def _record(options: RecordOptions) -> None:
         raise failure
     if not recording.count:
         raise SourceError(f"nothing came from {options.endpoint}, so there is no recording")
-    _say(f"{recording.count} messages kept in {options.file}; gaps: {heat.gaps}")
+    _say(f"{recording.count} messages kept in {options.file}; gaps: {recording.gaps}")
 
 
 def _replay(options: ReplayOptions) -> None:
     contents = check_whole(options.file)
-    camera_id = contents.first.header["camera"]
-    sockets = FeedSockets(options.endpoint, [camera_id], options.publish_keys, options.insecure)
+    cameras = [message.header["camera"] for message in contents.firsts]
+    sockets = FeedSockets(options.endpoint, cameras, options.publish_keys, options.insecure)
     if not contents.finished:
         _say(f"{options.file} was not finished; its {contents.count} messages are whole")
     with closing(sockets):
         _say(f"waiting for a subscriber at {sockets.endpoint.heat}")
-        _say(f"{replay(options.file, contents.first, sockets)} messages sent")
+        _say(f"{replay(options.file, contents.firsts, sockets)} messages sent")
 
 
 def _check(options: CheckOptions) -> None:
     endpoint, check = _endpoint(options.endpoint), Check()
     with (
-        HeatmapSubscriber(endpoint.heat, options.keys, tap=check.heat) as heat,
-        StatusSubscriber(endpoint.status, options.keys, tap=check.status) as status,
+        HeatmapSubscriber(endpoint.heat, options.keys, check.heat, options.camera) as heat,
+        StatusSubscriber(endpoint.status, options.keys, check.status, options.camera) as status,
     ):
         next(heat)
         next(status)

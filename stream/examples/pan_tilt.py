@@ -1,6 +1,6 @@
 """A camera that turns towards the sound, and stands still as soon as the feed is not to be trusted.
 
-    python pan_tilt.py tcp://127.0.0.1:5557 [FILE.client]
+    python pan_tilt.py tcp://127.0.0.1:5557 [FILE.client|- [CAMERA]]
 
 It prints degrees per second, one command a line, in place of a motor: put your own in `Mount`.
 Three things are worth keeping: nothing turns any more when the newest picture is 200 ms old,
@@ -60,6 +60,10 @@ def follow(feed: HeatmapSubscriber, mount: Mount) -> None:
 
 
 if __name__ == "__main__":
-    keys = Path(sys.argv[2]) if len(sys.argv) > 2 else None
-    with HeatmapSubscriber(sys.argv[1], keys) as subscriber, suppress(KeyboardInterrupt):
+    given = dict(enumerate(sys.argv))
+    keys = None if given.get(2, "-") == "-" else Path(given[2])
+    with (
+        HeatmapSubscriber(given[1], keys, camera=given.get(3, "")) as subscriber,
+        suppress(KeyboardInterrupt),
+    ):
         follow(subscriber, Mount())

@@ -1,7 +1,7 @@
 // Reads the feed and prints, for each message, every head's hottest cell and its value.
 //
 //   g++ -std=c++17 -O2 reader.cpp -lzmq -o reader      (Debian: libzmq3-dev, cppzmq-dev)
-//   ./reader tcp://127.0.0.1:5557 COUNT [FILE.client]
+//   ./reader tcp://127.0.0.1:5557 COUNT [FILE.client|- [CAMERA]]
 //
 // No JSON is needed for the maps: their shape is in the prefix. FEED.md has the whole format.
 
@@ -78,7 +78,7 @@ std::map<std::string, std::string> read_keys(const char* path) {
 }  // namespace
 
 int main(int count, char** arguments) try {
-  if (count < 3) throw std::runtime_error("usage: reader tcp://ADDRESS:PORT COUNT [FILE.client]");
+  if (count < 3) throw std::runtime_error("usage: reader tcp://ADDRESS:PORT COUNT [FILE.client|- [CAMERA]]");
   zmq::context_t context;
   zmq::socket_t socket(context, zmq::socket_type::sub);
   // Every option before connecting: afterwards they have no effect. One frame a message makes
@@ -87,8 +87,11 @@ int main(int count, char** arguments) try {
   socket.set(zmq::sockopt::linger, 0);
   socket.set(zmq::sockopt::rcvtimeo, 2000);
   socket.set(zmq::sockopt::maxmsgsize, static_cast<std::int64_t>(kMessageMax));
-  socket.set(zmq::sockopt::subscribe, "heat/");
-  if (count > 3) {
+  // A topic has 32 bytes: all of them name one camera, a prefix any.
+  std::string topic = "heat/";
+  if (count > 4) (topic += arguments[4]).resize(32);
+  socket.set(zmq::sockopt::subscribe, topic);
+  if (count > 3 && std::strcmp(arguments[3], "-") != 0) {
     const auto keys = read_keys(arguments[3]);
     socket.set(zmq::sockopt::curve_serverkey, keys.at("server-public"));
     socket.set(zmq::sockopt::curve_publickey, keys.at("client-public"));

@@ -10,7 +10,8 @@ Publishes, with the QoS of sensor data, for each head NAME:
     ~/overlay      sensor_msgs/CompressedImage  heat on the preview; where there is one, and cv2
     /diagnostics   diagnostic_msgs/DiagnosticArray  the feed's status, once a second
 
-Parameters are endpoint, keys, max_age_ms (200) and frame_id (the camera's id). Stamps are the
+Parameters are endpoint, keys, camera (one of several, by its id), max_age_ms (200) and frame_id
+(the camera's id). Stamps are the
 frame's capture on the publisher's wall clock. Nothing but diagnostics is published while the feed
 is stale: consumers keep their own watchdog on the stamps. No callback waits, so that other nodes of
 an executor run on. Copy `stream/feed/client.py` beside this file as `feed_client.py`.
@@ -53,11 +54,12 @@ class Bridge(Node):
         super().__init__("denseav_bridge")
         endpoint = self.declare_parameter("endpoint", "tcp://127.0.0.1:5557").value
         keys = self.declare_parameter("keys", "").value or None
+        camera = self.declare_parameter("camera", "").value
         self.max_age_ms = self.declare_parameter("max_age_ms", 200.0).value
         self.frame_id = self.declare_parameter("frame_id", "").value
         address, _, port = endpoint.rpartition(":")
-        self.feed = HeatmapSubscriber(endpoint, keys)
-        self.status = StatusSubscriber(f"{address}:{int(port) + 1}", keys)
+        self.feed = HeatmapSubscriber(endpoint, keys, camera=camera)
+        self.status = StatusSubscriber(f"{address}:{int(port) + 1}", keys, camera=camera)
         self.outputs: dict[str, Any] = {}
         self.last = ("", 0)
         self.diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)

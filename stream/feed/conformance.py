@@ -26,15 +26,16 @@ class Check:
     def __init__(self) -> None:
         self.heats = self.statuses = 0
         self.found: set[str] = set()
-        self._last: HeatMessage | None = None
+        self._last: dict[str, HeatMessage] = {}  # of each camera
 
     def heat(self, message: HeatMessage) -> None:
         """Check a heat message, by itself and after the last one."""
         self.heats += 1
         self.found.update(check_heat(message))
-        if self._last is not None:
-            self.found.update(check_pair(self._last, message))
-        self._last = message
+        camera = message.header["camera"]
+        if camera in self._last:
+            self.found.update(check_pair(self._last[camera], message))
+        self._last[camera] = message
 
     def status(self, message: StatusMessage) -> None:
         """Check a status message."""

@@ -8,7 +8,7 @@ Recordings of before, which begin with DNAVREC1, are read as well.
 
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from io import FileIO
@@ -27,6 +27,8 @@ from denseav.stream.sources.mcap_records import MCAP_MAGIC, is_finished, mcap_re
 ENCODING = "denseav-feed"
 _OLD_MAGIC = b"DNAVREC1"
 _COUNT, _RECORD = struct.Struct("<Q"), struct.Struct("<QI")
+_CAMERAS_MAX = 64
+_RUNS_MAX = 64  # a camera of a feed is one
 _CHANNELS_MAX = 64  # a publisher may call its heads something else in each message
 
 
@@ -41,11 +43,16 @@ class Recording:
     ------
     OutputError
         When the file cannot be made.
+
+    Attributes
+    ----------
+    count, gaps : messages that were kept, and that never came, of all cameras.
     """
 
     def __init__(self, path: Path) -> None:
-        self.count = 0
+        self.count = self.gaps = 0
         self._path = path
+        self._sequences: dict[str, int] = {}  # the newest of each run
         self._channels: dict[str, int] = {}
         self._unix_offset_ns = time_ns() - monotonic_ns()
         try:
@@ -83,6 +90,9 @@ class Recording:
                 f"cannot go on recording {self._path} ({error.strerror}); {kept}; make space"
             ) from None
         self.count += 1
+        last = self._sequences.get(message.run, message.sequence - 1)
+        self.gaps += max(0, message.sequence - last - 1)
+        self._note_sequence(message.run, max(last, message.sequence))
 
     def sync(self) -> None:
         """Let what was added survive a power cut. It may take a while; call it from any thread."""
@@ -108,6 +118,12 @@ class Recording:
             self._cut(whole)
             raise OutputError(f"cannot finish {self._path} ({error.strerror})") from None
         self._give_up()
+
+    def _note_sequence(self, run: str, sequence: int) -> None:
+        """Note the newest of a run; of a feed that begins again and again, the last runs'."""
+        self._sequences[run] = sequence
+        if len(self._sequences) > _RUNS_MAX:
+            del self._sequences[next(iter(self._sequences))]
 
     def _channel(self, topic: str, schema_id: int = 0, encoding: str = ENCODING) -> int:
         if topic not in self._channels:
@@ -161,9 +177,12 @@ class _Sink:
 
 @dataclass(frozen=True)
 class Contents:
-    """What is in a recording; not `finished` is one that a kill or a power cut ended."""
+    """What is in a recording; not `finished` is one that a kill or a power cut ended.
 
-    first: HeatMessage
+    `firsts` are the first message of each camera.
+    """
+
+    firsts: Sequence[HeatMessage]
     count: int
     finished: bool
 
@@ -176,18 +195,21 @@ def check_whole(path: Path) -> Contents:
     SourceError
         When the file cannot be read, or what is in it are not all messages.
     """
-    first, index = None, -1
+    firsts: dict[str, HeatMessage] = {}
+    index = -1
     for index, (_, message) in enumerate(messages(path)):
         try:
             decoded = decode(message)
         except FeedFormatError as error:
             raise SourceError(f"{path}: message {index} is damaged ({error})") from None
-        first = first or decoded
-    if first is None:
+        firsts.setdefault(str(decoded.header["camera"]), decoded)
+        if len(firsts) > _CAMERAS_MAX:
+            raise SourceError(f"{path} holds more than {_CAMERAS_MAX} cameras; record fewer")
+    if not firsts:
         raise SourceError(f"{path} holds no message; record it again")
     with path.open("rb") as file:
         finished = file.read(len(MCAP_MAGIC)) != MCAP_MAGIC or is_finished(file)
-    return Contents(first, index + 1, finished)
+    return Contents(list(firsts.values()), index + 1, finished)
 
 
 def messages(path: Path) -> Iterator[tuple[float, bytes]]:

@@ -3,6 +3,7 @@
 It runs on the caller's thread until all is sent, and knows nothing of how files are made.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from time import monotonic, sleep
 
@@ -15,21 +16,23 @@ _STATUS_S = 0.5
 _STEP_S = 0.02
 
 
-def replay(path: Path, first: HeatMessage, sockets: FeedSockets) -> int:
+def replay(path: Path, firsts: Sequence[HeatMessage], sockets: FeedSockets) -> int:
     """Wait for a subscriber, then send every message as it was; return how many.
 
     Meanwhile the status says that this is a replay.
 
     Parameters
     ----------
-    first : from `check_whole`, which has to come before.
+    firsts : of each camera, from `check_whole`, which has to come before.
 
     Raises
     ------
     StreamError
         When the recording cannot be read, or keys can no longer be checked.
     """
-    status = Envelope("status", first.header["camera"], bytes.fromhex(first.run))
+    statuses = [
+        Envelope("status", first.header["camera"], bytes.fromhex(first.run)) for first in firsts
+    ]
     status_s, sent = monotonic(), 0
 
     def step(until_s: float) -> None:
@@ -38,7 +41,8 @@ def replay(path: Path, first: HeatMessage, sockets: FeedSockets) -> int:
         sockets.look()
         if monotonic() >= status_s:
             status_s = monotonic() + _STATUS_S
-            sockets.send_status(status.seal(_status_fields(sent, sockets.subscribers), None))
+            for status in statuses:
+                sockets.send_status(status.seal(_status_fields(sent, sockets.subscribers), None))
         sleep(max(0.0, min(_STEP_S, until_s - monotonic())))
 
     while not sockets.subscribers:

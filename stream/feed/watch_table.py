@@ -22,6 +22,7 @@ from denseav.stream.feed.client import (
 )
 
 _RATE_S = 2.0
+_CAMERAS_MAX = 64
 _COLOURS = {"live": "green", "replay": "magenta", "excellent": "green", "fair": "yellow"}
 
 
@@ -32,12 +33,16 @@ class Watch:
         self._lock = Lock()
         self._received_s: deque[float] = deque(maxlen=1000)
         self._last: HeatMessage | None = None
+        self._cameras: dict[str, float] = {}  # when each gave something last
 
     def add(self, message: HeatMessage) -> None:
         """Take a heat message; on the receiving thread."""
         with self._lock:
             self._last = message
             self._received_s.append(monotonic())
+            self._cameras[message.header["camera"]] = monotonic()
+            if len(self._cameras) > _CAMERAS_MAX:
+                del self._cameras[next(iter(self._cameras))]
 
     def table(self, heat: HeatmapSubscriber, status: StatusSubscriber) -> RenderableType:
         """Return what to show now.
@@ -51,6 +56,10 @@ class Watch:
         FeedError
             When the connection is refused or what comes is no feed.
         """
+        cameras = self._recent_cameras()
+        if len(cameras) > 1:
+            names = safe_text(", ".join(cameras))
+            return Text(f"several cameras: {names}; watch one with --camera NAME", style="yellow")
         parts: list[RenderableType] = []
         try:
             parts.append(_state(status.read_latest(max_age_ms=1500, timeout_ms=0)))
@@ -63,6 +72,11 @@ class Watch:
             recent = sum(each_s > monotonic() - _RATE_S for each_s in received_s)
             parts += [_heads(last), _line(last, heat, recent / _RATE_S)]
         return Group(*parts)
+
+    def _recent_cameras(self) -> list[str]:
+        since_s = monotonic() - _RATE_S
+        with self._lock:
+            return sorted(name for name, last_s in self._cameras.items() if last_s > since_s)
 
 
 def _line(message: HeatMessage, heat: HeatmapSubscriber, rate: float) -> Text:

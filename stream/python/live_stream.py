@@ -116,6 +116,11 @@ def _check(
     sync: str,
     seconds: float | None,
 ) -> None:
+    if isinstance(camera, list | tuple):
+        raise UsageError(
+            "denseav.live looks at one camera; for several, open one stream for each, or run "
+            "denseav-live --camera … --camera … --publish … and read its feed"
+        )
     if isinstance(camera, bool) or not isinstance(camera, int | str | None):
         raise UsageError(f"camera is a number, a path or an address, not {camera!r}")
     if offline_alone:

@@ -1,8 +1,9 @@
 """A real publisher, real subscribers and real keys on this machine."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -70,11 +71,17 @@ def message(index: int = 0, preview: bytes = b"", envelope: Envelope | None = No
 
 @contextmanager
 def publishing(
-    endpoint: str, keys: Path | None = None, *, preview: bool = False
+    endpoint: str,
+    keys: Path | None = None,
+    *,
+    preview: bool = False,
+    cameras: Sequence[str] = (ORIGIN.camera_id,),
 ) -> Iterator[Publisher]:
-    publisher = Publisher(
-        endpoint, [CameraFeed(origin=ORIGIN, snapshot=Stats().snapshot)], keys=keys, preview=preview
-    )
+    feeds = [
+        CameraFeed(origin=replace(ORIGIN, camera_id=name), snapshot=Stats().snapshot)
+        for name in cameras
+    ]
+    publisher = Publisher(endpoint, feeds, keys=keys, preview=preview)
     try:
         yield publisher
     finally:

@@ -247,7 +247,7 @@ function readOut() {
   }
   const { x, y, scores } = stage.read(stage.point);
   const words = scores.map(({ score, valid }, k) =>
-    `${heads[k].name} ${valid ? score.toFixed(2) : "silent"}`);
+    `${heads[k].name} ${valid && Number.isFinite(score) ? score.toFixed(2) : "silent"}`);
   $("readout").textContent = `${words.join("  ")}  at ${x}, ${y}`;
 }
 

@@ -174,6 +174,31 @@ def test_watch_shows_whatever_a_head_is_called(begin: Begin) -> None:
         reading.join()
 
 
+def test_the_table_asks_which_of_several_cameras_is_meant() -> None:
+    watch = Watch()
+    for name in ("cam2", "[b]cam"):
+        watch.add(decode(message(envelope=Envelope("heat", name, RUN))))
+    shown = str(watch.table(None, None))  # type: ignore[arg-type]
+    assert shown == "several cameras: [b]cam, cam2; watch one with --camera NAME"
+
+
+def test_record_keeps_the_one_camera_that_it_is_told(tmp_path: Path, begin: Begin) -> None:
+    endpoint, file = free_endpoint(), tmp_path / "run.feed"
+    with publishing(endpoint, cameras=("cam2", "cam")) as publisher:
+        command = [*FEED, "record", str(file), endpoint, "--camera", "cam"]
+        recording = begin(command, stderr=subprocess.PIPE)
+
+        def has_some() -> bool:
+            one = heatmap()
+            publisher.heatmap(replace(one, frame=replace(one.frame, camera=1)))
+            return file.exists() and file.stat().st_size > 20_000
+
+        publish_until(publisher, has_some)
+        recording.send_signal(signal.SIGTERM)
+        assert recording.wait(20) == 0
+    assert {decode(data).header["camera"] for _, data in messages(file)} == {"cam"}
+
+
 def test_the_table_is_made_while_messages_come() -> None:
     """Messages and table have a thread each; a short switch makes a second of it a long time."""
     watch, one, stop = Watch(), decode(message()), threading.Event()

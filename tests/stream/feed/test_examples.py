@@ -8,8 +8,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from denseav.stream.feed import client
@@ -53,6 +55,26 @@ def test_the_cpp_reader_finds_the_peak(
     assert len(lines) == 3
     for line in lines:
         assert line.endswith("  row 0 column 0: 0.1250  row 2 column 4: 0.7500")
+
+
+def test_the_cpp_reader_takes_the_one_camera_that_it_is_told(
+    reader: Path, begin: Callable[..., subprocess.Popen[str]]
+) -> None:
+    endpoint = free_endpoint()
+    with publishing(endpoint, cameras=("cam2", "cam")) as publisher:
+        reading = begin([str(reader), endpoint, "3", "-", "cam"], stdout=subprocess.PIPE)
+        index = 0
+        while reading.poll() is None:
+            index += 1
+            for camera in range(2):
+                one = heatmap(index)
+                heat_KHW = one.heat_KHW if camera else np.zeros_like(one.heat_KHW)
+                frame = replace(one.frame, camera=camera)
+                publisher.heatmap(replace(one, frame=frame, heat_KHW=heat_KHW))
+            time.sleep(0.02)
+        shown, _ = reading.communicate()
+    assert reading.returncode == 0
+    assert all("row 0 column 0: 0.1250" in line for line in shown.splitlines()), shown
 
 
 def test_the_cpp_reader_says_when_nothing_comes(reader: Path) -> None:

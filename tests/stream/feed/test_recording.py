@@ -3,18 +3,22 @@
 import struct
 import subprocess
 import sys
+import threading
 import zlib
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import mcap.reader
 import pytest
 
 from denseav.stream.errors import OutputError, SourceError
-from denseav.stream.feed.client import decode
+from denseav.stream.feed.client import HeatmapSubscriber, StatusSubscriber, decode
 from denseav.stream.feed.message import Envelope
 from denseav.stream.feed.recording import Recording, check_whole, messages
-from tests.support.feeds import RUN, make_recording, message
+from denseav.stream.feed.replay import replay
+from denseav.stream.feed.sockets import FeedSockets
+from tests.support.feeds import RUN, free_endpoint, make_recording, message, status_of
+from tests.support.stalls import until
 
 
 def old_recording(path: Path, count: int) -> list[bytes]:
@@ -41,6 +45,42 @@ def test_a_recording_cut_anywhere_holds_what_was_whole(tmp_path: Path) -> None:
     assert most == 3
     path.write_bytes(whole)
     assert (check_whole(path).finished, check_whole(path).count) == (True, 3)
+
+
+def recording_of_two(path: Path) -> list[bytes]:
+    """Cameras by turns; of the second, every third message never came."""
+    one, other = Envelope("heat", "cam", RUN), Envelope("heat", "cam2", RUN[::-1])
+    kept = []
+    with closing(Recording(path)) as recording:
+        for index in range(12):
+            each = message(index, envelope=other if index % 2 else one)
+            if index % 6 == 5:
+                continue
+            recording.add(decode(each))
+            kept.append(each)
+        assert recording.gaps == 1, "the last one is not missed by anybody yet"
+    return kept
+
+
+def test_several_cameras_are_kept_and_sent_again_each_with_its_topics(tmp_path: Path) -> None:
+    path, endpoint, sent = tmp_path / "run.mcap", free_endpoint(), []
+    kept = recording_of_two(path)
+    contents = check_whole(path)
+    assert [first.header["camera"] for first in contents.firsts] == ["cam", "cam2"]
+    sockets = FeedSockets(endpoint, ["cam", "cam2"], None)
+    replaying = threading.Thread(target=replay, args=(path, contents.firsts, sockets))
+    with (
+        StatusSubscriber(status_of(endpoint), camera="cam") as first,
+        StatusSubscriber(status_of(endpoint), camera="cam2") as second,
+    ):
+        replaying.start()
+        runs = {next(each).run for each in (first, second)}
+        assert runs == {message.run for message in contents.firsts}
+        with HeatmapSubscriber(endpoint, tap=lambda each: sent.append(each.data)):
+            replaying.join()
+            until(lambda: len(sent) == len(kept))
+    sockets.close()
+    assert sent == kept
 
 
 def test_a_file_that_is_damaged_is_refused_and_its_messages_are_not_altered(tmp_path: Path) -> None:

@@ -178,6 +178,7 @@ def test_a_source_that_fails_raises_from_the_loop_and_not_again() -> None:
     [
         ({}, "name one thing to look at"),
         ({"camera": 0, "demo": True}, "name one thing to look at"),
+        ({"camera": [0, 1]}, "denseav.live looks at one camera; for several, open one stream"),
         ({"camera": True}, "camera is a number, a path or an address, not True"),
         ({"demo": True, "offline": True}, "offline=True goes with source=… or images=… only"),
         ({"demo": True, "mic": 3}, "mic goes with camera=… only"),
