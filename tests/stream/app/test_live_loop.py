@@ -158,6 +158,7 @@ def test_too_slow_for_frames_the_hop_gives_way_and_the_screen_says_so() -> None:
     assert rows["sound"].endswith(f"every {hop_ms:.0f} ms: too slow for more")
 
 
+@thrice
 def test_fast_enough_nothing_gives_way_and_the_screen_says_how_far_sound_and_picture_are() -> None:
     rig = Rig(FakeSession(), hop_controller=HopController())
     rig.go(lambda: rig.feed(3.0, fps=20, answered=True))

@@ -138,6 +138,7 @@ def test_what_is_no_camera_says_what_was_found(website: str, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("period_s", [0.6, 1.2])
+@thrice
 def test_every_picture_of_a_slow_camera_comes_when_it_is_sent(
     period_s: float, monkeypatch: pytest.MonkeyPatch, mjpeg_server: MjpegServer
 ) -> None:
