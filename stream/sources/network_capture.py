@@ -10,6 +10,7 @@ single picture is asked again and again (`SnapshotCapture`). Runs on the thread 
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from time import monotonic
 from typing import Any
 
@@ -38,6 +39,7 @@ OPTIONS = {
     "rtsp_transport": "tcp",  # UDP loses pictures without a word
     "max_pixels": str(LARGEST_PIXELS),
 }
+UNPROBED = {"fpsprobesize": "0", "probesize": "32768"}
 
 SOUND_LOST_S = 0.02  # by how much a stamp is ahead before that is a gap
 CHANNELS_MAX = 2
@@ -84,6 +86,7 @@ class NetworkCapture:
 
     def __init__(self, url: str, name: str, stopping: threading.Event, sound: bool = False) -> None:
         av.logging.set_level(None)  # FFmpeg's own words hold the address
+        self._url, self._name, self._wants_sound = url, name, sound
         self._broken = 0
         self._has_stamp = False
         self._stopping = stopping
@@ -91,11 +94,19 @@ class NetworkCapture:
         self._last_pts_s = 0.0
         self._frames: deque[av.VideoFrame] = deque()
         self._frame: av.VideoFrame | None = None
+        self._clock = SampleClock(STAMPS_HZ)
+        self.hear: Callable[[AudioBlock], None] = lambda _: None
+        self._open(None)
+
+    def _open(self, form: str | None) -> None:
+        """Open the stream, in a format of FFmpeg's or in the one that it finds."""
+        url, name = self._url, self._name
         segmented = url.partition("?")[0].endswith((".m3u8", ".mpd"))
         read_s = SEGMENTS_TIMEOUT_S if segmented else READ_TIMEOUT_S
+        options = options_for(url) | ({} if form is None else UNPROBED)
         try:
             self._container = av.open(
-                url, options=options_for(url), timeout=(OPEN_TIMEOUT_S, read_s)
+                url, format=form, options=options, timeout=(OPEN_TIMEOUT_S, read_s)
             )
         except (av.FFmpegError, OSError, ValueError) as error:
             raise SourceError(
@@ -115,11 +126,9 @@ class NetworkCapture:
         video.codec_context.thread_type = "SLICE"  # by frames, each would come some frames late
         self.fps = float(video.average_rate or 0)
         self._display = Display(name, video.sample_aspect_ratio, Mends(), one_size=False)
-        self._clock = SampleClock(STAMPS_HZ)
         self._last_picture_s = monotonic()
-        self.hear: Callable[[AudioBlock], None] = lambda _: None
-        audio = next(iter(self._container.streams.audio), None) if sound else None
-        self.sound = None
+        audio = next(iter(self._container.streams.audio), None) if self._wants_sound else None
+        self.sound: NetworkSound | None = None
         if audio is not None and audio.codec_context is not None:
             self.sound = NetworkSound(audio, self._time_of)
         self._packets = self._container.demux(*([video] if self.sound is None else [video, audio]))
@@ -177,6 +186,17 @@ class NetworkCapture:
 
     def first(self) -> Image | None:
         """Return the first picture that can be decoded; None when there is none for long."""
+        image_HW3 = self._first()
+        if image_HW3 is None and self._format == "mpjpeg" and not self._stopping.is_set():
+            # FFmpeg takes no parts that are called image/jpg, or nothing: the pictures themselves
+            # are looked for, and each is known to be whole when the next one begins.
+            self.release()
+            with suppress(SourceError):
+                self._open("mjpeg")
+                image_HW3 = self._first()
+        return image_HW3
+
+    def _first(self) -> Image | None:
         end_s = monotonic() + READ_TIMEOUT_S
         while self.grab() and not self._stopping.is_set() and monotonic() < end_s:
             if self._frame is not None:

@@ -66,6 +66,7 @@ class MjpegServer:
         self.frozen = threading.Event()
         self.held_up = threading.Event()
         self.picture = picture
+        self.part_type = "Content-Type: image/jpeg\r\n"
         self._port = free_port()
         self.start()
 
@@ -113,7 +114,7 @@ class MjpegServer:
             if self.frozen.is_set():
                 continue
             jpeg = cv2.imencode(".jpg", self.picture(count))[1].tobytes()
-            header = f"--next\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+            header = f"--next\r\n{self.part_type}Content-Length: {len(jpeg)}\r\n\r\n"
             waiting += header.encode() + jpeg + b"\r\n"
             count += 1
             if not self.held_up.is_set():

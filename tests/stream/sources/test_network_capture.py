@@ -137,6 +137,21 @@ def test_what_is_no_camera_says_what_was_found(website: str, tmp_path: Path) -> 
     assert "\n" not in str(failure.value)
 
 
+@pytest.mark.parametrize("part_type", ["Content-Type: image/jpg\r\n", ""])
+def test_parts_by_another_name_are_pictures_all_the_same(
+    part_type: str, mjpeg_server: MjpegServer
+) -> None:
+    mjpeg_server.part_type = part_type
+    collector = Collector()
+    camera = Camera(mjpeg_server.url)
+    camera.start(collector)
+    collector.wait_frames(10)
+    camera.stop()
+    assert collector.errors == []
+    levels = [round(float(frame.image_HW3.mean()) / 10) for frame in collector.frames]
+    assert set(np.diff(levels)) <= {1, -23}
+
+
 @pytest.mark.parametrize("period_s", [0.6, 1.2])
 @thrice
 def test_every_picture_of_a_slow_camera_comes_when_it_is_sent(
