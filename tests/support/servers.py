@@ -57,16 +57,19 @@ def greys(count: int) -> Image:
 
 
 class MjpegServer:
-    """Serves a picture each `PICTURE_S`; frozen it serves none, and keeps its connections.
+    """Serves a picture each `picture_s`; frozen it serves none, and keeps its connections.
 
     Those that are held up come all at once afterwards.
     """
 
-    def __init__(self, picture: Callable[[int], Image] = greys) -> None:
+    def __init__(
+        self, picture: Callable[[int], Image] = greys, picture_s: float | None = None
+    ) -> None:
         self.frozen = threading.Event()
         self.held_up = threading.Event()
         self.picture = picture
         self.part_type = "Content-Type: image/jpeg\r\n"
+        self._picture_s = picture_s
         self._port = free_port()
         self.start()
 
@@ -110,7 +113,7 @@ class MjpegServer:
 
     def serve(self, connection: Any) -> None:
         count, waiting, killed = 0, b"", self._killed
-        while not killed.wait(PICTURE_S):
+        while not killed.wait(self._picture_s or PICTURE_S):
             if self.frozen.is_set():
                 continue
             jpeg = cv2.imencode(".jpg", self.picture(count))[1].tobytes()
