@@ -1,4 +1,4 @@
-"""The ROS 2 bridge, as it is, with the graph's other end in a process of its own.
+"""The ROS 2 bridge as its launch file starts it, with the graph's other end in another process.
 
 ROS has an environment of its own, as on a robot: its wheels start every interpreter of theirs anew.
 `ROS_PYTHON` names the interpreter, which `.ci/run` installs.
@@ -6,7 +6,9 @@ ROS has an environment of its own, as on a robot: its wheels start every interpr
 
 import json
 import os
+import re
 import secrets
+import shlex
 import shutil
 import signal
 import subprocess
@@ -14,6 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -27,6 +30,7 @@ pytestmark = [
     pytest.mark.skipif("ROS_PYTHON" not in os.environ, reason="ROS_PYTHON names no interpreter"),
 ]
 EXAMPLE = Path(str(client.__file__)).parents[1] / "examples" / "ros2_bridge.py"
+LAUNCH = EXAMPLE.with_name("ros2_bridge.launch.xml")
 Begin = Callable[..., subprocess.Popen[str]]
 
 # Prints a line for each message: its topic, its age and what matters of it.
@@ -59,6 +63,21 @@ rclpy.spin(node)
 """
 
 
+def launched(folder: Path, endpoint: str) -> list[str]:
+    """The command of the launch file, put together as launch does it: it splits each text alone."""
+    root = ElementTree.parse(LAUNCH).getroot()
+    values = {each.attrib["name"]: each.attrib["default"] for each in root.iter("arg")}
+    values |= {"endpoint": endpoint, "dirname": str(folder)}
+    (executable,) = root.iter("executable")
+    parts = re.split(r"\$\((?:var )?(\w+)\)", executable.attrib["cmd"])
+    for text in parts[::2]:
+        shlex.split(text)  # or launch refuses it
+    parts[1::2] = [shlex.quote(values[name]) for name in parts[1::2]]
+    python, *arguments = shlex.split("".join(parts))
+    assert python == "python3"
+    return [os.environ["ROS_PYTHON"], *arguments]
+
+
 class Graph:
     """A bridge and who listens to it."""
 
@@ -71,8 +90,7 @@ class Graph:
         self._heard, self._said = folder / "heard", folder / "said"
         with self._heard.open("w") as heard, self._said.open("w") as said:
             begin([python, "-c", LISTENER], stdout=heard, env=environment)
-            arguments = ["--ros-args", "-p", f"endpoint:={endpoint}"]
-            command = [python, "ros2_bridge.py", *arguments]
+            command = launched(folder, endpoint)
             self.bridge = begin(command, cwd=folder, env=environment, stderr=said)
 
     def heard(self, topic: str) -> list[Any]:
