@@ -67,9 +67,12 @@ def read_bounded(path: Path, bytes_max: int) -> bytes:
     except ValueError:  # a NUL in its name
         raise _unnameable() from None
     with open(handle, "rb") as file:  # noqa: PTH123 - it is open
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "it is no regular file")
-        data = file.read(bytes_max + 1)
+        data = file.read(min(status.st_size, bytes_max) + 1)  # takes as much memory at once
+        if status.st_size < len(data) <= bytes_max:  # it has grown, or is the system's
+            data += file.read(bytes_max + 1 - len(data))
     if len(data) > bytes_max:
         raise OSError(errno.EFBIG, f"it has more than {bytes_max:,} bytes")
     return data

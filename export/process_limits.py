@@ -4,8 +4,14 @@ Nothing enters; whether descriptors run out leaves. Any thread. It knows nothing
 """
 
 import ctypes
+import math
 import os
 import sys
+
+try:
+    import resource
+except ImportError:  # Windows, which has no such limits
+    resource = None  # type: ignore[assignment]
 
 RESERVED = 32
 """Descriptors that no connection may take: recordings, cameras and keys are opened meanwhile."""
@@ -20,9 +26,7 @@ def descriptors_are_few() -> bool:
     The system gives the lowest number that is free, so a high one says that those below are taken.
     Of a limit under 256, an eighth is kept.
     """
-    try:
-        import resource
-    except ImportError:  # Windows, which has no such limit
+    if resource is None:
         return False
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if limit == resource.RLIM_INFINITY:
@@ -33,6 +37,14 @@ def descriptors_are_few() -> bool:
         return True
     os.close(number)
     return number >= limit - min(RESERVED, limit // 8)
+
+
+def address_space_mb() -> float:
+    """Return how much the process may have of it, in MB; infinity without a limit."""
+    if resource is None:
+        return math.inf
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return math.inf if limit == resource.RLIM_INFINITY else limit / 1e6
 
 
 def keep_memory_together() -> None:

@@ -3,12 +3,14 @@
 First the camera and the sound server are killed and restarted, 20 times each: each must be back in
 under 3 s after it serves again, and no heatmap may come from an old picture, nor a valid head from
 sound of while there was none. Then each adversary has a run of its own, which has to go on: the
-feed comes, memory and descriptors stay, the recording is whole, the exit code is as promised.
+feed comes, memory and descriptors stay, the recording is whole, the exit code is as promised. The
+last of them are cameras that give rubbish for three seconds of nine, each of another kind.
 """
 
 import argparse
 import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,9 @@ from benchmarks.support.adversaries import (
     siege_table,
 )
 from benchmarks.support.common import Check, at_least, at_most, finish, say
+from benchmarks.support.rubbish import RUBBISH, RUBBISH_S, RubbishCamera
 from tests.support.faults import break_and_mend
+from tests.support.servers import PulseServer
 
 BACK_S = 3.0
 
@@ -46,12 +50,26 @@ def main() -> int:
 
 def _attacked(seconds: float) -> tuple[list[Table], dict[str, Any], list[Check]]:
     sieges: dict[str, Siege] = {}
-    for name in ADVERSARIES:
-        sieges[name] = besiege([name], seconds)
+    checks: list[Check] = []
+    for name, act in ADVERSARIES.items():
+        sieges[name] = besiege({name: act}, seconds)
+        checks += siege_checks(name, sieges[name])
         say(f"{name}: {sieges[name]}")
-    checks = [check for name, siege in sieges.items() for check in siege_checks(name, siege)]
+    for name in RUBBISH:
+        sieges[name] = _shown_rubbish(name, seconds)
+        checks += siege_checks(name, sieges[name], RUBBISH_S + BACK_S)
+        say(f"{name}: {sieges[name]}")
     record = {name: asdict(siege) for name, siege in sieges.items()}
     return [siege_table(sieges)], {"adversaries": record}, checks
+
+
+def _shown_rubbish(name: str, seconds: float) -> Siege:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as serving:
+        camera, sound = RubbishCamera(name), PulseServer(Path(folder), "/dev/urandom")
+        serving.callback(camera.kill)
+        serving.callback(sound.kill)
+        source = ("--camera", camera.url, "--mic", "pulse")
+        return besiege({name: camera.attack}, seconds, source, sound.environment)
 
 
 def _broken(times: int) -> tuple[Table, dict[str, Any], list[Check]]:

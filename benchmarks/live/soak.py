@@ -59,9 +59,10 @@ def main() -> int:
 
 
 def _hostile(seconds: float) -> int:
-    names = [name for name in ADVERSARIES if name != DISK_FULL]  # the recording is to be whole
-    siege = besiege(names, seconds)
-    record = {"benchmark": "soak", "adversaries": names, **asdict(siege)}
+    # The recording is to be whole.
+    adversaries = {name: act for name, act in ADVERSARIES.items() if name != DISK_FULL}
+    siege = besiege(adversaries, seconds)
+    record = {"benchmark": "soak", "adversaries": list(adversaries), **asdict(siege)}
     return finish([siege_table({"all": siege})], record, siege_checks("all", siege))
 
 

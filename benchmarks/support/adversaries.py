@@ -1,9 +1,10 @@
 """Neighbours that mean ill, or do not care: each does one thing to a live run until it is stopped.
 
-Names of adversaries enter, a `Siege` leaves: what became of the run. They reach it only as a
-neighbour could: by its ports, its keys' folder, its signals and what reads its log.
+Adversaries and what the run looks at enter, a `Siege` leaves: what became of the run. They reach it
+only as a neighbour could: by its ports, its keys' folder, its signals and what reads its log.
 """
 
+import os
 import resource
 import signal
 import socket
@@ -151,7 +152,10 @@ def fill_disk(target: Target, stop: Event) -> int:
     return 1
 
 
-ADVERSARIES: Mapping[str, Callable[[Target, Event], int]] = {
+Adversary = Callable[[Target, Event], int]
+"""Does its one thing to a run until it is stopped, and returns how often."""
+
+ADVERSARIES: Mapping[str, Adversary] = {
     "keys churned": churn_keys,
     "idle connections": flood_connections,
     "lying requests": lie_in_requests,
@@ -177,13 +181,24 @@ class Siege:
     code: int
 
 
-def besiege(names: Sequence[str], seconds: float) -> Siege:
-    """Run the demo for so long, with a feed, figures and a recording, under these adversaries."""
+def besiege(
+    adversaries: Mapping[str, Adversary],
+    seconds: float,
+    source: Sequence[str] = ("--demo",),
+    environment: Mapping[str, str] | None = None,
+) -> Siege:
+    """Run for so long with a feed, figures, a page and a recording, under all of these at once.
+
+    Parameters
+    ----------
+    source : what is looked at and listened to, as `denseav-live` takes it.
+    environment : what the program's has besides this one's.
+    """
     with TemporaryDirectory() as place:
         folder, port = Path(place), free_port()
-        target = _begin(folder, f"tcp://127.0.0.1:{port}")
+        target = _begin(folder, f"tcp://127.0.0.1:{port}", source, environment or {})
         try:
-            return _besieged(folder, target, names, seconds)
+            return _besieged(folder, target, adversaries, seconds)
         finally:
             with suppress(ProcessLookupError):
                 target.process.send_signal(signal.SIGCONT)
@@ -191,21 +206,31 @@ def besiege(names: Sequence[str], seconds: float) -> Siege:
             target.process.wait()
 
 
-def _begin(folder: Path, endpoint: str) -> Target:
+def _begin(
+    folder: Path, endpoint: str, source: Sequence[str], environment: Mapping[str, str]
+) -> Target:
     store, metrics_port, page_port = folder / "keys", free_port(), free_port()
     keys.init(store)
     keys.add_client(store, "reader", folder / "reader.client")
-    command = [program("denseav-live"), "--demo", "--headless", "--device", "cpu"]
+    command = [program("denseav-live"), *source, "--headless", "--device", "cpu"]
     command += ["--publish", endpoint, "--publish-keys", str(store), "--record", FILM]
     command += ["--prometheus", str(metrics_port), "--serve", str(page_port)]
-    process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        cwd=folder,
+        env={**os.environ, **environment},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     assert process.stderr is not None
     if not any("READY" in line for line in process.stderr):
         raise SystemExit(f"denseav-live ended with code {process.wait()}")
     return Target(process, endpoint, metrics_port, page_port, store)
 
 
-def _besieged(folder: Path, target: Target, names: Sequence[str], seconds: float) -> Siege:
+def _besieged(
+    folder: Path, target: Target, adversaries: Mapping[str, Adversary], seconds: float
+) -> Siege:
     came_s: list[float] = []
     stop, watch = Event(), MemoryWatch(target.process.pid)
     begun_s = time.monotonic()
@@ -213,9 +238,9 @@ def _besieged(folder: Path, target: Target, names: Sequence[str], seconds: float
         HeatmapSubscriber(
             target.endpoint, folder / "reader.client", tap=lambda _: came_s.append(time.monotonic())
         ) as feed,
-        ThreadPoolExecutor(len(names)) as pool,
+        ThreadPoolExecutor(len(adversaries)) as pool,
     ):
-        doing = {name: pool.submit(ADVERSARIES[name], target, stop) for name in names}
+        doing = {name: pool.submit(act, target, stop) for name, act in adversaries.items()}
         stop.wait(seconds)
         stop.set()
         done = {name: future.result() for name, future in doing.items()}
@@ -264,11 +289,11 @@ def siege_table(sieges: Mapping[str, Siege]) -> Table:
     return table
 
 
-def siege_checks(name: str, siege: Siege) -> list[Check]:
-    """Hold a run against what it promises; a suspended one may be silent while it sleeps."""
+def siege_checks(name: str, siege: Siege, silent_s: float = 0.0) -> list[Check]:
+    """Hold a run against what it promises; it may be silent while it or its camera is away."""
     full = DISK_FULL in siege.done
     code, recorded_s = (7, SETTLED_S / 4) if full else (0, RECORDED * siege.ran_s)
-    asleep_s = ASLEEP_S if "suspended" in siege.done else 0.0
+    asleep_s = ASLEEP_S if "suspended" in siege.done else silent_s
     return [
         at_most(f"{name}: longest silence, s", siege.silence_s, SILENCE_S + asleep_s),
         at_most(f"{name}: memory growth, MB", siege.memory_growth_mb, GROWTH_MB),

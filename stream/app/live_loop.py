@@ -112,9 +112,9 @@ class LiveRun:
                 ("the image pass", self._make_heatmaps),
             )
         ]
-        for worker in workers:
-            worker.start()
         try:
+            for worker in workers:
+                worker.start()
             for source in self._sources:
                 source.start(self)
             self._show()
@@ -124,7 +124,8 @@ class LiveRun:
                 for source in self._sources:
                     stopping.callback(source.stop)
             for worker in workers:
-                worker.join()
+                if worker.ident is not None:
+                    worker.join()
         if self._failure is not None:
             raise self._failure
 

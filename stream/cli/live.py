@@ -17,13 +17,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from denseav.export.process_limits import keep_memory_together
+from denseav.export.process_limits import address_space_mb, keep_memory_together
 from denseav.export.runtime.bundle import BundleError
 from denseav.export.terminal_text import safe_text
 from denseav.stream.cli.live_options import parse
 from denseav.stream.cli.standard_error import StandardError
 from denseav.stream.errors import StreamError, in_words
 
+ADDRESS_SPACE_MB = 1_000  # the demo with a recording takes 900
 OPENING_S = 1.5  # for what is being opened to get ready to end in order
 ENDING_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # Ctrl-C, `kill`, a closed terminal
 _LIBRARIES = "libgl1 libglib2.0-0 libsm6 libice6 libx11-6 libxext6"
@@ -41,10 +42,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     log = _keep_standard_error() if arguments is None else None
     logging.basicConfig(format="denseav-live: %(message)s", level=logging.WARNING)
     stop, opened = threading.Event(), threading.Event()
-    with _stopping_on_signals(stop, opened):
-        code = _code(arguments, stop, opened)
-        if arguments is None:
-            _end(code, log)
+    try:
+        with _stopping_on_signals(stop, opened):
+            code = _code(arguments, stop, opened)
+            if arguments is None:
+                _end(code, log)
+    except RuntimeError as error:  # the system gives no thread
+        _say(f"error: {_unforeseen(error)}")
+        return StreamError.exit_code
     return code
 
 
@@ -58,9 +63,7 @@ def _code(arguments: Sequence[str] | None, stop: threading.Event, opened: thread
     except SystemExit as ended:  # --help
         return int(ended.code or 0)
     except Exception as error:  # noqa: BLE001 - one line, whatever nobody foresaw
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{Path(place.filename).name}:{place.lineno}"
-        _say(f"error: the run failed unexpectedly ({in_words(error)}) at {where}; please report it")
+        _say(f"error: {_unforeseen(error)}")
         return StreamError.exit_code
     finally:
         threading.excepthook = threading.__excepthook__
@@ -69,8 +72,21 @@ def _code(arguments: Sequence[str] | None, stop: threading.Event, opened: thread
     return StreamError.exit_code if failures else 0
 
 
+def _unforeseen(error: Exception) -> str:
+    if isinstance(error, MemoryError) or "start new thread" in str(error):
+        return f"there is too little memory ({in_words(error)}); free some, or raise its limit"
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{Path(place.filename).name}:{place.lineno}"
+    return f"the run failed unexpectedly ({in_words(error)}) at {where}; please report it"
+
+
 def _run(arguments: Sequence[str] | None, stop: threading.Event, opened: threading.Event) -> None:
     options = parse(arguments)
+    if address_space_mb() < ADDRESS_SPACE_MB:  # libraries would crash while they are loaded
+        raise StreamError(
+            f"the limit of {address_space_mb():.0f} MB is too little memory; allow this program "
+            f"{ADDRESS_SPACE_MB} MB of address space (ulimit -v)"
+        )
     try:
         from denseav.stream.app.build import calibrate, open_model, run
         from denseav.stream.cli.bench import bench
@@ -102,7 +118,11 @@ def _keep_standard_error() -> StandardError | None:
     own = sys.__stderr__
     if own is None or sys.stderr is not own:
         return None
-    sys.stderr = log = StandardError(own.fileno())
+    try:
+        log = StandardError(own.fileno())
+    except RuntimeError:  # the system gives no thread, and will be said to
+        return None
+    sys.stderr = log
     atexit.register(log.drain)
     return log
 
@@ -161,8 +181,8 @@ def _stopping_on_signals(stop: threading.Event, opened: threading.Event) -> Iter
                 os._exit(0)  # nothing is open that would have to be closed
 
     waits = threading.Thread(target=wait, name="signals", daemon=True)
-    waits.start()
     try:
+        waits.start()
         yield
     finally:
         opened.set()
@@ -170,5 +190,6 @@ def _stopping_on_signals(stop: threading.Event, opened: threading.Event) -> Iter
             signal.signal(ending, handler)
         signal.set_wakeup_fd(wakeup)
         asks.close()  # last: its number could become a recording's, the next signal a byte in it
-        waits.join()
+        if waits.ident is not None:
+            waits.join()
         asked.close()

@@ -8,6 +8,7 @@ import io
 import os
 import queue
 import threading
+from contextlib import suppress
 
 from denseav.export.terminal_text import without_controls
 
@@ -52,17 +53,25 @@ class StandardError(io.TextIOBase):
 
     def drain(self, timeout_s: float = CLOSING_S) -> None:
         """Wait until all is written, at most so long."""
-        done = threading.Thread(target=self._lines.join, name="standard error's end", daemon=True)
-        done.start()
-        done.join(timeout_s)
+        lines = self._lines
+        if not self._thread.is_alive():  # it has run out of memory
+            with suppress(queue.Empty):
+                while True:
+                    self._print(lines.get_nowait())
+        with lines.all_tasks_done:
+            lines.all_tasks_done.wait_for(lambda: not lines.unfinished_tasks, timeout_s)
 
     def _write(self) -> None:
         while True:
-            line = self._lines.get()
+            self._print(self._lines.get())
+
+    def _print(self, line: str) -> None:
+        try:
             self._put(f"{without_controls(line)}\n")
             left_out, self._left_out = self._left_out, 0
             if left_out:
                 self._put(f"({left_out} lines are left out here)\n")
+        finally:
             self._lines.task_done()
 
     def _put(self, line: str) -> None:

@@ -233,7 +233,7 @@ def test_what_nobody_foresaw_is_one_line_and_the_recording_is_whole(
     def draw(*arguments: Any) -> None:
         drawn.append(1)
         if len(drawn) > 5:
-            raise MemoryError("no page left")
+            raise ValueError("no such colour")
         drawing(*arguments)
 
     monkeypatch.setattr(Hud, "draw", draw)
@@ -241,7 +241,9 @@ def test_what_nobody_foresaw_is_one_line_and_the_recording_is_whole(
     done = live_here(tmp_path, *arguments)
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
-    assert "the run failed unexpectedly (MemoryError: no page left) at test_live_errors.py" in last
+    assert (
+        "the run failed unexpectedly (ValueError: no such colour) at test_live_errors.py:" in last
+    )
     assert "Traceback" not in done.stderr
     with av.open(str(tmp_path / "r.mp4")) as container:
         assert sum(1 for _ in container.decode(video=0)) == 5
