@@ -27,6 +27,8 @@ from denseav.stream.errors import StreamError, in_words
 ADDRESS_SPACE_MB = 1_000  # the demo with a recording takes 900
 OPENING_S = 1.5  # for what is being opened to get ready to end in order
 ENDING_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # Ctrl-C, `kill`, a closed terminal
+# As Python, C++, OpenCV and a system that gives no thread say it.
+_TOO_LITTLE_MEMORY = ("MemoryError", "bad_alloc", "Insufficient memory", "start new thread")
 _LIBRARIES = "libgl1 libglib2.0-0 libsm6 libice6 libx11-6 libxext6"
 
 
@@ -73,11 +75,12 @@ def _code(arguments: Sequence[str] | None, stop: threading.Event, opened: thread
 
 
 def _unforeseen(error: Exception) -> str:
-    if isinstance(error, MemoryError) or "start new thread" in str(error):
-        return f"there is too little memory ({in_words(error)}); free some, or raise its limit"
+    words = in_words(error)
+    if any(sign in words for sign in _TOO_LITTLE_MEMORY):
+        return f"there is too little memory ({words}); free some, or raise its limit"
     place = traceback.extract_tb(error.__traceback__)[-1]
     where = f"{Path(place.filename).name}:{place.lineno}"
-    return f"the run failed unexpectedly ({in_words(error)}) at {where}; please report it"
+    return f"the run failed unexpectedly ({words}) at {where}; please report it"
 
 
 def _run(arguments: Sequence[str] | None, stop: threading.Event, opened: threading.Event) -> None:

@@ -29,7 +29,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from denseav.stream.display.drawing import Canvas
-from denseav.stream.errors import OutputError
+from denseav.stream.errors import OutputError, in_words
 from denseav.stream.types import AudioBlock
 
 SOUND_RATE_HZ = 48_000
@@ -88,9 +88,9 @@ class Recorder:
         if canvas.shape[1::-1] != self._size:
             canvas = _fitted(canvas, *self._size)
         planes = cv2.cvtColor(canvas, cv2.COLOR_BGR2YUV_I420).astype(np.uint8, copy=False)
-        picture = av.VideoFrame.from_ndarray(planes, format="yuv420p")
-        picture.pts, picture.time_base = self._last_tick, _TICK
         with self._or_keep():
+            picture = av.VideoFrame.from_ndarray(planes, format="yuv420p")
+            picture.pts, picture.time_base = self._last_tick, _TICK
             self._container.mux(self._video.encode(picture))
         while self._early:
             self.audio(self._early.popleft())
@@ -126,10 +126,10 @@ class Recorder:
         if self._sound is None or not len(samples_SC):
             return
         planar_CS = np.ascontiguousarray(samples_SC.T)
-        frame = av.AudioFrame.from_ndarray(planar_CS, format="fltp", layout="stereo")
-        frame.sample_rate, frame.time_base = SOUND_RATE_HZ, Fraction(1, SOUND_RATE_HZ)
-        frame.pts = self._track.end - len(samples_SC)
         with self._or_keep():
+            frame = av.AudioFrame.from_ndarray(planar_CS, format="fltp", layout="stereo")
+            frame.sample_rate, frame.time_base = SOUND_RATE_HZ, Fraction(1, SOUND_RATE_HZ)
+            frame.pts = self._track.end - len(samples_SC)
             self._container.mux(self._sound.encode(frame))
 
     @contextmanager
@@ -137,12 +137,12 @@ class Recorder:
         """Let go of a file that takes no more, without another byte, so that it stays whole."""
         try:
             yield
-        except (OSError, av.FFmpegError) as error:
+        except (OSError, av.FFmpegError, MemoryError) as error:
             if not self._keep_what_plays():
                 self._discard()
                 raise _cannot_record(self._path, error) from None
             raise OutputError(
-                f"cannot write the recording {self._path} ({error.strerror}); what was recorded "
+                f"cannot write the recording {self._path} ({_reason(error)}); what was recorded "
                 f"until then is kept in {self._file.path}"
             ) from None
 
@@ -150,7 +150,7 @@ class Recorder:
         if self._open:
             self._open = False
             self._file.seal()
-            with suppress(OSError, av.FFmpegError):
+            with suppress(OSError, av.FFmpegError, MemoryError):
                 self._container.close()
             self._file.close()
             return _cut_torn(self._file.path) > 0
@@ -276,11 +276,14 @@ def _cut_torn(path: Path) -> int:
     return count
 
 
-def _cannot_record(path: Path, error: OSError | av.FFmpegError) -> OutputError:
-    return OutputError(
-        f"cannot write the recording {path} ({error.strerror}); "
-        "choose a folder that exists, can be written and has space left"
-    )
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or in_words(error)
+
+
+def _cannot_record(path: Path, error: Exception) -> OutputError:
+    place = "choose a folder that exists, can be written and has space left"
+    remedy = "free some memory" if isinstance(error, MemoryError) else place
+    return OutputError(f"cannot write the recording {path} ({_reason(error)}); {remedy}")
 
 
 def _fitted(canvas: Canvas, width: int, height: int) -> Canvas:
