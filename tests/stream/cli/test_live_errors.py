@@ -1,10 +1,12 @@
 """Bad input to the real command: one line that names the remedy, its exit code, nothing half."""
 
 import json
+import resource
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from itertools import repeat
 from pathlib import Path
@@ -19,6 +21,7 @@ from denseav.stream.display.hud import Hud
 from tests.support.live_command import LiveProcess, environment, live, live_here
 from tests.support.media import LEVELS, cut, ffmpeg, grey, tone, write_clip
 from tests.support.servers import MjpegServer
+from tests.support.stalls import until_threads
 
 
 def refused(done: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
@@ -88,7 +91,7 @@ def test_what_came_before_the_cut_is_kept_whole(common: Path, tmp_path: Path) ->
     arguments = ("--source", "cut.mp4", "--headless", "--record", "r.mp4", "--stats-json", "s.json")
     refused(live(tmp_path, *arguments), 3, "cut short")
     ffmpeg("-i", tmp_path / "r.mp4", "-f", "null", "-")
-    assert json.loads((tmp_path / "s.json").read_text().splitlines()[-1])["frames_out"] > 10
+    assert json.loads((tmp_path / "s.json").read_text().splitlines()[-1])["frames_out"] > 0
     assert {path.name for path in tmp_path.iterdir()} == {"cut.mp4", "r.mp4", "s.json"}
 
 
@@ -247,6 +250,34 @@ def test_what_nobody_foresaw_is_one_line_and_the_recording_is_whole(
     assert "Traceback" not in done.stderr
     with av.open(str(tmp_path / "r.mp4")) as container:
         assert sum(1 for _ in container.decode(video=0)) == 5
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such limit")
+def test_with_too_little_memory_to_begin_it_is_one_line(tmp_path: Path) -> None:
+    def little() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (500_000_000, 500_000_000))
+
+    done = live(tmp_path, "--demo", "--headless", limits=little)
+    refused(done, 1, "the limit of 500 MB is too little memory", "allow this program 1000 MB")
+
+
+@pytest.mark.parametrize("name", ["signals", "the image pass"])
+def test_a_thread_that_cannot_be_started_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    before, start = threading.enumerate(), threading.Thread.start
+
+    def begin(thread: threading.Thread) -> None:
+        if thread.name == name:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", begin)
+    done = live_here(tmp_path, "--demo", "--headless", "--record", "r.mp4")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("denseav-live: error: there is too little")
+    assert "Traceback" not in done.stderr
+    until_threads(before)
 
 
 OTHER_SIGNAL = """

@@ -3,6 +3,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import cv2
@@ -174,3 +175,19 @@ def test_snapshots_are_lossless_and_never_overwrite(tmp_path: Path):
 def test_a_snapshot_into_a_missing_folder_is_an_output_error(tmp_path: Path):
     with pytest.raises(OutputError, match="No such file or directory"):
         snapshot(np.zeros((48, 64, 3), np.uint8), tmp_path / "missing")
+
+
+def test_where_memory_runs_out_what_was_recorded_plays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError("cannot allocate a picture")
+
+    recorder = Recorder(tmp_path / "run.mp4", 128, 96, sound=False)
+    rng = np.random.default_rng(0)
+    for index in range(200):
+        recorder.frame(rng.integers(0, 255, (96, 128, 3), np.uint8), index / 30)
+    monkeypatch.setattr(recorder, "_video", SimpleNamespace(encode=fail))
+    with pytest.raises(OutputError, match=r"\(MemoryError: cannot .*kept in .*run\.part\.mp4"):
+        recorder.close()
+    assert pictures(tmp_path / "run.part.mp4") > 60
