@@ -28,7 +28,7 @@ from denseav.export.builder.trt_engine import (
     engines_here,
     write_engines,
 )
-from denseav.export.command_line import record, run, size, whole_number
+from denseav.export.command_line import CompletionAction, record, run, size, whole_number
 from denseav.export.hub import HUB, model_card, push_bundle, require_name
 from denseav.export.runtime.bundle import (
     AUDIO_STEP,
@@ -140,6 +140,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action=VersionAction)
+    parser.add_argument("--print-completion", action=CompletionAction)
     parser.add_argument("source", nargs="?", metavar="SOURCE", help="a checkpoint, see below")
     parser.add_argument(
         "--out", type=Path, default=default_folder(), metavar="DIR", help="default: %(default)s"

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import fields
 from threading import Event, current_thread, main_thread
 from types import FrameType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,6 +20,30 @@ INTERRUPTED = 130
 """The exit code after Ctrl-C, where a command does not run until it is ended so."""
 
 Record = TypeVar("Record")
+
+
+class CompletionAction(argparse.Action):
+    """`--print-completion SHELL`: print the script that completes this command there, and end."""
+
+    def __init__(self, option_strings: list[str], dest: str, **_: Any) -> None:
+        super().__init__(
+            option_strings,
+            dest,
+            choices=("bash", "zsh", "tcsh"),
+            default=argparse.SUPPRESS,
+            help="the script that completes this command in a shell; needs shtab",
+        )
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, _namespace: object, shell: Any, *_: Any
+    ) -> None:
+        """Print and end."""
+        try:
+            import shtab
+        except ModuleNotFoundError:
+            parser.error("completion needs shtab: pip install shtab")
+        print(shtab.complete(parser, shell))  # noqa: T201
+        parser.exit()
 
 
 def record(kind: type[Record], given: argparse.Namespace) -> Record:

@@ -135,6 +135,21 @@ def options_of(parser: argparse.ArgumentParser) -> set[str]:
     return found
 
 
+@pytest.mark.parametrize("name", WHOLE_PARSERS)
+def test_a_shell_completes_each_command(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        WHOLE_PARSERS[name]().parse_args(["--print-completion", "bash"])
+    assert ended.value.code == 0
+    ask = f"""
+        COMP_WORDS=({name} --ver) COMP_CWORD=1
+        $(complete -p {name} | sed 's/.*-F \\([^ ]*\\) .*/\\1/') {name} --ver {name}
+        echo "${{COMPREPLY[@]}}"
+    """
+    script = capsys.readouterr().out + ask
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["--version"], done.stderr
+
+
 @pytest.fixture(scope="module")
 def known() -> dict[str, set[str]]:
     return {name: options_of(parser()) for name, parser in WHOLE_PARSERS.items()}

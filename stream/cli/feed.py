@@ -18,7 +18,7 @@ from typing import NoReturn
 
 from rich.live import Live
 
-from denseav.export.command_line import positive, record
+from denseav.export.command_line import CompletionAction, positive, record
 from denseav.export.terminal_text import safe_console, safe_text
 from denseav.export.version_report import VersionAction
 from denseav.stream.errors import (
@@ -147,6 +147,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action=VersionAction)
+    parser.add_argument("--print-completion", action=CompletionAction)
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     watch = verbs.add_parser("watch", help="show a live table")
     _add_endpoint(watch)

@@ -9,7 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from denseav.export.command_line import count, positive, record, size, whole_number
+from denseav.export.command_line import (
+    CompletionAction,
+    count,
+    positive,
+    record,
+    size,
+    whole_number,
+)
 from denseav.export.runtime.devices import DEVICES, check_device_name
 from denseav.export.version_report import VersionAction
 from denseav.stream.errors import UsageError
@@ -96,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action=VersionAction)
+    parser.add_argument("--print-completion", action=CompletionAction)
     _add_sources(parser.add_argument_group("what to look at and listen to"))
     model = parser.add_argument_group("the model and where it runs")
     model.add_argument(

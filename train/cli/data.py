@@ -16,7 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from denseav.export.command_line import count, record, run
+from denseav.export.command_line import CompletionAction, count, record, run
 from denseav.export.terminal_text import safe_console
 from denseav.export.version_report import VersionAction
 from denseav.stream.media.sound import Channel
@@ -75,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="denseav-data", description="Make training data ready.", allow_abbrev=False
     )
     parser.add_argument("--version", action=VersionAction)
+    parser.add_argument("--print-completion", action=CompletionAction)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     command = commands.add_parser(
         "prepare",

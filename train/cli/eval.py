@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import track as rich_track
 from rich.text import Text
 
-from denseav.export.command_line import count, record, run, whole_number
+from denseav.export.command_line import CompletionAction, count, record, run, whole_number
 from denseav.export.terminal_text import safe_console, safe_text
 from denseav.export.version_report import VersionAction
 from denseav.models import CheckpointError, DenseAV, load
@@ -156,6 +156,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action=VersionAction)
+    parser.add_argument("--print-completion", action=CompletionAction)
     parser.add_argument("source", metavar="SOURCE", nargs="?", help="a checkpoint, see below")
     data = parser.add_argument_group("data", "each may be given several times")
     for name, (_, what) in LAYOUTS.items():

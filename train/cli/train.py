@@ -13,6 +13,7 @@ from typing import Any
 import jsonargparse
 from rich.console import Console
 
+from denseav.export.command_line import CompletionAction
 from denseav.export.terminal_text import safe_console
 from denseav.export.version_report import VersionAction
 from denseav.models import CheckpointError
@@ -92,6 +93,7 @@ def _parser() -> jsonargparse.ArgumentParser:
         exit_on_error=False,
     )
     parser.add_argument("--version", action=VersionAction)
+    parser.add_argument("--print-completion", action=CompletionAction)
     parser.add_argument("--config", action="config", help="a file of configs/train/")
     parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="the run's folder")
     parser.add_class_arguments(Settings)
