@@ -166,9 +166,8 @@ def run(
         mosaic = _mosaic(sources, health)
         view = _open_view(options.display, manifest, hud, stats, page, mosaic, say=say)
         outputs.enter_context(closing(view))
-        view.tuning = Tuning(manifest, pipeline, view.scale, say)
         run_state.view = view
-        takers = []
+        takers, settle = [], [view.scale.settle]
         if consumer is not None:
             consumer.begin(manifest)
             takers.append(consumer.heatmap)
@@ -189,6 +188,8 @@ def run(
             ]
             publisher = _open_publisher(options.feed, feeds, stats, say=say)
             takers.append(outputs.enter_context(closing(publisher)).heatmap)
+            settle.append(publisher.settle)
+        view.tuning = Tuning(manifest, pipeline, settle, say)
         opened.set()
         if clip:
             with suppress(Interrupted):

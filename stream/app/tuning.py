@@ -2,17 +2,17 @@
 
 The room can be learned too: some seconds in which nobody makes a sound, seen as they are shown. A
 room only ever makes a run more careful than it began. What is set counts for all that is shown and
-recorded, and for which heads are valid. Called on the thread that shows; `state` from any.
+recorded and published, and for which heads are valid. Called on the thread that shows; `state` from
+any.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
 from typing import Any
 
-from denseav.export.runtime.bundle import Manifest
+from denseav.export.runtime.bundle import Head, Manifest
 from denseav.stream.app.sinks import Say
 from denseav.stream.calibration.room_noise import RoomNoise, with_settings, words_of_room
-from denseav.stream.display.heat_scale import Scale
 from denseav.stream.inference.pipeline import Pipeline
 from denseav.stream.types import Heatmap
 
@@ -27,14 +27,21 @@ class Tuning:
     Parameters
     ----------
     manifest : with what the run began.
-    pipeline, scale : what is set.
+    pipeline : whose energy floor is set.
+    settle : are called with the heads, when their thresholds have been set.
     say : called with one line for people.
     """
 
-    def __init__(self, manifest: Manifest, pipeline: Pipeline, scale: Scale, say: Say) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        pipeline: Pipeline,
+        settle: Sequence[Callable[[Sequence[Head]], None]],
+        say: Say,
+    ) -> None:
         self._before = self._now = manifest
         self._pipeline = pipeline
-        self._scale = scale
+        self._settle_heads = settle
         self._say = say
         self._noise: RoomNoise | None = None
         self._until_s = 0.0
@@ -90,4 +97,5 @@ class Tuning:
     def _settle(self, manifest: Manifest) -> None:
         self._now = manifest
         self._pipeline.energy_floor_dbfs = manifest.audio.energy_floor_dbfs
-        self._scale.settle(manifest.heads)
+        for settle in self._settle_heads:
+            settle(manifest.heads)

@@ -10,13 +10,14 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
 import numpy as np
 
+from denseav.export.runtime.bundle import Head
 from denseav.stream.errors import OutputError, StreamError
 from denseav.stream.feed.clock import SlipDetector
 from denseav.stream.feed.message import Envelope, Origin, heat_fields, new_run, preview_jpeg
@@ -111,6 +112,11 @@ class Publisher:
         if self._sockets.subscribers and self._slot.put(heatmap):
             topics.replaced += 1
 
+    def settle(self, heads: Sequence[Head]) -> None:
+        """Send other thresholds and ceilings from now on. Callable from any thread."""
+        for topics in self._topics:
+            topics.settle(heads)
+
     def close(self) -> None:
         """Say that the run has ended and unbind. May be called twice."""
         self._stop.set()
@@ -182,6 +188,11 @@ class _Topics:
         run, camera_id = new_run(), self._camera.origin.camera_id
         self._heat = Envelope("heat", camera_id, run)
         self._status = Envelope("status", camera_id, run)
+
+    def settle(self, heads: Sequence[Head]) -> None:
+        """Take other thresholds and ceilings."""
+        origin = replace(self._camera.origin, heads=tuple(heads))
+        self._camera = replace(self._camera, origin=origin)
 
     def note(self, heatmap: Heatmap) -> None:
         """Note how the newest is, whether it will be sent or not."""

@@ -45,7 +45,7 @@ export class Camera {
       for (const track of this.stream.getTracks()) {
         if (track.kind === "audio") track.contentHint = "music"; // not speech alone
         limit(peer.addTrack(track, this.stream), BITS_PER_S[track.kind]);
-        track.addEventListener("ended", () => this.end("The camera or microphone was taken away."));
+        this.watch(track);
       }
       peer.addEventListener("connectionstatechange", () => {
         if (peer !== this.peer) return;
@@ -62,6 +62,10 @@ export class Camera {
     }
     $("give").disabled = false;
     this.show();
+  }
+
+  watch(track) {
+    track.addEventListener("ended", () => this.end("The camera or microphone was taken away."));
   }
 
   open(audio) {
@@ -89,6 +93,7 @@ export class Camera {
       const [track] = stream.getVideoTracks();
       this.stream.removeTrack(sender.track);
       this.stream.addTrack(track);
+      this.watch(track);
       await sender.replaceTrack(track);
       this.sayLive(this.facing === "user" ? "The front camera." : "The back camera.");
     } catch (error) {

@@ -21,7 +21,7 @@ class Rig:
         self.said: list[str] = []
         self.pipeline = Pipeline(FakeSession(), MANIFEST)
         self.scale = Scale(MANIFEST.heads)
-        self.tuning = Tuning(MANIFEST, self.pipeline, self.scale, self.said.append)
+        self.tuning = Tuning(MANIFEST, self.pipeline, [self.scale.settle], self.said.append)
 
     def shown(self, time_s: float, rms_dbfs: float, heat: float) -> None:
         frame = Frame(np.zeros((4, 4, 3), np.uint8), 0, time_s)

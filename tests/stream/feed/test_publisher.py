@@ -20,6 +20,7 @@ from denseav.stream.feed.publisher import CameraFeed, Publisher, health
 from denseav.stream.stats.stats import Snapshot, Stats
 from denseav.stream.types import Heatmap
 from tests.support.feeds import (
+    HEADS,
     ORIGIN,
     free_endpoint,
     heat,
@@ -323,6 +324,20 @@ def test_closing_is_quick_and_leaves_no_thread(endpoint: str) -> None:
     feed.close()
     assert time.monotonic() - begin_s < 10
     until_threads(before)
+
+
+def test_thresholds_that_are_set_while_it_goes_on_are_sent(
+    publisher: Publisher, endpoint: str
+) -> None:
+    with HeatmapSubscriber(endpoint) as feed:
+        publish_until(publisher, lambda: feed._newest)
+        assert feed._newest.heads["sound"].box is not None
+        publisher.settle([replace(head, threshold=9.0, ceiling=10.0) for head in HEADS])
+        publish_until(publisher, lambda: feed._newest.heads["sound"].threshold == 9.0)
+        newest = feed._newest.heads
+        assert (newest["speech"].threshold, newest["sound"].ceiling) == (9.0, 10.0)
+        assert newest["sound"].valid
+        assert newest["sound"].box is None, "nothing is over the new threshold"
 
 
 def test_each_of_several_cameras_has_topics_of_its_own(endpoint: str) -> None:

@@ -11,6 +11,7 @@ import pytest
 from denseav.stream.calibration.av_offset import Watcher, match
 from denseav.stream.stats.source_health import SourceHealth, State
 from denseav.stream.web.browser_camera import BrowserCamera
+from tests.support.fakes import Collector
 from tests.support.screen.browser import open_tab
 from tests.support.screen.pages import page_server, scaled
 
@@ -131,6 +132,93 @@ def test_what_a_browser_gives_flashes_and_clicks_at_once(tmp_path: Path) -> None
     found = match(flash_F, watcher.clicks(), frame_s)
     assert found is not None
     assert abs(found.seconds) < 0.04, found
+
+
+# A phone's two cameras and a microphone: the front one is bright, and is held upright at first.
+PHONE = """
+window.asked = [];
+navigator.mediaDevices.getUserMedia = async ({ video, audio }) => {
+  asked.push(video.facingMode);
+  const canvas = window.lens = document.createElement("canvas");
+  Object.assign(canvas, { width: 96, height: 160 });
+  const pen = canvas.getContext("2d");
+  const grey = video.facingMode === "user" ? 200 : 60;
+  let count = 0;
+  const paint = setInterval(() => {
+    pen.fillStyle = `rgb(${grey + count++ % 2}, ${grey}, ${grey})`;
+    pen.fillRect(0, 0, canvas.width, canvas.height);
+  }, 30);
+  const stream = canvas.captureStream(30);
+  const [track] = stream.getVideoTracks();
+  const stop = track.stop.bind(track);
+  track.stop = () => { clearInterval(paint); stop(); };
+  if (audio) {
+    const sound = new AudioContext(), out = sound.createMediaStreamDestination();
+    const tone = sound.createOscillator();
+    tone.connect(out);
+    tone.start();
+    stream.addTrack(out.stream.getAudioTracks()[0]);
+  }
+  return stream;
+};
+"""
+
+
+def test_a_phone_is_turned_round_and_held_the_other_way_and_nothing_is_lost(
+    tmp_path: Path,
+) -> None:
+    said: list[str] = []
+    health = SourceHealth(said.append)
+    camera, got = BrowserCamera(health), Collector()
+
+    async def comes(shape: tuple[int, ...], grey: int) -> None:
+        async with asyncio.timeout(20):
+            while not (
+                got.frames
+                and got.frames[-1].image_HW3.shape == shape
+                and abs(float(got.frames[-1].image_HW3.mean()) - grey)
+                < 25  # video has a range of its own
+            ):
+                await asyncio.sleep(0.02)
+
+    async def body() -> None:
+        address = f"http://127.0.0.1:{server.port}/"
+        flag = "--autoplay-policy=no-user-gesture-required"
+        words = "document.getElementById('given').textContent"
+        async with open_tab(tmp_path, address, flag, script=PHONE) as tab:
+            await tab.until("document.getElementById('giving')?.hidden === false")
+            await tab.value("document.getElementById('give').click()")
+            await comes((160, 96, 3), 60)
+            await tab.value("Object.assign(lens, { width: 160, height: 96 })")
+            await tab.value("screen.orientation.dispatchEvent(new Event('change'))")
+            await comes((96, 160, 3), 60)
+            assert await tab.value(words) == "This device is the camera. Rotated."
+            await tab.value("document.getElementById('turn').click()")
+            await comes((160, 96, 3), 200)
+            await tab.until(f"{words} === 'This device is the camera. The front camera.'")
+            assert await tab.value("asked") == ["environment", "user"]
+            given = camera._given
+            blocks = len(got.blocks)
+            async with asyncio.timeout(20):
+                while len(got.blocks) <= blocks:  # the microphone goes on
+                    await asyncio.sleep(0.02)
+            assert camera._given is given, "by the same connection"
+            await tab.value(
+                "(() => { navigator.mediaDevices.getUserMedia = async () => {"
+                " throw new DOMException('', 'NotReadableError'); };"
+                "document.getElementById('turn').click(); })()"
+            )
+            await tab.until(f"{words} === 'Another program uses them.'")
+            async with asyncio.timeout(20):
+                while {each.state for each in health.states()} != {State.LOST}:
+                    await asyncio.sleep(0.02)
+            assert tab.errors == []
+
+    with page_server(camera=camera) as server:
+        camera.start(got)
+        asyncio.run(body())
+    indices = [frame.index for frame in got.frames]
+    assert indices == list(range(len(indices)))
 
 
 # The grey of the picture, and the heat that is read at its middle, both of the same moment.
