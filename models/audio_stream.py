@@ -194,7 +194,7 @@ class AudioStream(nn.Module):
         places = torch.arange(heads, device=places_L.device)[:, None], places_L[None]
 
         def split(projected_1LD: Tensor) -> Tensor:
-            return projected_1LD[0].reshape(projected_1LD.shape[1], heads, -1).transpose(0, 1)
+            return projected_1LD.reshape(self.active_frames, heads, -1).transpose(0, 1)
 
         keys_HND = torch.index_put(keys_HND, places, split(attention.k_proj(normed_1LD)))
         values_HND = torch.index_put(values_HND, places, split(attention.v_proj(normed_1LD)))

@@ -9,8 +9,9 @@ is a stream of ten minutes against one that began a minute before its end.
 
 import argparse
 import dataclasses
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -104,11 +105,25 @@ def main() -> int:
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--plot", type=Path, help="write accuracy against cost to this PNG")
     parser.add_argument(
+        "--records",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="JSON",
+        help="what this benchmark and `hearing` printed before: drawn by --plot, not measured",
+    )
+    parser.add_argument(
         "--bundles", nargs="+", type=Path, default=[], metavar="DIR", help="exported: cost alone"
     )
     parser.add_argument("--drift", action="store_true", help="ten minutes of audio as well")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    if options.records and options.plot:
+        records = [json.loads(path.read_text()) for path in options.records]
+        own = [r for r in records if r["benchmark"] == "streaming_audio"]
+        rows = [Row(**row) for record in own for row in record["rows"]]
+        _plot(rows, options.plot, [r for r in records if r["benchmark"] == "hearing"])
+        return 0
     if options.bundles:
         costs = [_bundle_cost(folder) for folder in options.bundles]
         record = {"benchmark": "streaming_audio", "bundles": [asdict(cost) for cost in costs]}
@@ -303,30 +318,61 @@ def _table(rows: list[Row]) -> Table:
     return table
 
 
-def _plot(rows: list[Row], path: Path) -> None:
+def _plot(rows: list[Row], path: Path, heard: Sequence[Any] = ()) -> None:
+    """Draw agreement with the window against cost; and the demo's pointing, where it was heard."""
     from matplotlib.figure import Figure
 
     networks = list(dict.fromkeys(row.network for row in rows))
-    figure = Figure(figsize=(4.2 * len(networks), 3.4), layout="constrained")
-    for axes, network in zip(
-        np.atleast_1d(figure.subplots(1, len(networks))), networks, strict=True
-    ):
-        for context_s in CONTEXTS:
-            line = [r for r in rows if (r.network, r.context_s) == (network, context_s)]
-            share = [100 / row.times_less for row in line]
-            axes.plot(share, [row.cosine for row in line], "o-", label=f"{context_s} s")
-            for row, x in zip(line, share, strict=True):
-                axes.annotate(
-                    f"{row.revisit}",
-                    (x, row.cosine),
-                    xytext=(3, 4),
-                    textcoords="offset points",
-                    fontsize=7,
-                )
-        axes.set(title=network, xlabel="a step's share of a window's CPU time, %")
-        axes.set(ylabel="heatmap cosine with the window")
-        axes.legend(title="remembered", fontsize=7, title_fontsize=7)
+    figure = Figure(figsize=(4.2 * (len(networks) + bool(heard)), 3.4), layout="constrained")
+    panels = list(np.atleast_1d(figure.subplots(1, len(networks) + bool(heard))))
+    for axes, network in zip(panels, networks, strict=False):
+        of_network = [row for row in rows if row.network == network]
+        _panel(axes, [(100 / row.times_less, row.cosine, row) for row in of_network])
+        axes.set(title=network, ylabel="heatmap cosine with the window")
+        axes.set(xlabel="a step's share of a window's CPU time, %")
+    if heard:
+        pointing = _pointing(heard)
+        of_demo = [row for row in rows if row.network == "demo"]
+        keyed = [(row, pointing.get((CONTEXTS[row.context_s], row.revisit))) for row in of_demo]
+        drawn = [(row.step_cpu_ms, points, row) for row, points in keyed if points is not None]
+        _panel(panels[-1], drawn)
+        panels[-1].axhline(0, color="grey", linewidth=0.8)
+        panels[-1].set(title="demo", ylabel="pointing against the window of 2 s, points")
+        panels[-1].set(xlabel="a step, CPU ms")
     figure.savefig(path, dpi=90)
+
+
+def _panel(axes: Any, drawn: list[tuple[float, float, Row]]) -> None:
+    for context_s in CONTEXTS:
+        line = [point for point in drawn if point[2].context_s == context_s]
+        line.sort(key=lambda point: point[2].revisit)
+        axes.plot([x for x, _, _ in line], [y for _, y, _ in line], "o-", label=f"{context_s} s")
+        for x, y, row in line:
+            axes.annotate(
+                f"{row.revisit}", (x, y), xytext=(3, 4), textcoords="offset points", fontsize=7
+            )
+    axes.legend(title="remembered", fontsize=7, title_fontsize=7)
+
+
+def _pointing(heard: Sequence[Any]) -> dict[tuple[int, int], float]:
+    """Return by how many points streams point better than the window, of `hearing`'s records.
+
+    The mean over records, heads and the tokens of look-ahead, 0 and 1, that a stream has.
+    """
+    found: dict[tuple[int, int], list[float]] = {}
+    for record in heard:
+        rows = [row for row in record["rows"] if row["normalised_by"] == "recent"]
+        (window,) = (row["figures"] for row in rows if row["streamed"] is None)
+        for row in rows:
+            if row["streamed"] is None:
+                continue
+            setting = row["streamed"]["context_tokens"], row["streamed"]["revisit"]
+            for head in ("sound", "speech"):
+                for name in (f"pointing {head} {ahead}" for ahead in (0, 1)):
+                    if name in row["figures"]:
+                        better = row["figures"][name]["percent"] - window[name]["percent"]
+                        found.setdefault(setting, []).append(better)
+    return {setting: float(np.mean(points)) for setting, points in found.items()}
 
 
 if __name__ == "__main__":

@@ -18,8 +18,10 @@ from denseav.export.runtime.session import (
     Features,
     Interrupted,
     Level,
+    Threads,
     graphs_used,
     normalized,
+    threads_of,
 )
 
 CPU = "CPUExecutionProvider"
@@ -34,7 +36,7 @@ class OnnxSession:
     ----------
     bundle : a checked bundle.
     device : where features stay: `cpu` or `webgpu`.
-    threads : how many threads one graph may use on a CPU.
+    threads : how many threads one graph may use on a CPU; `Threads` for each pass its own.
     audio : how audio is encoded: only that graph is loaded.
     prepare : is given ONNX Runtime's options of each graph before it is opened.
 
@@ -48,7 +50,7 @@ class OnnxSession:
         self,
         bundle: Bundle,
         device: str = "cpu",
-        threads: int = 1,
+        threads: int | Threads = 1,
         audio: AudioWay = "window",
         prepare: Prepare | None = None,
     ) -> None:
@@ -59,7 +61,7 @@ class OnnxSession:
         self._run_options = ort.RunOptions()
         self._manifest = bundle.manifest
         self._graphs = {
-            name: open_graph(bundle.graph(name), threads, prepare=prepare)
+            name: open_graph(bundle.graph(name), threads_of(name, threads), prepare=prepare)
             for name in graphs_used(audio)
         }
 

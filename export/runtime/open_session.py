@@ -14,7 +14,7 @@ from denseav.export.runtime.devices import OnMismatch, check_device_name, cuda_i
 from denseav.export.runtime.engine_facts import MismatchError, rebuild_arguments, require_engines
 from denseav.export.runtime.onnx_session import OnnxSession
 from denseav.export.runtime.proof import Proof, prove
-from denseav.export.runtime.session import AudioWay, Session
+from denseav.export.runtime.session import AudioWay, Session, Threads
 
 # TensorRT's engines were built for the very card; OpenVINO's CPU gains too little over ONNX
 # Runtime in float32 to be taken unasked, and less precision is never taken unasked.
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 def open_session(
     bundle: Bundle,
     device: str = "auto",
-    threads: int = 1,
+    threads: int | Threads = 1,
     on_mismatch: OnMismatch = "error",
     audio: AudioWay = "window",
 ) -> Session:
@@ -38,7 +38,7 @@ def open_session(
 
     Parameters
     ----------
-    threads : how many threads one graph may use on a CPU.
+    threads : how many threads one graph may use on a CPU; `Threads` for each pass its own.
     on_mismatch : what to do with what does not fit this machine and bundle, or does not compute
         what it should: refuse it (`error`), build engines anew (`rebuild`: `denseav-export`,
         minutes), or run the ONNX graphs instead and say so (`onnx`).
@@ -69,7 +69,7 @@ def open_session(
 
 
 def open_proven(
-    bundle: Bundle, device: str, threads: int = 1, audio: AudioWay = "window"
+    bundle: Bundle, device: str, threads: int | Threads = 1, audio: AudioWay = "window"
 ) -> tuple[Session, Proof | None]:
     """Return the session on a device that was named, and its proof; None for the CPU's.
 
@@ -85,7 +85,7 @@ def open_proven(
 
 
 def _open(
-    bundle: Bundle, device: str, threads: int, audio: AudioWay, *, unasked: bool = False
+    bundle: Bundle, device: str, threads: int | Threads, audio: AudioWay, *, unasked: bool = False
 ) -> Session:
     kind, *further = check_device_name(device).split(":")
     if kind == "webgpu":
@@ -124,7 +124,7 @@ def _open_nvidia(bundle: Bundle, kind: str, audio: AudioWay) -> Session:
 
 
 def _open_first(
-    bundle: Bundle, threads: int, audio: AudioWay, devices: tuple[str, ...] = _AUTO
+    bundle: Bundle, threads: int | Threads, audio: AudioWay, devices: tuple[str, ...] = _AUTO
 ) -> Session:
     """Return the first that is here and right, else the CPU's, and say what was passed over."""
     passed, chosen = [], "cpu"

@@ -19,8 +19,10 @@ from denseav.export.runtime.session import (
     Features,
     Interrupted,
     Level,
+    Threads,
     graphs_used,
     normalized,
+    threads_of,
 )
 
 _TYPES = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
@@ -36,7 +38,7 @@ class OpenVinoSession:
     ----------
     device : as OpenVINO names it: `CPU`, `GPU`, `GPU.1`, `NPU`.
     precision : `fp32`, `fp16` or `bf16`; None for the bundle's own.
-    threads : how many threads one graph may use on a CPU.
+    threads : how many threads one graph may use on a CPU; `Threads` for each pass its own.
     audio : how audio is encoded: only that graph is loaded.
 
     Raises
@@ -50,7 +52,7 @@ class OpenVinoSession:
         bundle: Bundle,
         device: str = "CPU",
         precision: str | None = None,
-        threads: int = 1,
+        threads: int | Threads = 1,
         audio: AudioWay = "window",
     ) -> None:
         own = bundle.manifest.precision
@@ -69,7 +71,7 @@ class OpenVinoSession:
                 bundle=bundle,
                 graph=graph,
                 device=device,
-                settings=_settings(graph, device, hint, threads),
+                settings=_settings(graph, device, hint, threads_of(graph, threads)),
             )
             for graph in graphs_used(audio)
         }

@@ -19,10 +19,26 @@ Features = Any  # lives on the session's device; only the session looks inside
 
 AudioWay = Literal["window", "streaming"]  # each window anew, or each token once
 
+_VARIANCE_EPS = 1e-7  # as in training
+
 
 def graphs_used(audio: AudioWay) -> tuple[str, str, str]:
     """Name the graphs of a bundle that a session opens which encodes audio that way."""
     return "image", "audio" if audio == "window" else AUDIO_STEP, "heatmap"
+
+
+class Threads(NamedTuple):
+    """How many threads each pass may use on a CPU; both passes run at the same time."""
+
+    image: int
+    audio: int
+
+
+def threads_of(graph: str, threads: int | Threads) -> int:
+    """Return how many the graph of that name may use."""
+    if isinstance(threads, int):
+        return threads
+    return threads.audio if graph in ("audio", AUDIO_STEP) else threads.image
 
 
 class Interrupted(Exception):  # noqa: N818 - no error: it was asked for
@@ -128,8 +144,12 @@ class Level(NamedTuple):
             mean = float(heard_S.mean())
         heard_S -= mean
         # No BLAS: its threads spin on after a product, on the cores that encode pictures.
-        variance = max(float(np.square(heard_S, out=heard_S).mean()), least_deviation**2)
-        return cls(mean, math.sqrt(variance + 1e-7))
+        variance = float(np.square(heard_S, out=heard_S).mean())
+        return cls(mean, math.sqrt(variance + _VARIANCE_EPS)).at_least(least_deviation)
+
+    def at_least(self, deviation: float) -> "Level":
+        """Return the same level, or that of so much more deviation."""
+        return Level(self.mean, max(self.deviation, math.sqrt(deviation**2 + _VARIANCE_EPS)))
 
     def normalized(self, wave_S: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return samples at this level; one that is no number is 0."""

@@ -8,14 +8,18 @@ import onnxruntime as ort
 
 from denseav.export.runtime.bundle import Bundle, BundleError
 from denseav.export.runtime.onnx_session import OnnxSession
-from denseav.export.runtime.session import AudioWay
+from denseav.export.runtime.session import AudioWay, Threads
 
 SOFTWARE_ALLOWED = "ORT_WEBGPU_EP_ALLOW_SOFTWARE_ADAPTER"
 _NAME = "denseav-webgpu"
 
 
 def open_webgpu(
-    bundle: Bundle, threads: int = 1, audio: AudioWay = "window", *, software: bool = True
+    bundle: Bundle,
+    threads: int | Threads = 1,
+    audio: AudioWay = "window",
+    *,
+    software: bool = True,
 ) -> OnnxSession:
     """Load a bundle on the first GPU that WebGPU finds.
 

@@ -1,11 +1,13 @@
 """What a machine can afford: a bundle and options in, an opened session and its audio pass out.
 
-Threads: a picture that one thread encodes in time has one; otherwise all cores but one work at a
-pass, and that one is left to capture, drawing, and the other pass. Audio: whole windows are what
+Threads: where one thread encodes pictures in time, each pass has one. Otherwise the two passes
+share all cores but one, which is left to capture and drawing: an audio step has as many as it needs
+to keep up, a whole window half of them, and pictures have the rest. Audio: whole windows are what
 the network was trained on, so they are taken where the machine can afford them; elsewhere, and
 where the bundle can, audio is streamed.
 """
 
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -15,7 +17,7 @@ import numpy as np
 
 from denseav.export.runtime.bundle import TOKEN_SPAN_SAMPLES, Bundle, BundleError
 from denseav.export.runtime.open_session import open_session
-from denseav.export.runtime.session import AudioWay, Level, Session
+from denseav.export.runtime.session import AudioWay, Level, Session, Threads
 from denseav.stream.inference.hop_controller import TOKEN_S, WORTH_SHARE
 from denseav.stream.inference.image_encoder import QUICK_PASS_S
 from denseav.stream.options import ModelOptions
@@ -34,9 +36,8 @@ def open_for_audio(
     BundleError
         When it cannot be opened, or has no graph for the pass that was asked for.
     """
-    threads = options.threads or 1
 
-    def opened(audio: AudioWay) -> Session:
+    def opened(audio: AudioWay, threads: int | Threads = options.threads or 1) -> Session:
         return open_session(
             bundle,
             device=options.device,
@@ -45,19 +46,20 @@ def open_for_audio(
             audio=audio,
         )
 
+    def streaming(session: Session) -> Session:
+        if shared is not None:
+            threads = _step_threads(_step_s(session), shared)
+            session = opened("streaming", Threads(shared - threads, threads))
+        _say_if_it_lags(session, say)
+        return session
+
     session = opened(options.audio or "window")
-    spare = _cores() - 1
-    if options.threads is None and spare > 1:
-        took_s = _image_s(session, bundle)
-        if took_s > QUICK_PASS_S:
-            say(f"{spare} threads for each pass: with one a picture takes {1000 * took_s:.0f} ms")
-            threads = spare
-            session = opened(options.audio or "window")
-    if options.audio is not None:
-        if options.audio == "streaming":
-            _say_if_it_lags(session, say)
-        return session, options.audio
-    if bundle.manifest.audio_step is None:
+    shared = None if options.threads else _shared_threads(session, bundle, say)
+    if options.audio == "streaming":
+        return streaming(session), "streaming"
+    if shared is not None:
+        session = opened("window", Threads(shared - shared // 2, shared // 2))
+    if options.audio == "window" or bundle.manifest.audio_step is None:
         return session, "window"
     share = _window_s(session, bundle) / TOKEN_S
     taken = f"a whole window takes {share:.0%} of its {1000 * TOKEN_S:.0f} ms here"
@@ -65,13 +67,30 @@ def open_for_audio(
         say(f"audio by the window: {taken}")
         return session, "window"
     try:
-        streaming = opened("streaming")
+        streams = opened("streaming")
     except BundleError as error:  # not every device can
         say(f"audio by the window, although {taken}: {error}")
         return session, "window"
     say(f"audio is streamed: {taken}; to have it all the same: --audio window")
-    _say_if_it_lags(streaming, say)
-    return streaming, "streaming"
+    return streaming(streams), "streaming"
+
+
+def _shared_threads(session: Session, bundle: Bundle, say: Callable[[str], None]) -> int | None:
+    """Return how many threads the passes share; None where each has enough with its one."""
+    shared = _cores() - 1
+    if shared < 2:
+        return None
+    took_s = _image_s(session, bundle)
+    if took_s <= QUICK_PASS_S:
+        return None
+    say(f"{shared} threads for the passes: with one a picture takes {1000 * took_s:.0f} ms")
+    return shared
+
+
+def _step_threads(alone_s: float, shared: int) -> int:
+    """Return how many threads a step needs to keep up, of those shared; more would only wait."""
+    needed = math.ceil(alone_s / (KEEPS_UP_SHARE * TOKEN_S))
+    return min(needed, shared // 2)
 
 
 def _say_if_it_lags(session: Session, say: Callable[[str], None]) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from denseav.export.runtime.bundle import SAMPLE_RATE_HZ
+from denseav.export.runtime.session import Level
 
 FADE_DB_PER_S = 2.0
 ABOVE_FLOOR_DB = 20.0
@@ -35,8 +36,16 @@ class LevelNormalizer:
 
         `end_sample` counts at 16 kHz and never goes back; the window itself is heard in full.
         """
+        return self._least(Level.of(wave_S).deviation, end_sample)
+
+    def level(self, wave_S: NDArray[np.float32], end_sample: int) -> Level:
+        """Take the newest window in the same way, and return what it is normalised by."""
+        own = Level.of(wave_S)
+        return own.at_least(self._least(own.deviation, end_sample))
+
+    def _least(self, deviation: float, end_sample: int) -> float:
         passed_s = (end_sample - self._end_sample) / SAMPLE_RATE_HZ
         faded = self._recent * 10 ** (-FADE_DB_PER_S * passed_s / 20)
-        self._recent = max(faded, float(np.std(wave_S, dtype=np.float64)))
+        self._recent = max(faded, deviation)
         self._end_sample = end_sample
         return max(self._recent, self._floor)

@@ -135,8 +135,8 @@ def _parser() -> argparse.ArgumentParser:
         "--threads",
         type=count,
         metavar="N",
-        help="for each pass on a CPU; default: 1 where that encodes 30 pictures a second, else all "
-        "cores but one",
+        help="for each pass on a CPU; default: 1 where that encodes 30 pictures a second, else "
+        "both passes share all cores but one, an audio step with as many as it needs",
     )
     model.add_argument(
         "--audio",

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from denseav.export.runtime.bundle import TOKEN_HOP_SAMPLES, TOKEN_SPAN_SAMPLES, Manifest
-from denseav.export.runtime.session import Features, Level, Session
+from denseav.export.runtime.session import Features, Session
 from denseav.stream.audio.level_normalizer import LevelNormalizer
 from denseav.stream.audio.rolling_window import MARGIN_SAMPLES, RollingWindow
 from denseav.stream.inference.hop_controller import HOP_TOKENS_MAX, TOKEN_S, HopController
@@ -207,7 +207,7 @@ class StreamingAudio(RollingAudio):
         for token in range(first, stop):
             end = token_end(token)
             wave_S = self._rolling.window(end)
-            level = Level.of(wave_S, self._level.least_deviation(wave_S, end))
+            level = self._level.level(wave_S, end)
             steps.append((wave_S[-TOKEN_SPAN_SAMPLES:].copy(), level))
         features: Features = None
         for samples_S, level in steps:

@@ -9,8 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from denseav.export.runtime.bundle import Bundle, BundleError, demo_folder, open_bundle
-from denseav.export.runtime.session import AudioWay, Session
+from denseav.export.runtime.bundle import (
+    TOKEN_SPAN_SAMPLES,
+    Bundle,
+    BundleError,
+    demo_folder,
+    open_bundle,
+)
+from denseav.export.runtime.open_session import open_session
+from denseav.export.runtime.session import AudioWay, Level, Session, Threads
 from denseav.stream.app import audio_choice
 from denseav.stream.app.audio_choice import open_for_audio
 from denseav.stream.app.offline_loop import run_offline
@@ -126,37 +133,72 @@ def test_a_step_that_does_not_keep_up_is_said_with_the_remedy(
 
 
 @pytest.mark.parametrize(
-    ("cores", "image_s", "asked", "threads"),
+    ("cores", "image_s", "step_s", "asked", "audio", "threads"),
     [
-        (8, 0.2, None, [1, 7]),
-        (8, 0.02, None, [1]),
-        (2, 0.2, None, [1]),
-        (8, 0.2, 3, [3]),
+        (8, 0.2, 0.1, None, "window", [1, Threads(image=4, audio=3)]),
+        (8, 0.2, 0.1, None, "streaming", [1, Threads(image=6, audio=1)]),
+        (8, 0.2, 0.2, None, "streaming", [1, Threads(image=5, audio=2)]),
+        (8, 0.2, 9.0, None, "streaming", [1, Threads(image=4, audio=3)]),
+        (3, 0.2, 9.0, None, "streaming", [1, Threads(image=1, audio=1)]),
+        (8, 0.02, 0.2, None, "streaming", [1]),
+        (2, 0.2, 0.2, None, "streaming", [1]),
+        (8, 0.2, 0.2, 3, "streaming", [3]),
     ],
-    ids=["slow", "quick", "no core to spare", "asked for"],
+    ids=[
+        "windows",
+        "a step that keeps up",
+        "one that needs two",
+        "one that never will",
+        "three cores",
+        "quick pictures",
+        "no core to spare",
+        "asked for",
+    ],
 )
-def test_a_picture_that_one_thread_does_not_encode_in_time_has_all_cores_but_one(
+def test_passes_that_one_thread_is_too_slow_for_share_all_cores_but_one(
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
     cores: int,
     image_s: float,
+    step_s: float,
     asked: int | None,
-    threads: list[int],
+    audio: AudioWay,
+    threads: list[int | Threads],
 ) -> None:
     real, opened = audio_choice.open_session, []
 
-    def noted(bundle: Bundle, *, threads: int, **options: Any) -> Session:
+    def noted(bundle: Bundle, *, threads: int | Threads, **options: Any) -> Session:
         opened.append(threads)
         return real(bundle, threads=threads, **options)
 
     monkeypatch.setattr(audio_choice, "open_session", noted)
     monkeypatch.setattr(audio_choice, "_cores", lambda: cores)
     monkeypatch.setattr(audio_choice, "_image_s", lambda *_: image_s)
+    monkeypatch.setattr(audio_choice, "_step_s", lambda *_: step_s)
     said: list[str] = []
-    options = ModelOptions(device="cpu", audio="window", threads=asked)
+    options = ModelOptions(device="cpu", audio=audio, threads=asked)
     open_for_audio(open_bundle(folder), options, said.append)
     assert opened == threads
-    assert len(said) == len(threads) - 1
+    assert len([line for line in said if "for the passes" in line]) == len(threads) - 1
+
+
+@pytest.mark.parametrize("device", ["cpu", "openvino"])
+@pytest.mark.parametrize("audio", ["window", "streaming"])
+def test_each_pass_has_its_own_threads_and_gives_the_same(
+    folder: Path, device: str, audio: AudioWay
+) -> None:
+    bundle = open_bundle(folder)
+    wave_S = tone(16_000, 2.0)[: bundle.manifest.audio.window_samples].astype(np.float32).ravel()
+
+    def features(threads: int | Threads) -> np.ndarray:
+        session = open_session(bundle, device, threads=threads, audio=audio)
+        if audio == "window":
+            found = session.encode_audio(wave_S)
+        else:
+            found = session.audio_stream().step(wave_S[:TOKEN_SPAN_SAMPLES], Level.of(wave_S))
+        return np.asarray(found if isinstance(found, np.ndarray) else found.numpy())
+
+    np.testing.assert_allclose(features(Threads(image=1, audio=2)), features(1), atol=1e-5)
 
 
 def test_a_bundle_that_cannot_stream_is_run_by_the_window_and_nothing_is_measured(

@@ -11,7 +11,7 @@ from denseav.export.builder import probe_inputs
 from denseav.export.builder.graphs import make_graphs
 from denseav.export.runtime.bundle import TOKEN_HOP_SAMPLES, Bundle, window_samples
 from denseav.export.runtime.open_session import open_session
-from denseav.export.runtime.session import normalized
+from denseav.export.runtime.session import Level, normalized
 from denseav.models.audio_encoder import normalize_wave
 from denseav.stream.audio.level_normalizer import LevelNormalizer
 from denseav.stream.inference.pipeline import Pipeline
@@ -67,6 +67,15 @@ def test_skipped_hops_fade_as_much_as_heard_ones() -> None:
         last = often.least_deviation(quiet_S, hop * TOKEN_HOP_SAMPLES)
     assert seldom.least_deviation(quiet_S, 8 * TOKEN_HOP_SAMPLES) == pytest.approx(last)
     assert last == pytest.approx(np.std(loud_S) * 10 ** (-2 * 8 * 0.18 / 20), rel=1e-5)
+
+
+def test_a_level_is_that_of_its_window_with_the_least_deviation() -> None:
+    wave_S = stream()
+    one, other = LevelNormalizer(FLOOR_DBFS), LevelNormalizer(FLOOR_DBFS)
+    for end in range(SAMPLES, len(wave_S), 5 * TOKEN_HOP_SAMPLES):
+        window_S = wave_S[end - SAMPLES : end]
+        expected = Level.of(window_S, other.least_deviation(window_S, end))
+        assert one.level(window_S, end) == pytest.approx(expected, rel=1e-9)
 
 
 def test_without_a_least_deviation_a_window_is_normalised_as_in_training() -> None:
