@@ -7,6 +7,9 @@ import ctypes
 import math
 import os
 import sys
+from contextlib import suppress
+from threading import Thread
+from time import sleep
 
 try:
     import resource
@@ -16,6 +19,7 @@ except ImportError:  # Windows, which has no such limits
 RESERVED = 32
 """Descriptors that no connection may take: recordings, cameras and keys are opened meanwhile."""
 
+GIVEN_BACK_S = 20.0
 _ARENAS_MAX = 2
 _M_ARENA_MAX = -8  # of glibc's malloc.h
 
@@ -48,11 +52,22 @@ def address_space_mb() -> float:
 
 
 def keep_memory_together() -> None:
-    """Have few places for memory to lie in, before threads are there that would each have one.
+    """Have few places for memory to lie in, and give back what is free of them from time to time.
 
-    What floods of connections take for a moment is else kept by every thread that served them.
+    Every thread would else keep what floods of connections took for a moment. Call it before there
+    are threads. It is the whole process's, and nothing where the C library is not glibc.
     """
-    if sys.platform == "linux":
-        set_option = getattr(ctypes.CDLL(None), "mallopt", None)  # no other library's is glibc's
-        if set_option is not None:
-            set_option(_M_ARENA_MAX, _ARENAS_MAX)
+    if sys.platform != "linux":
+        return
+    library = ctypes.CDLL(None)
+    if not hasattr(library, "malloc_trim"):
+        return
+    library.mallopt(_M_ARENA_MAX, _ARENAS_MAX)
+
+    def give_back() -> None:
+        while True:
+            sleep(GIVEN_BACK_S)
+            library.malloc_trim(0)  # a millisecond or two
+
+    with suppress(RuntimeError):  # the system gives no thread
+        Thread(target=give_back, name="memory", daemon=True).start()
