@@ -1,11 +1,13 @@
 """What a process has of the system, kept for itself: file descriptors and memory.
 
-Nothing enters; whether descriptors run out leaves. Any thread. It knows nothing of who connects.
+Nothing enters; whether descriptors run out leaves, and connections by their number are ended. Any
+thread. It knows nothing of who connects.
 """
 
 import ctypes
 import math
 import os
+import socket
 import sys
 from contextlib import suppress
 from threading import Thread
@@ -41,6 +43,29 @@ def descriptors_are_few() -> bool:
         return True
     os.close(number)
     return number >= limit - min(RESERVED, limit // 8)
+
+
+def end_connection(number: int, port: int) -> None:
+    """End a connection by its descriptor, if it is one that came in at this port.
+
+    For libraries that cannot: they take it for the other side's going, and close it.
+    """
+    with suppress(OSError):  # it has gone, or was none
+        connection = socket.socket(fileno=number)
+        try:
+            listens = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+            if not listens and connection.getsockname()[1:2] == (port,):
+                connection.shutdown(socket.SHUT_RDWR)
+        finally:
+            connection.detach()
+
+
+def end_connections(port: int) -> None:
+    """End all that came in at a port; nothing where descriptors have no limit."""
+    if resource is not None:
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        for number in range(max(0, limit)):
+            end_connection(number, port)
 
 
 def address_space_mb() -> float:

@@ -6,7 +6,6 @@ thread uses this; it knows nothing of what is sent.
 """
 
 import errno
-import socket as net
 from collections.abc import Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Any
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-from denseav.export.process_limits import descriptors_are_few
+from denseav.export.process_limits import descriptors_are_few, end_connection
 
 SUBSCRIPTIONS_MAX = 64  # of one connection
 IDLE_MAX = 64  # connections that have not subscribed; the oldest go first
@@ -118,13 +117,7 @@ class Peers:
     def _end(self, number: int) -> None:
         """End one connection, as libzmq cannot: it takes this for the peer's going."""
         self._open.pop(number, None)
-        with suppress(OSError):  # it has gone by itself
-            connection = net.socket(fileno=number)
-            try:
-                if connection.getsockname()[1] == self._port:
-                    connection.shutdown(net.SHUT_RDWR)
-            finally:
-                connection.detach()  # libzmq closes it
+        end_connection(number, self._port)
 
 
 def _property(frame: zmq.Frame, name: int | str) -> Any:

@@ -12,6 +12,7 @@ from contextlib import suppress
 import foxglove
 from foxglove.websocket import WebSocketServer
 
+from denseav.export.process_limits import descriptors_are_few, end_connections
 from denseav.export.runtime.bundle import Head
 from denseav.stream.display.foxglove_channels import FoxgloveChannels, Status
 from denseav.stream.errors import OutputError
@@ -60,7 +61,9 @@ class FoxgloveServer:
         self._channels.heatmap(heatmap)
 
     def poll(self) -> None:
-        """Give the run's figures when they are due."""
+        """Give the run's figures when they are due; end all viewers where descriptors run out."""
+        if descriptors_are_few():  # the library takes any number of connections
+            end_connections(self._server.port)
         self._channels.tell_status()
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ import json
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from denseav.stream.web import foxglove_server
 from denseav.stream.web.foxglove_server import FoxgloveServer
 from tests.support.fake_session import fake_manifest
 from tests.support.media import grey
+from tests.support.stalls import until
 
 HEADS = fake_manifest().heads
 MESSAGE = struct.Struct("<BIQ")
@@ -170,3 +171,32 @@ def test_the_command_says_where_it_serves(exact: Path, capsys: pytest.CaptureFix
     options = ["--offline", "--headless", "--seconds", "0.1", "--model", str(demo_folder())]
     assert main(["--source", str(exact), "--display", "foxglove", *options]) == 0
     assert "Foxglove finds the run at ws://127.0.0.1:" in capsys.readouterr().err
+
+
+def test_where_descriptors_run_out_connections_are_ended_and_then_all_are_taken(
+    server: FoxgloveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = ("127.0.0.1", int(server.url.rpartition(":")[2]))
+    with ExitStack() as held:
+        idle = [held.enter_context(socket.create_connection(address, 20)) for _ in range(3)]
+        for each in idle:
+            each.sendall(b"GET / HTTP/1.1\r\n")
+        server.poll()
+        with monkeypatch.context() as patched:
+            patched.setattr(foxglove_server, "descriptors_are_few", lambda: True)
+            until(lambda: (server.poll(), all(map(_ended, idle)))[1])
+
+    async def act(_: aiohttp.ClientWebSocketResponse, channels: Channels) -> int:
+        return len(channels)
+
+    assert connected(server, act)
+
+
+def _ended(connection: socket.socket) -> bool:
+    connection.setblocking(False)
+    try:
+        return connection.recv(100) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionError:
+        return True
