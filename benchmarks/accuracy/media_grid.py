@@ -353,8 +353,11 @@ def differences(film: Film, theirs: Given, mine: Given) -> list[str]:
     if film.fault in ("bytes", "cut"):
         if few < 0.9 * many - 1:
             found.append(f"{few} pictures instead of {many}")
-        if len(mine.wave_S) < 0.9 * len(theirs.wave_S) - 2_000:
-            found.append(f"{len(mine.wave_S)} samples instead of {len(theirs.wave_S)}")
+        # Where damage changes the layout, ffmpeg's filters begin anew and pad from zero again.
+        longest = round((SECONDS + abs(film.sound_later_s)) * RATE_HZ)
+        whole = min(len(theirs.wave_S), longest)
+        if len(mine.wave_S) < 0.9 * whole - 2_000:
+            found.append(f"{len(mine.wave_S)} samples instead of {whole}")
         return found
     if film.fault == "restart":
         return _joined(film, theirs, mine)
