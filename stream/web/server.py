@@ -27,7 +27,7 @@ from denseav.export.process_limits import descriptors_are_few
 from denseav.stream.display.timeline import Loudness
 from denseav.stream.errors import OutputError
 from denseav.stream.types import AudioBlock
-from denseav.stream.web.access import Access, Handler, Rate, refused
+from denseav.stream.web.access import Access, Handler, refused
 from denseav.stream.web.browser_camera import BrowserCamera, GivenCamera, OfferError
 from denseav.stream.web.messages import Scaled, loudness_message, map_message, picture_message
 from denseav.stream.web.picture_stream import PictureEncoder, PicturePeer
@@ -43,7 +43,6 @@ STATE_S = 1.0
 CLOSING_S = 2.0
 SEND_BUFFER = 128 * 1024
 WISHES_MAX = 64
-OFFERS_PER_S, OFFERS_BURST = 1.0, 20.0
 _TYPES = {
     ".html": "text/html",
     ".css": "text/css",
@@ -130,7 +129,6 @@ class PageServer:
         self._viewers: dict[Viewer, int | None] = {}  # and the loudness that each has had
         self._giving: dict[Viewer, GivenCamera] = {}
         self._encoder = PictureEncoder()
-        self._offers = Rate(OFFERS_PER_S, OFFERS_BURST)
         self._tasks: set[asyncio.Task[None]] = set()
         self._fresh = asyncio.Event()
         self._closed = asyncio.Event()
@@ -343,7 +341,7 @@ class PageServer:
             await camera.leave(given)
         elif given is not None and wish in ("hidden", "visible"):
             given.background = wish == "hidden"
-        elif not self._offers.allows(""):
+        elif not viewer.offers.allows(""):
             viewer.answer(ended="too many offers; wait a moment")
         elif given is None and isinstance(wish, str) and wish.startswith("v=0"):
             try:
@@ -413,7 +411,7 @@ class PageServer:
         before, viewer.stream = viewer.stream, None
         if before is not None:
             await before.close()
-        if not isinstance(wish, str) or not self._offers.allows(""):
+        if not isinstance(wish, str) or not viewer.offers.allows(""):
             viewer.answer(picture=None)
             return
         stream = PicturePeer(lambda origin: viewer.answer(origin=origin))
@@ -421,7 +419,9 @@ class PageServer:
         if answer is None or viewer not in self._viewers:
             await stream.close()
         else:
-            viewer.stream = stream
+            before, viewer.stream = viewer.stream, stream
+            if before is not None:  # of another wish meanwhile
+                await before.close()
         viewer.answer(picture=answer)
 
     def _heard_since(self, viewer: Viewer) -> tuple[bytes, ...]:

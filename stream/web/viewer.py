@@ -23,6 +23,7 @@ MAPS_ON_THE_WAY = 12  # beside a stream, whose pictures come later than their ma
 ANSWERS = 16  # short texts that wait to be sent
 TEXT_MAX = 64 * 1024  # an offer is the longest
 _TEXTS_PER_S, _TEXTS_BURST = 120.0, 240.0
+OFFERS_PER_S, OFFERS_BURST = 1.0, 20.0
 _LATENCIES = 300
 
 Ask = Callable[["Viewer", Mapping[str, Any]], None]
@@ -41,6 +42,7 @@ class Viewer:
     ----------
     passed_over : how many it was not sent.
     stream : the picture's own connection, where it has one; then it is sent maps alone.
+    offers : how many offers of WebRTC it may make; one that makes too many disturbs nobody else.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Viewer:
         self._state: str | None = None
         self._answers: deque[str] = deque(maxlen=ANSWERS)
         self._wake = asyncio.Event()
+        self.offers = Rate(OFFERS_PER_S, OFFERS_BURST)
         self._texts = Rate(_TEXTS_PER_S, _TEXTS_BURST)
         self._latency_s: deque[float] = deque(maxlen=_LATENCIES)
 

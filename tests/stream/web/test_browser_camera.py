@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from aiortc import RTCPeerConnection
 
-from denseav.stream.calibration.av_offset import Watcher, match
+from denseav.stream.calibration.av_offset import Offset, Watcher, match
 from denseav.stream.stats.source_health import SourceHealth, State
 from denseav.stream.web import browser_camera, rtp_clock
 from denseav.stream.web.browser_camera import BrowserCamera
@@ -21,6 +21,12 @@ def states(health: SourceHealth) -> list[State]:
     return [each.state for each in health.states()]
 
 
+def matched(watcher: Watcher) -> list[Offset]:
+    flashes_F, frame_s = watcher.flashes()
+    offset = match(flashes_F, watcher.clicks(), frame_s)
+    return [] if offset is None else [offset]
+
+
 async def until(condition: object) -> None:
     async with asyncio.timeout(20):
         while not condition():  # type: ignore[operator]
@@ -31,7 +37,7 @@ def test_it_gives_picture_and_sound_on_one_clock_and_goes_on_after_a_loss() -> N
     said: list[str] = []
     health = SourceHealth(said.append)
     camera, got = BrowserCamera(health), Collector()
-    watcher = Watcher()
+    found: list[Offset] = []
 
     async def first(one: Giver, two: Giver) -> None:
         start_s = monotonic() + 0.1
@@ -43,9 +49,13 @@ def test_it_gives_picture_and_sound_on_one_clock_and_goes_on_after_a_loss() -> N
         given = camera._given
         assert given is not None
         await until(lambda: all(clock.has_report for clock in given._clocks.values()))
-        camera.start(watcher)
-        await asyncio.sleep(2.3)
-        camera.start(got)
+        async with asyncio.timeout(30):
+            while not found:  # who stalls misses flashes
+                watcher = Watcher()
+                camera.start(watcher)
+                await asyncio.sleep(2.3)
+                camera.start(got)
+                found.extend(matched(watcher))
         picture.size = (96, 64)
         await until(lambda: got.frames and got.frames[-1].image_HW3.shape == (96, 64, 3))
 
@@ -71,10 +81,7 @@ def test_it_gives_picture_and_sound_on_one_clock_and_goes_on_after_a_loss() -> N
     with page_server(camera=camera) as server:
         camera.start(got)
         asyncio.run(run())
-    flashes_F, frame_s = watcher.flashes()
-    found = match(flashes_F, watcher.clicks(), frame_s)
-    assert found is not None
-    assert abs(found.seconds) < 0.04
+    assert abs(found[0].seconds) < 0.04
     assert any("is back after" in line for line in said)
     assert all(said), "nothing is said that has no words"
 

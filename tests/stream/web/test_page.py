@@ -184,7 +184,7 @@ def test_a_phone_is_turned_round_and_held_the_other_way_and_nothing_is_lost(
     async def body() -> None:
         address = f"http://127.0.0.1:{server.port}/"
         flag = "--autoplay-policy=no-user-gesture-required"
-        words = "document.getElementById('given').textContent"
+        words = "document.getElementById('given')?.textContent"
         async with open_tab(tmp_path, address, flag, script=PHONE) as tab:
             await tab.until("document.getElementById('giving')?.hidden === false")
             await tab.value("document.getElementById('give').click()")
@@ -212,6 +212,12 @@ def test_a_phone_is_turned_round_and_held_the_other_way_and_nothing_is_lost(
             async with asyncio.timeout(20):
                 while {each.state for each in health.states()} != {State.LOST}:
                     await asyncio.sleep(0.02)
+            await tab.call(
+                "Page.addScriptToEvaluateOnNewDocument", source="delete window.RTCPeerConnection"
+            )
+            await tab.call("Page.reload")
+            await tab.until(f"{words} === 'This browser has no WebRTC; use another one.'")
+            assert await tab.value("document.getElementById('give').disabled")
             assert tab.errors == []
 
     with page_server(camera=camera) as server:

@@ -13,11 +13,14 @@ import aiohttp
 import cv2
 import numpy as np
 import pytest
+from aiortc import RTCPeerConnection
 
 from benchmarks.support.adversaries import LIES
 from denseav.stream.errors import OutputError
 from denseav.stream.types import AudioBlock
 from denseav.stream.web import server as server_module
+from denseav.stream.web import viewer as viewer_module
+from denseav.stream.web.picture_stream import PicturePeer
 from denseav.stream.web.server import VIEWERS_MAX, PageServer
 from tests.support.screen.pages import page_server, scaled
 
@@ -163,6 +166,74 @@ def test_a_flood_of_texts_and_one_that_is_too_long_end_their_connection() -> Non
                 async for _ in connection:
                     pass
                 assert connection.close_code in (1008, 1009)
+
+    with page_server() as server:
+        asks(body)
+
+
+async def offer_to_watch() -> str:
+    peer = RTCPeerConnection()
+    peer.addTransceiver("video", direction="recvonly")
+    await peer.setLocalDescription(await peer.createOffer())
+    sdp = str(peer.localDescription.sdp)
+    await peer.close()
+    return sdp
+
+
+async def answers(connection: Any, count: int) -> list[Any]:
+    """The next so many answers to offers."""
+    found: list[Any] = []
+    while len(found) < count:
+        said = await next_of(connection, str)
+        found += [said["picture"]] if "picture" in said else []
+    return found
+
+
+def test_a_flood_of_offers_is_refused_and_others_get_their_stream(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(viewer_module, "OFFERS_PER_S", 0.0)
+    monkeypatch.setattr(viewer_module, "OFFERS_BURST", 3.0)
+
+    async def body(client: Client) -> None:
+        offer = json.dumps({"picture": await offer_to_watch()})
+        async with live(client, server) as flooding, live(client, server) as other:
+            for _ in range(10):
+                await flooding.send_str(json.dumps({"picture": "v=0 rubbish"}))
+            assert await answers(flooding, 10) == 10 * [None]
+            await flooding.send_str(offer)
+            assert await answers(flooding, 1) == [None], "it has made too many"
+            await other.send_str(offer)
+            [answer] = await answers(other, 1)
+            assert answer.startswith("v=0")
+
+    with page_server() as server:
+        asks(body)
+
+
+def test_of_offers_that_come_at_once_one_connection_is_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[PicturePeer] = []
+
+    class Peer(PicturePeer):
+        def __init__(self, origin: Callable[[int], None]) -> None:
+            super().__init__(origin)
+            made.append(self)
+
+    monkeypatch.setattr(server_module, "PicturePeer", Peer)
+
+    async def body(client: Client) -> None:
+        offer = json.dumps({"picture": await offer_to_watch()})
+        async with live(client, server) as connection:
+            for _ in range(4):
+                await connection.send_str(offer)
+            assert all(await answers(connection, 4))
+            while sum(not peer.is_over for peer in made) != 1:
+                await asyncio.sleep(0.01)
+        while not all(peer.is_over for peer in made):
+            await asyncio.sleep(0.01)
+        assert len(made) == 4
 
     with page_server() as server:
         asks(body)
