@@ -148,7 +148,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_room(parser.add_argument_group("the room"))
     output = parser.add_argument_group("where it goes")
     _add_display(output)
-    output.add_argument("--record", type=Path, metavar="FILE.mp4|gif|webp|mcap", help=_RECORD)
+    output.add_argument("--record", type=_recording, metavar="FILE.mp4|gif|webp|mcap", help=_RECORD)
     output.add_argument("--seconds", type=positive, metavar="N", help="end after N seconds")
     _add_page(parser.add_argument_group("a page for browsers"))
     _add_figures(parser.add_argument_group("figures"))
@@ -459,6 +459,14 @@ def _check_figures(options: argparse.Namespace) -> None:
     for option in ("offline", "record", "seconds"):
         if getattr(options, option):
             raise UsageError(f"--{option} does not go with --bench, which runs live; leave it out")
+
+
+def _recording(text: str) -> Path:
+    if "://" in text:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is an address, and recordings are files; --serve and --publish send a run on"
+        )
+    return Path(text)
 
 
 def _size(text: str) -> tuple[int, int]:

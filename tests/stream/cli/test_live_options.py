@@ -73,6 +73,7 @@ def test_listing_devices_needs_nothing_else() -> None:
         ("--demo --display paper", "invalid choice: 'paper'"),
         ("--demo --recrod a.mp4", "unrecognized arguments: --recrod"),
         ("--demo --record", "expected one argument"),
+        ("--demo --record rtsp://h/x", "'rtsp://h/x' is an address, and recordings are files"),
         ("--demo --serve :80", "has no host before its colon"),
         ("--demo --serve 127.0.0.1:0", "'0' is not a whole number above 0"),
         ("--demo --serve 70000", "'70000' is not a port from 1 to 65535"),

@@ -222,6 +222,27 @@ def test_the_command_records_and_plays_again_with_the_same_heat(
     assert np.ptp(first) > 0.5
 
 
+def test_a_live_recording_played_again_compares_each_frame_with_the_audio_of_before(
+    exact: Path, tmp_path: Path
+) -> None:
+    path, options = tmp_path / "run.mcap", ["--headless", "--model", str(demo_folder())]
+    # Of its frames, 40 ms apart, some lie just where tokens, 180 ms apart, meet: on either side.
+    options += ["--sync", "exact", "--av-offset-ms", "7", "--record", str(path)]
+    assert main(["--source", str(exact), *options]) == 0
+    with path.open("rb") as file:
+        said = [json.loads(m.data) for *_, m in make_reader(file).iter_messages(["/frame"])]
+    again: dict[str, Any] = {"source": path, "offline": True, "sync": "exact", "device": "cpu"}
+    with denseav.live(**again, model=demo_folder()) as stream:
+        played = list(stream)
+    assert len(played) == len(said) > 0
+    for then, now in zip(said, played, strict=True):
+        if then["audio_end_s"] is not None:  # a slow machine had heard nothing yet
+            assert now.audio_end_s is not None
+            ahead_s = then["audio_end_s"] - then["capture_s"]
+            assert now.audio_end_s - now.capture_s == pytest.approx(ahead_s, abs=1e-6)
+            assert now.audio_dbfs == pytest.approx(then["audio_dbfs"], abs=0.01)
+
+
 @pytest.mark.parametrize(
     ("data", "words"),
     [

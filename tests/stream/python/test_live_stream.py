@@ -21,6 +21,7 @@ from denseav.stream.stats.stats import Stats
 from denseav.stream.types import AudioBlock, Frame, Heatmap
 from tests.support.live_command import environment
 from tests.support.media import grey, tone
+from tests.support.servers import MjpegServer
 from tests.support.stalls import until
 
 DEMO: dict[str, Any] = {"model": demo_folder()}
@@ -227,6 +228,37 @@ def test_a_source_that_cannot_be_opened_is_told_at_once(asked: Any, words: str) 
     with pytest.raises(denseav.SourceError, match=words):
         denseav.live(**asked, **DEMO)
     until(lambda: not any(t.name == "denseav.live" for t in set(threading.enumerate()) - before))
+
+
+class Once(MjpegServer):
+    """A camera that serves one stream, and nobody else."""
+
+    def __init__(self) -> None:
+        self.taken = threading.Semaphore(1)
+        super().__init__()
+
+    def serve(self, connection: Any) -> None:
+        if self.taken.acquire(blocking=False):
+            super().serve(connection)
+
+
+def test_two_streams_on_one_camera(mjpeg_server: MjpegServer) -> None:
+    camera: dict[str, Any] = {"camera": mjpeg_server.url, "mic": "none", **DEMO}
+    with denseav.live(**camera) as first, denseav.live(**camera) as second:
+        assert {next(first).image.shape, next(second).image.shape} == {(120, 160, 3)}
+
+
+def test_a_camera_that_another_stream_has_is_told() -> None:
+    server = Once()
+    camera: dict[str, Any] = {"camera": server.url, "mic": "none", **DEMO}
+    try:
+        with denseav.live(**camera) as first:
+            next(first)
+            with pytest.raises(denseav.SourceError, match=server.address):
+                denseav.live(**camera)
+            next(first)
+    finally:
+        server.kill()
 
 
 def test_a_model_that_is_none_is_told_at_once(tmp_path: Path) -> None:
