@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from denseav.stream.app.mosaic import Mosaic
 from denseav.stream.app.view import View
 from denseav.stream.display.drawing import Canvas
 from denseav.stream.display.hud import Hud
@@ -52,6 +53,7 @@ class Rig:
         record: Path | None = None,
         strip: bool = False,
         page: "FakePage | None" = None,
+        mosaic: Mosaic | None = None,
     ) -> None:
         manifest = fake_manifest()
         self.said: list[str] = []
@@ -68,6 +70,7 @@ class Rig:
             screen=screen,  # type: ignore[arg-type]
             record=record,
             page=page,  # type: ignore[arg-type]
+            mosaic=mosaic,
         )
         self.index = 0
 
@@ -115,6 +118,36 @@ def test_q_asks_to_quit_and_the_window_is_closed() -> None:
     rig.view.close()
     assert rig.screen is not None
     assert rig.screen.closed
+
+
+def test_keys_do_with_several_cameras_what_they_do_with_one(tmp_path: Path) -> None:
+    mosaic = Mosaic(["a", "b"], [(320, 240), (320, 240)], lambda _: None)
+    rig = Rig(FakeScreen(), mosaic=mosaic)
+    assert rig.screen is not None
+
+    def show(key: str | None, *cameras: int) -> None:
+        assert rig.screen is not None
+        rig.screen.keys += [key] if key else []
+        frames = [Frame(PICTURE, rig.index, rig.index / 25, camera) for camera in cameras]
+        rig.view.show(*map(heatmap, frames))
+        rig.index += 1
+
+    show("r", 0, 1)
+    for index in range(5):
+        show(None, index % 2)
+    show("s", 1)
+    show("r", 0)
+    show(" ", 0)
+    held = len(rig.screen.shown)
+    show(None, 1)
+    assert len(rig.screen.shown) == held
+    rig.view.close()
+    assert {canvas.shape for canvas in rig.screen.shown} == {(240, 640, 3)}
+    [film], [picture] = tmp_path.glob("*.mp4"), tmp_path.glob("*.png")
+    assert pictures(film) == 7
+    kept = cv2.imread(str(picture))
+    assert kept is not None
+    assert kept.shape == (240, 640, 3)
 
 
 def test_h_goes_through_the_heads_and_space_holds_the_picture() -> None:
