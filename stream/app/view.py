@@ -82,6 +82,7 @@ class View:
         self._say = say
         self._failure: StreamError | None = None
         self._strip = strip
+        self._page = page
         self._mosaic = mosaic
         self._recording = RecordingSink(say, overlay.heads, self._status)
         if record is not None:
@@ -101,7 +102,8 @@ class View:
     @property
     def wants_features(self) -> bool:
         """Whether heatmaps should bring their picture's features along."""
-        return bool(self._open_sinks) and self._overlay.wants_features
+        on_page = self._page is not None and self._page.wants_features
+        return on_page or (bool(self._open_sinks) and self._overlay.wants_features)
 
     @property
     def _open_sinks(self) -> Sequence[Sink]:

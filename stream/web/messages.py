@@ -1,4 +1,4 @@
-"""What the page is sent: a `Heatmap`, a picture and loudness in, the bytes of messages out.
+"""What the page is sent: a `Heatmap`, a picture, features and loudness in, messages' bytes out.
 
 Heat stays data: a map is the raw similarity with the two ends of its scale, and the page blends
 it. A map and the picture that it belongs to carry the same sequence number. Little-endian; the
@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 
 from denseav.stream.types import Heatmap
 
-MAP, PICTURE, LOUDNESS = 1, 2, 3
+MAP, PICTURE, LOUDNESS, FEATURES = 1, 2, 3, 4
 LONGEST_SIDE = 1280  # a page is not larger for long
 _QUALITY = 80
 
 # kind, heads, a bit for each valid head, grid height and width, sequence, loudness, capture_s
 _MAP = struct.Struct("<BBHHHIfd")
 _PICTURE = struct.Struct("<BxxxI")
+_FEATURES = struct.Struct("<BxHHxxI")  # kind, grid height and width, sequence
 _LOUDNESS = struct.Struct("<BxxxId")  # kind, columns, time of the first
 
 
@@ -71,6 +72,13 @@ def picture_message(scaled: Scaled) -> bytes:
         image_HW3 = cv2.resize(image_HW3, size, interpolation=cv2.INTER_AREA).astype(np.uint8)
     _, jpeg = cv2.imencode(".jpg", image_HW3, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
     return _PICTURE.pack(PICTURE, scaled.sequence) + jpeg.tobytes()
+
+
+def features_message(scaled: Scaled, colours_HW3: NDArray[np.uint8]) -> bytes:
+    """Return the colours of the heatmap's features, given blue-green-red, as red-green-blue."""
+    height, width = colours_HW3.shape[:2]
+    header = _FEATURES.pack(FEATURES, height, width, scaled.sequence)
+    return header + np.ascontiguousarray(colours_HW3[..., ::-1]).tobytes()
 
 
 def loudness_message(begin_s: float, peak_N: NDArray[np.float32]) -> bytes:

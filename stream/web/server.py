@@ -11,7 +11,7 @@ import socket
 import ssl
 import threading
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,12 +24,19 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from denseav.export.process_limits import descriptors_are_few
+from denseav.stream.display.feature_pca import FeatureColours
 from denseav.stream.display.timeline import Loudness
 from denseav.stream.errors import OutputError
 from denseav.stream.types import AudioBlock
 from denseav.stream.web.access import Access, Handler, refused
 from denseav.stream.web.browser_camera import BrowserCamera, GivenCamera, OfferError
-from denseav.stream.web.messages import Scaled, loudness_message, map_message, picture_message
+from denseav.stream.web.messages import (
+    Scaled,
+    features_message,
+    loudness_message,
+    map_message,
+    picture_message,
+)
 from denseav.stream.web.picture_stream import PictureEncoder, PicturePeer
 from denseav.stream.web.viewer import TEXT_MAX, Viewer
 
@@ -129,6 +136,7 @@ class PageServer:
         self._viewers: dict[Viewer, int | None] = {}  # and the loudness that each has had
         self._giving: dict[Viewer, GivenCamera] = {}
         self._encoder = PictureEncoder()
+        self._colours = FeatureColours()
         self._tasks: set[asyncio.Task[None]] = set()
         self._fresh = asyncio.Event()
         self._closed = asyncio.Event()
@@ -150,6 +158,11 @@ class PageServer:
     def viewers(self) -> int:
         """How many look."""
         return len(self._viewers)
+
+    @property
+    def wants_features(self) -> bool:
+        """Whether heatmaps should bring their picture's features along. Any thread."""
+        return any(viewer.wants_features for viewer in list(self._viewers))
 
     def show(self, scaled: Scaled) -> None:
         """Take what is to be shown, in place of what nobody was sent. Never waits."""
@@ -380,13 +393,27 @@ class PageServer:
             if any(viewer.stream is None for viewer in ready):
                 jpeg = await self._loop.run_in_executor(None, picture_message, scaled)
                 pictures[False] = (jpeg,)
+            features = await self._features_of(scaled, ready)
             map_ = map_message(scaled)
             capture_s = scaled.heatmap.frame.capture_s
             for viewer in ready:
                 streams = viewer.stream is not None
                 if viewer in self._viewers and streams in pictures:
                     messages = (*pictures[streams], map_, *self._heard_since(viewer))
+                    if viewer.wants_features:
+                        messages = (*features, *messages)
                     viewer.show(scaled.sequence, capture_s, messages)
+
+    async def _features_of(self, scaled: Scaled, viewers: Sequence[Viewer]) -> tuple[bytes, ...]:
+        """Return the features' message, where a viewer wants it and the heatmap has some."""
+        features_KCHW = scaled.heatmap.features_KCHW
+        if features_KCHW is None or not any(viewer.wants_features for viewer in viewers):
+            return ()
+        time_s = scaled.heatmap.frame.capture_s
+        colours_HW3 = await self._loop.run_in_executor(
+            None, self._colours.colour, features_KCHW, time_s
+        )
+        return (features_message(scaled, colours_HW3),)
 
     async def _stream(self, scaled: Scaled) -> None:
         """Give the picture to all who have it by WebRTC; encoded once, if anybody has."""

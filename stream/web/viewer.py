@@ -42,6 +42,7 @@ class Viewer:
     ----------
     passed_over : how many it was not sent.
     stream : the picture's own connection, where it has one; then it is sent maps alone.
+    wants_features : whether it shows the picture's dense features.
     offers : how many offers of WebRTC it may make; one that makes too many disturbs nobody else.
     """
 
@@ -49,6 +50,7 @@ class Viewer:
         self, socket: web.WebSocketResponse, ask: Ask, drawn: Callable[[float], None]
     ) -> None:
         self.passed_over = 0
+        self.wants_features = False
         self.stream: PicturePeer | None = None
         self._socket = socket
         self._ask = ask
@@ -136,6 +138,8 @@ class Viewer:
                 return
             if "drawn" in wish:
                 self._drawn(wish["drawn"])
+            elif "features" in wish:
+                self.wants_features = wish["features"] is True
             else:
                 self._ask(self, wish)
 

@@ -6,7 +6,7 @@ import { Strip } from "./strip.js";
 import { Camera } from "./camera.js";
 import { Stream } from "./stream.js";
 
-const MAP = 1, PICTURE = 2, LOUDNESS = 3;
+const MAP = 1, PICTURE = 2, LOUDNESS = 3, FEATURES = 4;
 const MAPS_KEPT = 64;
 const AGAIN_MS = [250, 500, 1000, 2000];
 
@@ -29,6 +29,7 @@ function connect() {
     link("Live", false);
     attempts = 0;
     setWay($("way").value);
+    setView($("view").value);
   };
   socket.onmessage = ({ data }) => (typeof data === "string" ? told(JSON.parse(data)) : came(data));
   socket.onclose = () => {
@@ -172,6 +173,9 @@ function came(buffer) {
       });
       break;
     }
+    case FEATURES:
+      stage.setFeatures(buffer);
+      break;
     case LOUDNESS:
       strip.hear(buffer);
   }
@@ -278,6 +282,7 @@ function setOpacity(percent) {
 
 function setView(view) {
   $("view").value = stage.view = view;
+  send({ features: view === "features" });
   redraw();
 }
 

@@ -44,6 +44,8 @@ export class Stage {
     this.canvas = canvas;
     this.context = canvas.getContext("2d", { alpha: false });
     this.small = document.createElement("canvas");
+    this.features = document.createElement("canvas"); // their colours; without any, of no size
+    this.features.width = this.features.height = 0;
     this.colours = [];
     this.on = [];
     this.opacity = 0.75;
@@ -58,6 +60,19 @@ export class Stage {
     this.colours = heads.map(({ colour }) =>
       [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16)));
     this.on = heads.map(() => true);
+  }
+
+  /** Take the colours of the features of the picture that comes next. */
+  setFeatures(buffer) {
+    const view = new DataView(buffer);
+    const height = view.getUint16(2, true), width = view.getUint16(4, true);
+    const rgb = new Uint8Array(buffer, 12);
+    Object.assign(this.features, { height, width });
+    const pen = this.features.getContext("2d"), image = pen.createImageData(width, height);
+    for (let i = 0; i < height * width; i++) {
+      image.data.set([rgb[3 * i], rgb[3 * i + 1], rgb[3 * i + 2], 255], 4 * i);
+    }
+    pen.putImageData(image, 0, 0);
   }
 
   show(picture, map) {
@@ -95,6 +110,12 @@ export class Stage {
 
   drawOne(group, width, height) {
     const { context } = this;
+    if (this.view === "features") {
+      context.fillStyle = "#181818";
+      context.fillRect(0, 0, width, height);
+      if (this.features.width) context.drawImage(this.features, 0, 0, width, height);
+      return;
+    }
     if (this.view === "heat") {
       context.fillStyle = "#000";
       context.fillRect(0, 0, width, height);

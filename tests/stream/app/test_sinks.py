@@ -349,6 +349,8 @@ def test_any_sink_that_fails_as_nobody_foresaw_is_left_alone_and_said_once(
 class FakePage:
     """A page's server that brings one wish at a time."""
 
+    wants_features = False
+
     def __init__(self) -> None:
         self.asked: list[Mapping[str, Any]] = []
         self.shown: list[Scaled] = []

@@ -1,6 +1,7 @@
 """The page in a real Chromium."""
 
 import asyncio
+import json
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from denseav.stream.calibration.av_offset import Watcher, match
+from denseav.stream.display.feature_pca import FeatureColours
 from denseav.stream.stats.source_health import SourceHealth, State
 from denseav.stream.web.browser_camera import BrowserCamera
 from tests.support.fakes import Collector
@@ -46,6 +48,28 @@ def test_the_page_draws_heat_where_it_is_and_names_as_text(tmp_path: Path) -> No
                 "clientX: b.left + b.width / 2 - 5, clientY: b.top + b.height / 2 - 5 })); })()"
             )
             read = await tab.value("document.getElementById('readout').textContent")
+            assert not server.wants_features
+            await tab.value(
+                "(() => { const view = document.getElementById('view');"
+                "view.value = 'features'; view.dispatchEvent(new Event('change')); })()"
+            )
+            while not server.wants_features:
+                await asyncio.sleep(0.01)
+            halves_KCHW = np.zeros((2, 3, 4, 6), np.float32)
+            halves_KCHW[..., 3:] = 1 + np.arange(6, dtype=np.float32).reshape(2, 3, 1, 1)
+            two = scaled(2, monotonic())
+            server.show(replace(two, heatmap=replace(two.heatmap, features_KCHW=halves_KCHW)))
+            colours_HW3 = FeatureColours().colour(halves_KCHW, 0.0)
+            left, right = colours_HW3[0, 0, ::-1].tolist(), colours_HW3[-1, -1, ::-1].tolist()
+            assert left != right
+            shown = json.dumps([[*left, 255], [*right, 255]])
+            await tab.until(f"JSON.stringify({PIXEL}) === JSON.stringify({shown})")
+            await tab.value(
+                "(() => { const view = document.getElementById('view');"
+                "view.value = 'overlay'; view.dispatchEvent(new Event('change')); })()"
+            )
+            while server.wants_features:
+                await asyncio.sleep(0.01)
             assert read.startswith("speech 5.50  <b>sound</b> silent  at 31, 23")
             assert tab.errors == []
 
