@@ -96,9 +96,10 @@ def _step_threads(alone_s: float, shared: int) -> int:
 def _say_if_it_lags(session: Session, say: Callable[[str], None]) -> None:
     share = _step_s(session) / TOKEN_S
     if share > KEEPS_UP_SHARE:
+        quicker = "" if session.precision == "int8" else "export with --precision int8, or "
         say(
             f"audio will lag: a step takes {share:.0%} of its {1000 * TOKEN_S:.0f} ms here, where "
-            "pictures are encoded beside it; export with --precision int8, or give --threads"
+            f"pictures are encoded beside it; {quicker}give --threads"
         )
 
 

@@ -78,6 +78,7 @@ def test_its_step_is_the_stream_of_its_weights() -> None:
     bundle = open_bundle(demo_folder())
     step = bundle.manifest.audio_step
     assert step is not None
+    assert step.in_place
     model = load("demo")
     model.prepare_export(bundle.manifest.image.height, bundle.manifest.image.width)
     config = StreamConfig(context_tokens=step.context_tokens, revisit=step.revisit)

@@ -1,5 +1,6 @@
 """How audio is encoded: as asked, or as this machine can afford, and it is said."""
 
+import dataclasses
 import json
 import shutil
 import threading
@@ -130,6 +131,18 @@ def test_a_step_that_does_not_keep_up_is_said_with_the_remedy(
     lines = [line for line in said if "audio will lag: a step takes 140%" in line]
     assert len(lines) == lags
     assert all("--precision int8" in line for line in lines)
+
+
+def test_a_step_in_eight_bits_that_lags_is_not_told_to_become_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = open_bundle(folder)
+    manifest = dataclasses.replace(bundle.manifest, precision="int8")
+    monkeypatch.setattr(audio_choice, "_step_s", lambda *_: TOKEN_S)
+    said: list[str] = []
+    options = ModelOptions(device="cpu", audio="streaming", threads=1)
+    open_for_audio(dataclasses.replace(bundle, manifest=manifest), options, said.append)
+    assert said[0].endswith("pictures are encoded beside it; give --threads")
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,13 @@
 """Audio encoded token after token against whole windows: the same tokens, whatever happens."""
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 from denseav.export.runtime.bundle import SAMPLE_RATE_HZ, TOKEN_SPAN_SAMPLES
-from denseav.export.runtime.session import Level
+from denseav.export.runtime.session import AudioWay, Level
 from denseav.stream.audio.rolling_window import MARGIN_SAMPLES
 from denseav.stream.inference.audio_pass import token_end
 from denseav.stream.inference.pipeline import Pipeline
@@ -165,6 +166,25 @@ def test_a_slow_stream_reads_what_it_needs_before_the_window_rolls_on() -> None:
         assert pipeline.audio.newest is not None
     assert pipeline.audio.newest is not None
     assert token_end(pipeline.audio.newest.stop) > 12 * SAMPLE_RATE_HZ - MARGIN_SAMPLES
+
+
+@pytest.mark.parametrize("audio", ["window", "streaming"])
+def test_samples_that_are_no_numbers_are_silence_and_set_no_level(audio: AudioWay) -> None:
+    def levels(bad: float) -> list[float]:
+        session = FakeSession()
+        pipeline = Pipeline(session, fake_manifest(), audio=audio)
+        for index, block in enumerate(blocks()):
+            samples_SC = np.full_like(block.samples_SC, bad) if index in (40, 41) else None
+            block = (
+                block if samples_SC is None else dataclasses.replace(block, samples_SC=samples_SC)
+            )
+            pipeline.push(block)
+            pipeline.encode_audio()
+        if audio == "window":
+            return session.deviations
+        return [level.deviation for level in session.streams[0].levels]
+
+    assert levels(float("nan")) == levels(float("inf")) == levels(0.0)
 
 
 def test_after_an_hour_of_silence_sound_is_as_loud_as_at_first() -> None:
