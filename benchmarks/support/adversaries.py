@@ -245,9 +245,9 @@ def _besieged(
         stop.set()
         done = {name: future.result() for name, future in doing.items()}
         restarts = feed.restarts
+    ran_s = time.monotonic() - begun_s
     target.process.send_signal(signal.SIGTERM)
     code = target.process.wait(60)
-    ran_s = time.monotonic() - begun_s
     watch.stop()
     settled = [sight.descriptors for sight in watch.sights if sight.seconds >= SETTLED_S]
     return Siege(
