@@ -387,7 +387,10 @@ def _check_goes_with_several(options: argparse.Namespace) -> None:
     if "browser" in cameras:
         raise UsageError("--camera browser goes with no other camera; leave the others out")
     if options.mic == "camera":
-        raise UsageError("several cameras share one microphone: name it, as in --mic default")
+        raise UsageError(
+            "several cameras share one microphone, and cannot have each its own: name one, as in "
+            "--mic default"
+        )
     if options.sync == "exact":
         raise UsageError("--sync exact goes with one camera; leave it out")
     if options.calibrate_av:
