@@ -61,8 +61,7 @@ def test_no_document_is_left_out() -> None:
 
 def test_no_folder_of_code_has_more_files_than_one_can_see() -> None:
     files = (path for folder in (*CODE, "tests/support") for path in (ROOT / folder).rglob("*.py"))
-    named = (path for path in files if path.name != "__init__.py")
-    counts = Counter(path.parent.relative_to(ROOT) for path in named)
+    counts = Counter(path.parent.relative_to(ROOT) for path in files)
     assert {folder: n for folder, n in counts.items() if n > FILES_OF_A_FOLDER} == {}
 
 

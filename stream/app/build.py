@@ -33,7 +33,7 @@ from denseav.stream.display.overlay import Overlay
 from denseav.stream.display.rerun_viewer import RerunDisplay
 from denseav.stream.display.timeline import Strip
 from denseav.stream.display.window import Screen
-from denseav.stream.display.x11 import display_available
+from denseav.stream.display.window_process import display_available
 from denseav.stream.feed.message import Origin, default_camera_id
 from denseav.stream.feed.publisher import CameraFeed, Publisher
 from denseav.stream.inference.hop_controller import HopController

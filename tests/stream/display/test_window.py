@@ -15,7 +15,7 @@ SHOW = """
 import sys, time
 import numpy as np
 from denseav.stream.display.window import Screen
-from denseav.stream.display.x11 import display_available
+from denseav.stream.display.window_process import display_available
 
 assert display_available()
 canvas = np.zeros((240, 320, 3), np.uint8)
@@ -36,7 +36,10 @@ screen.close()
 print("closed", repr(again), repr(screen.poll()), flush=True)
 """
 
-LOOK = "from denseav.stream.display.x11 import display_available; print(display_available())"
+LOOK = """
+from denseav.stream.display.window_process import display_available
+print(display_available())
+"""
 
 
 def is_shown(screen_HW3: NDArray[np.int64]) -> bool:

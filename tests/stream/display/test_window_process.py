@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from denseav.stream.display.x11 import announce_window
+from denseav.stream.display.window_process import announce_window
 from tests.support.screen.desktop import find_window, screen_until
 
 SHOW = """
