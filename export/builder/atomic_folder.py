@@ -1,8 +1,8 @@
 """A folder that appears whole or not at all."""
 
 import errno
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,12 +23,10 @@ def written_beside(out: Path) -> Iterator[Path]:
     """
     if out.exists():
         raise BundleError(f"{out} exists already; name another folder with --out, or remove it")
+    folder = _unused_name(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    except OSError as error:
-        raise _unwritable(out, error) from None
-    try:
+        folder.mkdir(0o700)
         yield folder
         folder.chmod(0o755)
         folder.rename(out)
@@ -47,12 +45,10 @@ def rewritten(out: Path) -> Iterator[Path]:
     BundleError
         When the parent of `out` cannot be written, or the disk is full.
     """
-    try:
-        workshop = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    except OSError as error:
-        raise _unwritable(out, error, "make its parent folder writable") from None
+    workshop = _unused_name(out)
     new, old = workshop / "new", workshop / "old"
     try:
+        workshop.mkdir(0o700)
         new.mkdir()
         yield new
         out.rename(old)
@@ -65,6 +61,11 @@ def rewritten(out: Path) -> Iterator[Path]:
         raise _unwritable(out, error, "make its parent folder writable") from None
     finally:
         shutil.rmtree(workshop, ignore_errors=True)
+
+
+def _unused_name(out: Path) -> Path:
+    """Return a name beside `out`, known before there is a folder that an interrupt could leave."""
+    return out.with_name(f".{out.name}-{secrets.token_hex(8)}")
 
 
 def _unwritable(
