@@ -13,10 +13,8 @@ from contextlib import suppress
 from threading import Thread
 from time import sleep
 
-try:
+if sys.platform != "win32":  # which has no such limits
     import resource
-except ImportError:  # Windows, which has no such limits
-    resource = None  # type: ignore[assignment]
 
 RESERVED = 32
 """Descriptors that no connection may take: recordings, cameras and keys are opened meanwhile."""
@@ -32,17 +30,21 @@ def descriptors_are_few() -> bool:
     The system gives the lowest number that is free, so a high one says that those below are taken.
     Of a limit under 256, an eighth is kept.
     """
-    if resource is None:
-        return False
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if limit == resource.RLIM_INFINITY:
-        return False
+    if sys.platform != "win32":
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if limit != resource.RLIM_INFINITY:
+            return _lowest_free() >= limit - min(RESERVED, limit // 8)
+    return False
+
+
+def _lowest_free() -> float:
+    """Return the number that the next descriptor would have; infinity when there is none."""
     try:
         number = os.open(os.devnull, os.O_RDONLY)
     except OSError:
-        return True
+        return math.inf
     os.close(number)
-    return number >= limit - min(RESERVED, limit // 8)
+    return number
 
 
 def end_connection(number: int, port: int) -> None:
@@ -62,7 +64,7 @@ def end_connection(number: int, port: int) -> None:
 
 def end_connections(port: int) -> None:
     """End all that came in at a port; nothing where descriptors have no limit."""
-    if resource is not None:
+    if sys.platform != "win32":
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         for number in range(max(0, limit)):
             end_connection(number, port)
@@ -70,10 +72,11 @@ def end_connections(port: int) -> None:
 
 def address_space_mb() -> float:
     """Return how much the process may have of it, in MB; infinity without a limit."""
-    if resource is None:
-        return math.inf
-    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    return math.inf if limit == resource.RLIM_INFINITY else limit / 1e6
+    if sys.platform != "win32":
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if limit != resource.RLIM_INFINITY:
+            return limit / 1e6
+    return math.inf
 
 
 def keep_memory_together() -> None:
