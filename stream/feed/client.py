@@ -410,6 +410,7 @@ class HeatmapSubscriber(AbstractContextManager[Any], Iterator[Any], AsyncIterato
         """Connect, after all options: later ones have no effect."""
         socket.linger, socket.rcvhwm, socket.maxmsgsize, socket.ipv6 = 0, 2, MESSAGE_BYTES_MAX, 1
         socket.reconnect_ivl, socket.heartbeat_ivl, socket.heartbeat_timeout = 100, 1000, 3000
+        socket.connect_timeout = 2000  # the system's own waits double
         if self._keys:
             socket.curve_serverkey, socket.curve_publickey, socket.curve_secretkey = self._keys
         socket.subscribe(self._topic)

@@ -23,6 +23,7 @@ from denseav.stream.feed.peers import Peers
 
 _ENDPOINT = re.compile(r"tcp://(\[[0-9A-Fa-f:.]+\]|\*|[^\s:/\[\]]+):(\d{1,5})")
 _HANDSHAKE_MS = 2_000
+_BACKLOG = 1024  # who finds it full is not heard for a second, and each time for twice as long
 _INCOMING_BYTES_MAX = 1024  # subscriptions, and what CURVE's handshake needs
 _INCOMING_WAITING = 64  # of one connection, until `look`
 _KEYS_S = 0.5  # between two looks for keys that were revoked
@@ -169,7 +170,7 @@ class FeedSockets:
     def _set_options(self, socket: "zmq.Socket[bytes]") -> None:
         """Set every option: libzmq takes no notice of those that come after binding."""
         socket.linger, socket.sndhwm, socket.ipv6 = 0, 2 * len(self._camera_ids), True
-        socket.rcvhwm = _INCOMING_WAITING
+        socket.rcvhwm, socket.backlog = _INCOMING_WAITING, _BACKLOG
         socket.setsockopt(zmq.XPUB_VERBOSER, 1)  # so that subscribers can be counted
         socket.setsockopt(zmq.MAXMSGSIZE, _INCOMING_BYTES_MAX)
         socket.setsockopt(zmq.HANDSHAKE_IVL, _HANDSHAKE_MS)

@@ -78,7 +78,7 @@ class _Server(ThreadingMixIn, WSGIServer):
     """Takes few connections: one more takes the place of the oldest, which is ended."""
 
     daemon_threads = True
-    request_queue_size = 128
+    request_queue_size = 1024
 
     def __init__(self, *arguments: Any) -> None:
         self._lock, self._open = Lock(), list[socket.socket]()

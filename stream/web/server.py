@@ -270,7 +270,7 @@ class PageServer:
             self._address.host,
             self._address.port,
             ssl=self._address.tls,
-            backlog=64,
+            backlog=1024,
             ssl_handshake_timeout=ASKS_WITHIN_S if self._address.tls else None,
         )
 

@@ -1,6 +1,7 @@
 """Connections and subscriptions without end: real ones, against a real publisher."""
 
 import resource
+import signal
 import socket
 import subprocess
 import sys
@@ -105,6 +106,24 @@ def test_more_connections_than_descriptors_do_not_end_it(
         with HeatmapSubscriber(endpoint) as late:
             until(lambda: late._newest)
     assert process.poll() is None
+
+
+def test_who_comes_while_the_publisher_stands_still_is_heard_afterwards(
+    endpoint: str, begin: Callable[..., subprocess.Popen[str]]
+) -> None:
+    """A call that finds the queue full is dropped, and repeated after a second at the earliest."""
+    process = begin([sys.executable, "-c", PUBLISHER, endpoint], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline()
+    process.send_signal(signal.SIGSTOP)
+    try:
+        with ExitStack() as held:
+            for _ in range(300):
+                held.enter_context(socket.create_connection(address(endpoint), 0.9))
+    finally:
+        process.send_signal(signal.SIGCONT)
+    with HeatmapSubscriber(endpoint) as feed:
+        until(lambda: feed._newest)
 
 
 def test_subscribers_beyond_the_limit_are_ended_and_the_first_stay(
