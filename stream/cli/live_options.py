@@ -186,8 +186,8 @@ def _add_sources(group: argparse._ArgumentGroup) -> None:
         dest="cameras",
         action="append",
         metavar="SPEC",
-        help="0, /dev/video2, rtsp://…, http://…, or browser; @FILE or env:NAME where it holds "
-        "a password; once for each of several cameras",
+        help="0, /dev/video2, rtsp://… (or http, https, srt, udp, tcp), or browser; "
+        "@FILE or env:NAME where it holds a password; once for each of several cameras",
     )
     group.add_argument("--camera-size", type=_size, metavar="WxH", help="ask the camera for it")
     group.add_argument("--camera-fps", type=positive, metavar="N", help="ask the camera for it")

@@ -386,8 +386,10 @@ class HeatmapSubscriber(AbstractContextManager[Any], Iterator[Any], AsyncIterato
             if self._failure:
                 raise type(self._failure)(*self._failure.args)
             if not (self._newest and enough()):
-                last = f"{self.age_ms(self._newest):.0f} ms old" if self._newest else "none yet"
-                raise FeedStaleError(f"nothing in time from {self._endpoint}; newest: {last}")
+                last = "no message yet: is a publisher running there?"
+                if self._newest:
+                    last = f"nothing in time; the newest is {self.age_ms(self._newest):.0f} ms old"
+                raise FeedStaleError(f"{self._endpoint}: {last}")
             self._unread = False
             return self._newest
 

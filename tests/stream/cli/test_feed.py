@@ -327,7 +327,7 @@ def test_bad_input_is_one_line_and_a_documented_code(
     taken = free_endpoint()
     cases: list[tuple[list[object], int, str]] = [
         (["watch", "tcp://no.such.invalid:5557"], 3, "cannot resolve the host"),
-        (["check", free_endpoint()], 3, "nothing in time"),
+        (["check", free_endpoint()], 3, "no message yet"),
         (["watch", taken, "--keys", tmp_path / "none"], 5, "cannot use the key file"),
         (["replay", tmp_path / "none", taken], 3, "cannot read"),
         (["replay", tmp_path / "run.feed", "tcp://0.0.0.0:5557"], 5, "--insecure"),
