@@ -21,8 +21,8 @@ class SourceOptions:
     Attributes
     ----------
     cameras, camera_size, camera_fps : the cameras' names or addresses, and what they are asked for.
-    mic : `default`, a number, a name, `camera` for a network camera's own, or `none`; None for
-        a single camera's own where it has one, else the default.
+    mic : `default`, a number, a name, `camera` for each camera's own, or `none`; None for their
+        own where all have one, else the default.
     source : a file with pictures and sound; `offline`, as fast as it goes.
     audio_track, channel : which of the file's audio, as `media.reader.MediaReader` takes them.
     demo : the clip in the package, looped.

@@ -33,12 +33,14 @@ class AudioBlock:
 
     `samples_SC` is float32 in [-1, 1]; `first_sample` counts at `rate_hz` from the source's
     start, so that a jump in it is a gap; `capture_s` is the time of the first sample.
+    `microphone` says which of a run's it is: 0 where cameras share one, else its camera's number.
     """
 
     samples_SC: NDArray[np.float32]
     rate_hz: int
     first_sample: int
     capture_s: float
+    microphone: int = 0
 
     @property
     def end_s(self) -> float:

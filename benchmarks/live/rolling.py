@@ -48,7 +48,7 @@ class ReleasedWay(Pipeline):
 
     def heatmap(self, frame: Frame, features: bool = False) -> Heatmap:
         """Encode the newest window, whether new sound came or not, and then the frame."""
-        self.audio._newest = None
+        self.audio[0].newest = None
         super().encode_audio()
         return super().heatmap(frame, features)
 

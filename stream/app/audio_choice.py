@@ -27,9 +27,13 @@ _PASSES = 3
 
 
 def open_for_audio(
-    bundle: Bundle, options: ModelOptions, say: Callable[[str], None]
+    bundle: Bundle, options: ModelOptions, say: Callable[[str], None], microphones: int = 1
 ) -> tuple[Session, AudioWay]:
     """Open the bundle for the audio pass that was asked for, or that suits this machine.
+
+    Parameters
+    ----------
+    microphones : whose audio is encoded in turn, at most.
 
     Raises
     ------
@@ -48,9 +52,9 @@ def open_for_audio(
 
     def streaming(session: Session) -> Session:
         if shared is not None:
-            threads = _step_threads(_step_s(session), shared)
+            threads = _step_threads(microphones * _step_s(session), shared)
             session = opened("streaming", Threads(shared - threads, threads))
-        _say_if_it_lags(session, say)
+        _say_if_it_lags(session, microphones, say)
         return session
 
     session = opened(options.audio or "window")
@@ -61,8 +65,8 @@ def open_for_audio(
         session = opened("window", Threads(shared - shared // 2, shared // 2))
     if options.audio == "window" or bundle.manifest.audio_step is None:
         return session, "window"
-    share = _window_s(session, bundle) / TOKEN_S
-    taken = f"a whole window takes {share:.0%} of its {1000 * TOKEN_S:.0f} ms here"
+    share = microphones * _window_s(session, bundle) / TOKEN_S
+    taken = f"{_taken('a whole window', 'whole windows', microphones, share)} here"
     if share <= WORTH_SHARE:
         say(f"audio by the window: {taken}")
         return session, "window"
@@ -93,14 +97,20 @@ def _step_threads(alone_s: float, shared: int) -> int:
     return min(needed, shared // 2)
 
 
-def _say_if_it_lags(session: Session, say: Callable[[str], None]) -> None:
-    share = _step_s(session) / TOKEN_S
+def _say_if_it_lags(session: Session, microphones: int, say: Callable[[str], None]) -> None:
+    share = microphones * _step_s(session) / TOKEN_S
     if share > KEEPS_UP_SHARE:
         quicker = "" if session.precision == "int8" else "export with --precision int8, or "
+        taken = _taken("a step", "steps", microphones, share)
         say(
-            f"audio will lag: a step takes {share:.0%} of its {1000 * TOKEN_S:.0f} ms here, where "
+            f"audio will lag: {taken} here, where "
             f"pictures are encoded beside it; {quicker}give --threads"
         )
+
+
+def _taken(one: str, several: str, count: int, share: float) -> str:
+    who, whose = (f"{one} takes", "its") if count == 1 else (f"{count} {several} take", "their")
+    return f"{who} {share:.0%} of {whose} {1000 * TOKEN_S:.0f} ms"
 
 
 def _cores() -> int:

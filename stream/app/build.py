@@ -34,18 +34,20 @@ from denseav.stream.display.rerun_viewer import RerunDisplay
 from denseav.stream.display.timeline import Strip
 from denseav.stream.display.window import Screen
 from denseav.stream.display.window_process import display_available
+from denseav.stream.errors import UsageError
 from denseav.stream.feed.message import Origin, default_camera_id
 from denseav.stream.feed.publisher import CameraFeed, Publisher
 from denseav.stream.inference.hop_controller import HopController
 from denseav.stream.inference.pipeline import Pipeline
 from denseav.stream.inference.sync_policy import Sync
 from denseav.stream.inference.timed_session import TimedSession
-from denseav.stream.options import DisplayOptions, FeedOptions, LiveOptions
+from denseav.stream.options import DisplayOptions, FeedOptions, LiveOptions, SourceOptions
 from denseav.stream.sources.media_file import Clip
 from denseav.stream.sources.open import (
-    camera_sizes,
+    camera_size,
     described,
     films_of,
+    most_microphones,
     open_file,
     open_sources,
     supervised,
@@ -57,6 +59,7 @@ from denseav.stream.types import Film, Heatmap, Source
 from denseav.stream.web.foxglove_server import FoxgloveServer
 
 if TYPE_CHECKING:
+    from denseav.stream.web.browser_camera import BrowserCamera
     from denseav.stream.web.server import PageServer
 
 
@@ -122,7 +125,7 @@ def run(
     model, given = options.model, options.sources
     sync = Sync(exact=model.sync == "exact", lookahead=model.lookahead)
     sync.check(bundle.manifest.audio.tokens)
-    session, audio = open_for_audio(bundle, model, say)
+    session, audio = open_for_audio(bundle, model, say, most_microphones(given))
     bundle, room = _in_this_room(options, bundle, session, audio, stop=stop, say=say)
     manifest, stats = bundle.manifest, stats or Stats()
     health = SourceHealth(say)
@@ -132,13 +135,9 @@ def run(
         if film is None and given.offline and given.source is not None:
             film = open_file(given)
         clip = film if given.offline else None
-        is_browser = given.cameras == (BROWSER,)
-        camera = browser_camera(health, given.mic, stats) if is_browser else None
-        sources: list[Source] = []
-        if camera is not None:
-            sources = [camera]
-        elif not clip:
-            sources = supervised(open_sources(given, film), health, stats)
+        camera, sources = None, list[Source]()
+        if not clip:
+            camera, sources = _open_live(given, film, health, stats)
         outputs.callback(_say_mended, [clip] if clip else films_of(sources), say)
         for source in sources:
             outputs.callback(source.stop)
@@ -147,6 +146,7 @@ def run(
         _interrupt_when(stop, session)
         ids = _camera_ids(options, names)
         cameras = [stats.camera(each) for each in ids] if len(ids) > 1 else [stats]
+        own_microphones = _have_own_microphones(given, sources)
         pipeline = Pipeline(
             TimedSession(session, stats),
             manifest,
@@ -154,16 +154,20 @@ def run(
             sync=sync,
             hop_controller=None if clip else HopController(),
             cameras=len(cameras),
+            own_microphones=own_microphones,
             audio_good_since=partial(_audio_good_since, health, given.av_offset_s),
         )
         # Tiles have their cameras' names.
-        shown = [f"{len(ids)} cameras", *names[len(ids) :]] if len(ids) > 1 else names
+        shown = names
+        if len(ids) > 1:
+            with_sound = " with their own sound" if own_microphones else ""
+            shown = [f"{len(ids)} cameras{with_sound}", *names[len(ids) :]]
         hud = Hud(session.backend, session.precision, shown, health.states, room)
         page, run_state = None, RunState(hud, stats, health)
         if options.page.serve is not None:
             page = open_page(options.page, manifest, run_state, camera)
             outputs.enter_context(closing(page))
-        mosaic = _mosaic(sources, health)
+        mosaic = _mosaic(sources[: len(ids)], health)
         view = _open_view(options.display, manifest, hud, stats, page, mosaic, say=say)
         outputs.enter_context(closing(view))
         run_state.view = view
@@ -182,7 +186,7 @@ def run(
                         precision=session.precision,
                     ),
                     snapshot=cameras[number].snapshot,
-                    sources=partial(health.states_beside, number),
+                    sources=partial(health.states_of, number, number if own_microphones else 0),
                 )
                 for number, each in enumerate(ids)
             ]
@@ -238,7 +242,7 @@ def calibrate(options: LiveOptions, stop: threading.Event, opened: threading.Eve
     seconds = options.seconds or CALIBRATION_S
     with ExitStack() as outputs:
         if options.sources.cameras == (BROWSER,):
-            camera = browser_camera(SourceHealth(print_line), None, Stats())
+            camera = browser_camera(SourceHealth(print_line), Stats())
             page = open_page(options.page, None, camera=camera)
             outputs.enter_context(closing(page))
             sources: list[Source] = [camera]
@@ -271,7 +275,16 @@ def _in_this_room(
     if asked.calibrate is not None:
         say(f"learning the room for {asked.calibrate:g} s: keep quiet")
         sources = open_sources(options.sources)
-        learned = learn(sources, session, manifest, audio=audio, seconds=asked.calibrate, stop=stop)
+        learned = learn(
+            sources,
+            session,
+            manifest,
+            audio=audio,
+            seconds=asked.calibrate,
+            stop=stop,
+            cameras=max(1, len(options.sources.cameras)),
+            own_microphones=_have_own_microphones(options.sources, sources),
+        )
         if learned is not None:
             say(words_of_room(manifest, learned))
             manifest = learned.settle(manifest)
@@ -289,9 +302,32 @@ def _camera_ids(options: LiveOptions, names: Sequence[str]) -> Sequence[str]:
     return [default_camera_id(name, spec) for name, spec in zip(names, specs, strict=False)]
 
 
-def _audio_good_since(health: SourceHealth, av_offset_s: float) -> float | None:
-    """Return since when audio has been good, by its corrected times."""
-    since_s = health.running_since_s("microphone")
+def _open_live(
+    options: SourceOptions, film: Film | None, health: SourceHealth, stats: Stats
+) -> "tuple[BrowserCamera | None, list[Source]]":
+    """Return what the options name, kept going, and which of it comes in by the page."""
+    if BROWSER not in options.cameras:
+        return None, supervised(open_sources(options, film), health, stats)
+    number = options.cameras.index(BROWSER)
+    browser = browser_camera(health, stats, number)
+    others = tuple(each for each in options.cameras if each != BROWSER)
+    if len(others) < len(options.cameras) - 1:
+        raise UsageError("one browser can be a camera; name it once")
+    opened = open_sources(replace(options, cameras=others))
+    opened.insert(number, browser)
+    browser.audio = options.mic != "none" and len(opened) == len(options.cameras)
+    return browser, supervised(opened, health, stats)
+
+
+def _have_own_microphones(options: SourceOptions, sources: Sequence[Source]) -> bool:
+    """Return whether several cameras each have their own: there is none beside them."""
+    several = len(options.cameras) > 1
+    return several and options.mic != "none" and len(sources) == len(options.cameras)
+
+
+def _audio_good_since(health: SourceHealth, av_offset_s: float, microphone: int) -> float | None:
+    """Return since when a microphone's audio has been good, by its corrected times."""
+    since_s = health.running_since_s("microphone", microphone)
     return None if since_s is None else since_s - av_offset_s
 
 
@@ -365,11 +401,11 @@ def open_model(options: LiveOptions, say: Say = print_line) -> Bundle:
     return open_bundle(demo_folder())
 
 
-def _mosaic(sources: Sequence[Source], health: SourceHealth) -> Mosaic | None:
-    """Return tiles for several cameras, which are the first of the sources."""
-    sizes = camera_sizes(sources)
-    names = [source.name for source in sources[: len(sizes)]]
-    return Mosaic(names, sizes, health.fault_of) if len(sizes) > 1 else None
+def _mosaic(cameras: Sequence[Source], health: SourceHealth) -> Mosaic | None:
+    """Return tiles for cameras, where there are several."""
+    names = [camera.name for camera in cameras]
+    sizes = [camera_size(camera) for camera in cameras]
+    return Mosaic(names, sizes, health.fault_of) if len(cameras) > 1 else None
 
 
 def _open_view(

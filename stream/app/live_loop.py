@@ -10,7 +10,6 @@ import dataclasses
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from functools import partial
 from time import monotonic
 
 from denseav.export.runtime.bundle import BundleError
@@ -70,8 +69,8 @@ class LiveRun:
         self._cameras = cameras or (stats,)
         self._frames: LatestSlot[TimedFrame] | DelayLine
         self._frames = LatestSlot(lambda taken: taken[0].camera)
-        if pipeline.sync.exact:
-            self._frames = DelayLine(pipeline.sync.wait_s, partial(stats.drop, "model_busy"))
+        if pipeline.sync[0].exact:
+            self._frames = DelayLine(self._wait_s, self._overtaken, len(self._cameras))
         self._heatmaps: LatestSlot[Heatmap] = LatestSlot(lambda heatmap: heatmap.frame.camera)
         self._stop = stop
         self._ended = threading.Event()
@@ -156,14 +155,20 @@ class LiveRun:
             self._stats.sink(each.frame.capture_s, monotonic())
 
     def _encode_audio(self) -> None:
-        audio = self._pipeline.audio
+        pipeline = self._pipeline
         while not self._stop.is_set():
-            skipped = audio.hops_skipped
-            if self._pipeline.encode_audio(_POLL_S):
+            skipped = pipeline.hops_skipped
+            if pipeline.encode_audio(_POLL_S):
                 self._stats.audio_hop()
-                self._stats.gauge("hop_ms", 1000 * audio.hop_s)
-                self._stats.gauge("audio_hop_share", audio.hop_share)
-                self._stats.drop("hop_skipped", audio.hops_skipped - skipped)
+                self._stats.gauge("hop_ms", 1000 * pipeline.hop_s)
+                self._stats.gauge("audio_hop_share", pipeline.hop_share)
+                self._stats.drop("hop_skipped", pipeline.hops_skipped - skipped)
+
+    def _wait_s(self, frame: Frame) -> float:
+        return self._pipeline.sync_of(frame).wait_s(frame)
+
+    def _overtaken(self, camera: int, count: int) -> None:
+        self._cameras[camera].drop("model_busy", count)
 
     def _make_heatmaps(self) -> None:
         while not self._stop.is_set():
@@ -182,7 +187,7 @@ class LiveRun:
                 camera.drop("camera_lost")
                 continue
             camera.heatmap(frame.capture_s, heatmap.ready_s, heatmap.audio_end_s)
-            self._stats.skew(heatmap.skew_s)
+            camera.skew(heatmap.skew_s)
             if self._ready is not None and self._ready(heatmap):
                 self._ready = None
             for publish in self._publish:

@@ -36,8 +36,8 @@ def run_offline(
     and may wait; `av_offset_s` is taken off the times of its audio.
     """
     late_s = 0.0
-    if pipeline.sync.exact:
-        late_s = pipeline.sync.latency_s + max(0.0, av_offset_s) + _MARGIN_S
+    if pipeline.sync[0].exact:
+        late_s = pipeline.sync[0].latency_s + max(0.0, av_offset_s) + _MARGIN_S
     for item in clip.items(frames_late_s=late_s):
         if stop.is_set() or view.quit_asked:
             return

@@ -54,8 +54,8 @@ class RunState:
         return {**state, "recording": view.is_recording, "tuning": view.tuning.state()}
 
 
-def browser_camera(health: SourceHealth, mic: str | None, stats: Stats) -> "BrowserCamera":
-    """Return the source that a browser's camera and microphone come in by.
+def browser_camera(health: SourceHealth, stats: Stats, number: int = 0) -> "BrowserCamera":
+    """Return the source that a browser's camera and microphone come in by, as that camera.
 
     Raises
     ------
@@ -64,7 +64,7 @@ def browser_camera(health: SourceHealth, mic: str | None, stats: Stats) -> "Brow
     """
     with _extra():
         from denseav.stream.web.browser_camera import BrowserCamera
-    return BrowserCamera(health, audio=mic != "none", drop=stats.drop)
+    return BrowserCamera(health, drop=stats.drop, number=number)
 
 
 def open_page(

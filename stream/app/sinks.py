@@ -232,8 +232,9 @@ class RecordingSink:
                 self._say(f"recorded: {path}")
 
     def audio(self, block: AudioBlock) -> None:
-        """As `Sink.audio`."""
-        self._audio.append(block)
+        """As `Sink.audio`; what the window shows has the first camera's, where each has its own."""
+        if block.microphone == 0 or self.wants == "heat":
+            self._audio.append(block)
 
     def show(self, drawn: Drawn) -> None:
         """As `Sink.show`.

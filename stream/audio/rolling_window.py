@@ -33,7 +33,7 @@ class RollingWindow:
         self._next_sample = 0  # at the block's own rate
         self._overlap = 0  # samples a new resampler will give that the ring already has
         self._clock: list[tuple[int, float]] = []  # (sample, its time), oldest first
-        self._grown = threading.Condition()
+        self._lock = threading.Lock()
 
     def push(self, block: AudioBlock) -> None:
         """Take one block.
@@ -43,21 +43,18 @@ class RollingWindow:
         ValueError
             When the block's `first_sample` lies before the end of the one before.
         """
-        with self._grown:
+        with self._lock:
             self._align(block)
             assert self._resampler is not None
             self._write(self._resampler.push(block.samples_SC))
             self._next_sample = block.first_sample + len(block.samples_SC)
             self._note_time(block)
-            self._grown.notify_all()
 
-    def wait(self, after_end: int | None, timeout_s: float) -> int | None:
-        """Wait for a token that ends after `after_end` (None: for any); None when none came."""
-        previous = -1 if after_end is None else after_end
-        with self._grown:
-            self._grown.wait_for(lambda: (self._newest_end() or -1) > previous, timeout_s)
+    def newest_end(self, after_end: int | None) -> int | None:
+        """Return where the newest token ends, if it does so after `after_end` (None: anywhere)."""
+        with self._lock:
             end = self._newest_end()
-            return end if end is not None and end > previous else None
+        return None if end is None or end <= (after_end or -1) else end
 
     def window(self, end: int) -> NDArray[np.float32]:
         """Copy the window `[window_samples]` that ends at `end`; zeros before the stream's start.
@@ -67,7 +64,7 @@ class RollingWindow:
         IndexError
             When the window is no longer held (it ended over four seconds ago) or not complete.
         """
-        with self._grown:
+        with self._lock:
             return self._ring.read(end - self._window_samples, end)
 
     def time_of(self, sample: int) -> float:
@@ -78,7 +75,7 @@ class RollingWindow:
         LookupError
             When no block has come yet.
         """
-        with self._grown:
+        with self._lock:
             if not self._clock:
                 raise LookupError("no sound has come yet, so no sample has a time")
             at = max(0, bisect.bisect_right(self._clock, (sample, np.inf)) - 1)
@@ -93,7 +90,7 @@ class RollingWindow:
         LookupError
             When no block has come yet.
         """
-        with self._grown:
+        with self._lock:
             if not self._clock:
                 raise LookupError("no sound has come yet, so no time has a sample")
             at = max(0, bisect.bisect_right(self._clock, time_s, key=lambda seen: seen[1]) - 1)

@@ -20,7 +20,7 @@ from denseav.export.runtime.bundle import Manifest
 from denseav.export.runtime.session import AudioWay, Session
 from denseav.stream.errors import SourceError, UsageError
 from denseav.stream.inference.pipeline import Pipeline
-from denseav.stream.types import AudioBlock, Frame, Heatmap, Source
+from denseav.stream.types import AudioBlock, Frame, Heatmap, Receiver, Source
 
 FLOOR_ABOVE_NOISE_DB = 6.0
 LOUDEST_QUANTILE = 0.95  # of the tokens; a chair may creak
@@ -92,22 +92,27 @@ def learn(
     audio: AudioWay = "window",
     seconds: float,
     stop: threading.Event,
+    cameras: int = 1,
+    own_microphones: bool = False,
 ) -> Room | None:
     """Run the sources for so long and return what the room is like; None when told to stop.
 
-    The sources are stopped after it.
+    Of several cameras with their own sound, all are listened to. The sources are stopped after it.
 
     Raises
     ------
     SourceError
         When a source fails, or no sound came.
     """
-    sampler = _RoomSampler(Pipeline(session, manifest, audio=audio))
+    pipeline = Pipeline(
+        session, manifest, audio=audio, cameras=cameras, own_microphones=own_microphones
+    )
+    sampler = _RoomSampler(pipeline)
     with ExitStack() as started:
         for source in sources:
             started.callback(source.stop)
-        for source in sources:
-            source.start(sampler)
+        for number, source in enumerate(sources):
+            source.start(_FromSource(sampler, number if number < cameras else 0))
         end_s = monotonic() + seconds
         while monotonic() < end_s and not (stop.is_set() or sampler.over.is_set()):
             sampler.sample()
@@ -168,18 +173,19 @@ class RoomNoise:
 
 
 class _RoomSampler:
-    """A `Receiver` that takes every token's loudness, and its heat on the newest picture."""
+    """A `Receiver` that takes tokens' loudness, and their heat on the newest pictures in turn."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         self.over = threading.Event()
         self.error: SourceError | None = None
         self._pipeline = pipeline
-        self._frame: Frame | None = None
+        self._frames: dict[int, Frame] = {}  # the newest of each camera
+        self._passes = 0
         self.noise = RoomNoise()
 
     def frame(self, frame: Frame) -> None:
         """Take one picture."""
-        self._frame = frame
+        self._frames[frame.camera] = frame
 
     def audio(self, block: AudioBlock) -> None:
         """Take some sound."""
@@ -192,8 +198,26 @@ class _RoomSampler:
 
     def sample(self) -> None:
         """Wait a moment for the next token, and take what it is."""
-        frame = self._frame
-        if frame is None:
+        frames = list(self._frames.values())
+        if not frames:
             self.over.wait(_POLL_S)
         elif self._pipeline.encode_audio(_POLL_S):
-            self.noise.add(self._pipeline.heatmap(frame))
+            self.noise.add(self._pipeline.heatmap(frames[self._passes % len(frames)]))
+            self._passes += 1
+
+
+class _FromSource:
+    """A `Receiver` of one of several sources, which says of what is passed on whose it is."""
+
+    def __init__(self, receiver: Receiver, number: int) -> None:
+        self._receiver = receiver
+        self._number = number
+        self.ended = receiver.ended
+
+    def frame(self, frame: Frame) -> None:
+        """Pass a picture on."""
+        self._receiver.frame(replace(frame, camera=self._number))
+
+    def audio(self, block: AudioBlock) -> None:
+        """Pass some sound on."""
+        self._receiver.audio(replace(block, microphone=self._number))

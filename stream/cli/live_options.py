@@ -67,7 +67,7 @@ def parse(arguments: Sequence[str] | None = None) -> LiveOptions:
     if not given.list_devices and given.check_device is None:
         _check(given)
     if given.serve is not None and not given.serve[0]:
-        host = "0.0.0.0" if given.cameras == ("browser",) else "127.0.0.1"
+        host = "0.0.0.0" if "browser" in given.cameras else "127.0.0.1"
         given.serve = (host, given.serve[1])
     given.thresholds, given.over = dict(given.threshold), dict(given.bench_over or [])
     return LiveOptions(
@@ -194,7 +194,7 @@ def _add_sources(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--mic",
         metavar="SPEC",
-        help="default, a number, a name, camera (a network camera's own; the default where it has "
+        help="default, a number, a name, camera (each camera's own; the default where all have "
         "sound), or none",
     )
     group.add_argument("--source", type=Path, metavar="FILE", help="a file with picture and sound")
@@ -384,15 +384,6 @@ def _check_goes_with_several(options: argparse.Namespace) -> None:
     cameras = options.cameras
     if len(cameras) > CAMERAS_MAX:
         raise UsageError(f"{len(cameras)} cameras are more than the {CAMERAS_MAX} of one run")
-    if "browser" in cameras:
-        raise UsageError("--camera browser goes with no other camera; leave the others out")
-    if options.mic == "camera":
-        raise UsageError(
-            "several cameras share one microphone, and cannot have each its own: name one, as in "
-            "--mic default"
-        )
-    if options.sync == "exact":
-        raise UsageError("--sync exact goes with one camera; leave it out")
     if options.calibrate_av:
         raise UsageError("--calibrate-av watches one camera; leave the others out")
     if options.record is not None and options.record.suffix.lower() == ".mcap":
@@ -400,14 +391,15 @@ def _check_goes_with_several(options: argparse.Namespace) -> None:
 
 
 def _check_browser(options: argparse.Namespace) -> None:
-    if options.cameras != ("browser",):
+    if "browser" not in options.cameras:
         return
     if options.serve is None:
         raise UsageError("--camera browser comes in by the page: add --serve 8443")
-    if options.mic not in (None, "none"):
+    alone = len(options.cameras) == 1
+    if alone and options.mic not in (None, "camera", "none"):
         raise UsageError("a browser brings its own microphone; leave --mic out, or --mic none")
     for option in ("camera_size", "camera_fps", "calibrate"):
-        if getattr(options, option) is not None:
+        if getattr(options, option) is not None and (alone or option == "calibrate"):
             name = option.replace("_", "-")
             raise UsageError(f"--{name} does not go with --camera browser; leave it out")
 

@@ -79,10 +79,10 @@ class AudioPass(Protocol):
     def push(self, block: AudioBlock) -> None:
         """Take some audio. Callable from any thread."""
 
-    def run(self, timeout_s: float = 0.0) -> bool:
-        """Run one pass if a hop has completed since the last, waiting for it so long.
+    def run(self) -> bool:
+        """Run one pass if a hop has completed since the last; return whether.
 
-        Returns whether one was run. Called by one thread only.
+        Called by one thread only.
         """
 
     def time_of(self, sample: int) -> float:
@@ -116,10 +116,10 @@ class RollingAudio:
         """As `AudioPass.sample_at`."""
         return self._rolling.sample_at(time_s)
 
-    def _wait(self, hop_tokens: int, timeout_s: float) -> int | None:
-        """Wait until so many new tokens are complete; return the index after the newest."""
+    def _due(self, hop_tokens: int) -> int | None:
+        """Return the index after the newest token, once so many new ones are complete."""
         after = None if self.newest is None else token_end(self.newest.stop + hop_tokens - 2)
-        end = self._rolling.wait(after, timeout_s)
+        end = self._rolling.newest_end(after)
         return None if end is None else 1 + (end - TOKEN_SPAN_SAMPLES) // TOKEN_HOP_SAMPLES
 
     def _note(self, tokens: AudioTokens, took_s: float, asked: int) -> None:
@@ -140,6 +140,7 @@ class WindowedAudio(RollingAudio):
     manifest : that bundle's manifest.
     hop_controller : chooses the hop on a machine that is too slow; None runs at every token.
     hop_limit : tokens that a chosen hop is at most; None for as many as the controller likes.
+    microphone : whose audio it is, of several.
     """
 
     def __init__(
@@ -148,17 +149,19 @@ class WindowedAudio(RollingAudio):
         manifest: Manifest,
         hop_controller: HopController | None = None,
         hop_limit: int | None = None,
+        microphone: int = 0,
     ) -> None:
         super().__init__(manifest)
+        self._microphone = microphone
         self._session = session
         self._controller = hop_controller
         self._hop_limit = HOP_TOKENS_MAX if hop_limit is None else max(1, hop_limit)
 
-    def run(self, timeout_s: float = 0.0) -> bool:
+    def run(self) -> bool:
         """As `AudioPass.run`."""
         chosen = 1 if self._controller is None else self._controller.hop_tokens
         hop_tokens = min(chosen, self._hop_limit)
-        stop = self._wait(hop_tokens, timeout_s)
+        stop = self._due(hop_tokens)
         if stop is None:
             return False
         begun_s = monotonic()
@@ -167,7 +170,7 @@ class WindowedAudio(RollingAudio):
         features = self._session.encode_audio(wave_S, self._level.least_deviation(wave_S, end))
         took_s = monotonic() - begun_s
         if self._controller is not None:
-            self._controller.note_audio_pass(took_s)
+            self._controller.note_audio_pass(took_s, self._microphone)
         tokens = AudioTokens(features, stop, slots=self._slots, count=self._slots, wave_S=wave_S)
         self._note(tokens, took_s, asked=hop_tokens)
         return True
@@ -191,9 +194,9 @@ class StreamingAudio(RollingAudio):
         self._stream = session.audio_stream()
         self._steps = 0  # since the stream began
 
-    def run(self, timeout_s: float = 0.0) -> bool:
+    def run(self) -> bool:
         """As `AudioPass.run`: one step for each new token."""
-        stop = self._wait(1, timeout_s)
+        stop = self._due(1)
         if stop is None:
             return False
         begun_s = monotonic()

@@ -1,8 +1,8 @@
 """The pipeline: a `Frame` and the audio round it in, a `Heatmap` out.
 
-An audio pass, an image encoder and a sync policy put together. The audio pass runs once a hop, on
-one thread; a heatmap is made once a frame, on one thread, which may be another. Nothing here
-knows devices or screens.
+Audio passes, image encoders and sync policies put together. An audio pass runs once a hop, on one
+thread, on which microphones take turns; a heatmap is made once a frame, on one thread, which may be
+another. Nothing here knows devices or screens.
 
 Axes: K heads, H W the feature grid.
 """
@@ -25,6 +25,7 @@ from denseav.stream.inference.audio_pass import (
 )
 from denseav.stream.inference.hop_controller import HopController
 from denseav.stream.inference.image_encoder import ImageEncoder
+from denseav.stream.inference.latest_slot import LatestSlot
 from denseav.stream.inference.sync_policy import Sync, SyncPolicy
 from denseav.stream.inference.validity import TokenAudio, valid_heads
 from denseav.stream.types import AudioBlock, Frame, Heatmap
@@ -43,13 +44,14 @@ class Pipeline:
     sync : how frames and tokens meet.
     hop_controller : chooses the hop on a machine that is too slow; None encodes every token.
     cameras : how many give frames.
-    audio_good_since : says since when audio has been good, on the blocks' clock; None while it
-        is not. Without it all of it is.
+    own_microphones : whether each camera's frames are compared with its own microphone's audio,
+        and not with that of the one they share.
+    audio_good_since : says since when a microphone's audio has been good, on the blocks' clock;
+        None while it is not. Without it all of it is.
 
     Attributes
     ----------
-    audio : the audio pass.
-    sync : the sync policy.
+    audio, sync : the audio pass and the sync policy of each microphone.
     energy_floor_dbfs : quieter audio is silence; may be set from any thread.
     images : the image encoder of each camera; live, and where a frame need not meet its own
         moment, it uses features again while nothing moves.
@@ -64,16 +66,21 @@ class Pipeline:
         sync: Sync = LATEST,
         hop_controller: HopController | None = None,
         cameras: int = 1,
-        audio_good_since: Callable[[], float | None] = lambda: float("-inf"),
+        own_microphones: bool = False,
+        audio_good_since: Callable[[int], float | None] = lambda _: float("-inf"),
     ) -> None:
-        self.audio: AudioPass
-        if audio == "streaming":  # a longer hop would spare it nothing
-            self.audio = StreamingAudio(session, manifest)
-        else:
-            # An exact frame's token must not be gone before it had its look-ahead.
-            hop_limit = manifest.audio.tokens - sync.lookahead if sync.exact else None
-            self.audio = WindowedAudio(session, manifest, hop_controller, hop_limit)
-        self.sync = SyncPolicy(sync, self.audio)
+        # An exact frame's token must not be gone before it had its look-ahead.
+        hop_limit = manifest.audio.tokens - sync.lookahead if sync.exact else None
+
+        def opened(microphone: int) -> AudioPass:
+            if audio == "streaming":  # a longer hop would spare it nothing
+                return StreamingAudio(session, manifest)
+            return WindowedAudio(session, manifest, hop_controller, hop_limit, microphone)
+
+        self.audio = [opened(each) for each in range(cameras if own_microphones else 1)]
+        self.sync = [SyncPolicy(sync, each) for each in self.audio]
+        self._own_microphones = own_microphones
+        self._heard: LatestSlot[int] = LatestSlot(lambda microphone: microphone)
         self._session = session
         self._manifest = manifest
         self.energy_floor_dbfs = manifest.audio.energy_floor_dbfs
@@ -83,22 +90,44 @@ class Pipeline:
         self._controller = hop_controller
         self._audio_good_since = audio_good_since
 
+    @property
+    def hop_s(self) -> float:
+        """How far the last pass moved on, of the microphone where that is most."""
+        return max(each.hop_s for each in self.audio)
+
+    @property
+    def hop_share(self) -> float:
+        """How much of their time the passes took, all together; above 1 they do not keep up."""
+        return sum(each.hop_share for each in self.audio)
+
+    @property
+    def hops_skipped(self) -> int:
+        """How many tokens had no pass although the hop asked for one, all together."""
+        return sum(each.hops_skipped for each in self.audio)
+
+    def sync_of(self, frame: Frame) -> SyncPolicy:
+        """Return the policy by which a frame meets its microphone's audio."""
+        return self.sync[self._microphone_of(frame)]
+
     def push(self, block: AudioBlock) -> None:
         """Take some audio. Callable from any thread."""
-        self.audio.push(block)
+        self.audio[block.microphone].push(block)
+        self._heard.put(block.microphone)
 
     def encode_audio(self, timeout_s: float = 0.0) -> bool:
-        """Run one audio pass if a hop has completed since the last, waiting for it so long.
+        """Run one audio pass where a hop has completed since the last, waiting for it so long.
 
         Returns whether one was run. Called by one thread only.
         """
-        before = self.audio.newest
-        if not self.audio.run(timeout_s):
-            return False
-        after = self.audio.newest
-        assert after is not None
-        self.sync.note_pass(before, after)
-        return True
+        end_s = monotonic() + timeout_s
+        while (microphone := self._heard.get(max(0.0, end_s - monotonic()))) is not None:
+            audio = self.audio[microphone]
+            before = audio.newest
+            if audio.run():
+                assert audio.newest is not None
+                self.sync[microphone].note_pass(before, audio.newest)
+                return True
+        return False
 
     def heatmap(self, frame: Frame, features: bool = False) -> Heatmap:
         """Compare one frame with its token. Called by one thread only.
@@ -107,8 +136,9 @@ class Pipeline:
         """
         begun_s = monotonic()
         image = self.images[frame.camera].encode(frame)
-        tokens = self.audio.newest
-        token = self.sync.token_of(frame, tokens)
+        microphone = self._microphone_of(frame)
+        tokens = self.audio[microphone].newest
+        token = self.sync[microphone].token_of(frame, tokens)
         if tokens is None or token is None:
             heatmap = self._without_audio(frame)
         else:
@@ -121,10 +151,10 @@ class Pipeline:
 
     def _compared(self, frame: Frame, image: Features, tokens: AudioTokens, token: int) -> Heatmap:
         heat_KHW = self._session.heatmap(image, tokens.features, tokens.position(token))
-        end = token_end(token)
+        microphone, end = self._microphone_of(frame), token_end(token)
         audio = TokenAudio(
-            start_s=self.audio.time_of(end - TOKEN_SPAN_SAMPLES),
-            end_s=self.audio.time_of(end),
+            start_s=self.audio[microphone].time_of(end - TOKEN_SPAN_SAMPLES),
+            end_s=self.audio[microphone].time_of(end),
             rms_dbfs=tokens.rms_dbfs(token),
         )
         valid_K = valid_heads(
@@ -132,7 +162,7 @@ class Pipeline:
             audio,
             capture_s=frame.capture_s,
             energy_floor_dbfs=self.energy_floor_dbfs,
-            good_since_s=self._audio_good_since(),
+            good_since_s=self._audio_good_since(microphone),
         )
         return Heatmap(
             frame=frame,
@@ -143,6 +173,9 @@ class Pipeline:
             rms_dbfs=audio.rms_dbfs,
             ready_s=monotonic(),
         )
+
+    def _microphone_of(self, frame: Frame) -> int:
+        return frame.camera if self._own_microphones else 0
 
     def _without_audio(self, frame: Frame) -> Heatmap:
         heads, grid = len(self._manifest.heads), self._manifest.image

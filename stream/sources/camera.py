@@ -130,6 +130,10 @@ class Camera:
         if self._thread is not threading.current_thread():
             self._thread.join(timeout_s)
 
+    def leave_sound(self) -> None:
+        """Give no sound, now and after `again`."""
+        self._sound, self.sound_rate_hz = False, None
+
     def again(self) -> Self:
         """Open the same camera anew, also where it was plugged in again under another number."""
         return type(self)(*self._asked, sound=self._sound)
@@ -149,7 +153,7 @@ class Camera:
         )
 
     def _hear(self, block: AudioBlock) -> None:
-        if self._receiver is not None and not self._stopping.is_set():
+        if self._sound and self._receiver is not None and not self._stopping.is_set():
             self._receiver.audio(block)
 
     def _end(self, error: SourceError) -> None:

@@ -21,12 +21,14 @@ class CameraWithSound:
     ----------
     camera : supervised, not started.
     health : is told the microphone's states.
+    number : which of a run's cameras, and so of its microphones, it is.
     """
 
-    def __init__(self, camera: SupervisedSource, health: SourceHealth) -> None:
+    def __init__(self, camera: SupervisedSource, health: SourceHealth, number: int = 0) -> None:
         self.name = camera.name
         self.device = camera.device
         self._camera = camera
+        self._number = number
         self._health = health
         self._receiver: Receiver | None = None
         self._state = State.OPENING
@@ -89,5 +91,6 @@ class CameraWithSound:
                 since_s=since_s,
                 reason=reason,
                 losses=self._losses,
+                number=self._number,
             )
         )

@@ -1,6 +1,5 @@
 """`SourceOptions` in; the cameras, microphones and files that they name out, opened."""
 
-import itertools
 import os
 from collections.abc import Sequence
 from functools import partial
@@ -21,11 +20,15 @@ from denseav.stream.types import Film, Source
 
 ADDRESS_MAX = 4096
 CAMERAS_OWN = "camera"  # as a microphone's name
+NOT_YET_KNOWN = (640, 480)  # the size of pictures of which none has come
 DEMO_CLIP = Path(__file__).parents[1] / "demo" / "clip.mp4"
 
 
 def open_sources(options: SourceOptions, film: Film | None = None) -> list[Source]:
-    """Return the film, played at its pace, or what the options name.
+    """Return the film, played at its pace, or what the options name: cameras come first.
+
+    Without a microphone that was asked for, cameras have their own sound if all of them have some;
+    else they share the default microphone.
 
     Raises
     ------
@@ -40,22 +43,21 @@ def open_sources(options: SourceOptions, film: Film | None = None) -> list[Sourc
         return [PacedClip(open_file(options))]
     cameras: list[Camera] = []
     try:
-        for address in _addresses(options.cameras):
-            camera = Camera(
-                address,
-                size=options.camera_size,
-                fps=options.camera_fps,
-                # Several share a microphone.
-                sound=len(options.cameras) == 1 and options.mic in (None, CAMERAS_OWN),
-            )
+        addresses = _addresses(options.cameras)
+        on_network = all("://" in address for address in addresses)
+        own = options.mic == CAMERAS_OWN or (options.mic is None and on_network)
+        for address in addresses:
+            camera = Camera(address, size=options.camera_size, fps=options.camera_fps, sound=own)
             cameras.append(camera)
-        if options.mic == "none" or any(each.sound_rate_hz is not None for each in cameras):
+        silent = next((each.name for each in cameras if each.sound_rate_hz is None), None)
+        if options.mic == "none" or (own and silent is None):
             return [*cameras]
         if options.mic == CAMERAS_OWN:
             raise SourceError(
-                f"camera {cameras[0].name} sends no sound; use --mic default, another one's name, "
-                "or none"
+                f"camera {silent} sends no sound; use --mic default, another one's name, or none"
             )
+        for camera in cameras:
+            camera.leave_sound()
         return [*cameras, Microphone(options.mic or "default")]
     except StreamError:
         for camera in cameras:
@@ -68,6 +70,13 @@ def _addresses(specs: Sequence[str]) -> list[str]:
     if len(set(addresses)) < len(addresses):
         raise UsageError("the same --camera is named twice; name each once")
     return addresses
+
+
+def most_microphones(options: SourceOptions) -> int:
+    """Return of how many microphones audio may have to be encoded; known before any is opened."""
+    local = any(spec.isdigit() or spec.startswith("/") for spec in options.cameras)
+    own = options.mic == CAMERAS_OWN or (options.mic is None and not local)
+    return max(1, len(options.cameras)) if own else 1
 
 
 def open_file(options: SourceOptions) -> Film:
@@ -117,18 +126,18 @@ def supervised(sources: Sequence[Source], health: SourceHealth, stats: Stats) ->
 
     Parameters
     ----------
+    sources : the cameras first.
     health : is told how they do.
     stats : takes what each microphone lost.
     """
     closed = partial(count_losses, stats)
     kept: list[Source] = []
-    cameras = itertools.count()
-    for source in sources:
+    for number, source in enumerate(sources):
         match source:
             case Camera():
-                camera = SupervisedSource("camera", source, health, closed, next(cameras))
+                camera = SupervisedSource("camera", source, health, closed, number)
                 has_sound = source.sound_rate_hz is not None
-                kept.append(CameraWithSound(camera, health) if has_sound else camera)
+                kept.append(CameraWithSound(camera, health, number) if has_sound else camera)
             case Microphone():
                 kept.append(SupervisedSource("microphone", source, health, closed))
             case _:
@@ -141,10 +150,15 @@ def films_of(sources: Sequence[Source]) -> list[Film]:
     return [source.clip for source in sources if isinstance(source, PacedClip)]
 
 
-def camera_sizes(sources: Sequence[Source]) -> list[tuple[int, int]]:
-    """Return width and height of each supervised camera's pictures, as they were at the start."""
-    devices = [source.device for source in sources if hasattr(source, "device")]
-    return [(device.width, device.height) for device in devices if isinstance(device, Camera)]
+def camera_size(camera: Source) -> tuple[int, int]:
+    """Return width and height of a camera's pictures, as they were at the start, or may be."""
+    match camera:
+        case (
+            SupervisedSource(device=Camera() as device) | CameraWithSound(device=Camera() as device)
+        ):
+            return device.width, device.height
+        case _:
+            return NOT_YET_KNOWN
 
 
 def count_losses(stats: Stats, source: Source) -> None:

@@ -342,17 +342,17 @@ class Splicer:
 
     Parameters
     ----------
-    camera : which of a run's cameras gives the frames.
+    number : which of a run's cameras gives the frames, and which of its microphones the audio.
     """
 
-    def __init__(self, camera: int = 0) -> None:
-        self._camera = camera
+    def __init__(self, number: int = 0) -> None:
+        self._number = number
         self._next_frame = 0
         self._last: AudioBlock | None = None
 
     def frame(self, frame: Frame) -> Frame:
         """Return the frame with its camera and its index in the whole run."""
-        frame = dataclasses.replace(frame, index=self._next_frame, camera=self._camera)
+        frame = dataclasses.replace(frame, index=self._next_frame, camera=self._number)
         self._next_frame += 1
         return frame
 
@@ -368,6 +368,8 @@ class Splicer:
         return math.ceil((end_s + missed_s) * block.rate_hz) - block.first_sample
 
     def audio(self, block: AudioBlock, missed: int) -> AudioBlock:
-        """Return the block with its samples counted from the start of the run."""
-        self._last = dataclasses.replace(block, first_sample=block.first_sample + missed)
+        """Return the block with its microphone, and its samples counted from the run's start."""
+        self._last = dataclasses.replace(
+            block, first_sample=block.first_sample + missed, microphone=self._number
+        )
         return self._last

@@ -44,7 +44,7 @@ class SourceState:
     since_s : when it began, on the monotonic clock; RUNNING begins with the capture of what came.
     reason : one line for people; empty while all is well.
     losses : how often it was lost in this run.
-    number : which of a run's cameras it is.
+    number : which of a run's cameras or microphones it is.
     """
 
     kind: Kind
@@ -109,18 +109,18 @@ class SourceHealth:
             return float("-inf")
         return source.since_s if source.state in (State.RUNNING, State.FROZEN) else None
 
-    def states_beside(self, camera: int) -> Sequence[SourceState]:
-        """Return the states of one camera and of the microphone."""
-        return [
-            source for source in self.states() if source.kind != "camera" or source.number == camera
-        ]
+    def states_of(self, camera: int, microphone: int) -> Sequence[SourceState]:
+        """Return the states of one camera and of the microphone that its frames meet."""
+        number = {"camera": camera, "microphone": microphone}
+        return [source for source in self.states() if source.number == number[source.kind]]
 
     def fault_of(self, camera: int) -> str | None:
         """Return why no picture comes from one camera as a few words, or None."""
-        for source in self.states_beside(camera):
-            if source.kind == "camera" and not (source.is_well or source.state is State.FROZEN):
-                return source.words(monotonic())
-        return None
+        with self._lock:
+            source = self._states.get(("camera", camera))
+        if source is None or source.is_well or source.state is State.FROZEN:
+            return None
+        return source.words(monotonic())
 
     def camera_fault(self) -> str | None:
         """Return why no picture comes from any camera as a few words, or None."""

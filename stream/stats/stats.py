@@ -179,6 +179,8 @@ class Stats:
         if skew_s is not None:
             with self._lock:
                 self._run.av_skew.add(self._clock(), 1000 * skew_s)
+        if self._within is not None:
+            self._within.skew(skew_s)
 
     def sink(self, capture_s: float, done_s: float) -> None:
         """Count an answer that has been drawn, shown and recorded, as far as that was asked."""
@@ -230,7 +232,7 @@ class Stats:
     def _of_camera(self, final: bool) -> dict[str, Any]:
         report = self._report(final)
         to_heatmap = report["latency_ms"]["capture_to_heatmap"]
-        kept = ("frames_in", "frames_out", "fps_in", "fps", "drops")
+        kept = ("frames_in", "frames_out", "fps_in", "fps", "drops", "audio_age_ms", "av_skew_ms")
         return {name: report[name] for name in kept} | {"capture_to_heatmap_ms": to_heatmap}
 
     def _report(self, final: bool) -> dict[str, Any]:

@@ -7,7 +7,7 @@ loop; frames are bounded before they are converted, and every track is read dry.
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from time import monotonic
@@ -27,6 +27,7 @@ VIDEO_HZ, AUDIO_HZ = 90_000, 48_000
 LARGEST_PIXELS = 4096 * 2304
 OPENING_S = 15.0  # for an offer to become a connection that gives pictures
 POLL_S = 0.2
+_KINDS: Sequence[Kind] = ("camera", "microphone")
 
 
 class OfferError(Exception):
@@ -41,10 +42,12 @@ class BrowserCamera:
     health : is told every change of state.
     audio : whether the microphone is wanted too.
     drop : called with the cause and number of what could not be decoded in time.
+    number : which of a run's cameras, and so of its microphones, it is.
 
     Attributes
     ----------
     name : what people read.
+    audio : as above; may be set until a browser comes.
     has_come : set by the first picture.
     """
 
@@ -56,18 +59,23 @@ class BrowserCamera:
         *,
         audio: bool = True,
         drop: Callable[[str, int], None] = lambda _cause, _count: None,
+        number: int = 0,
     ) -> None:
         self.audio = audio
         self.drop = drop
         self.has_come = threading.Event()
         self._health = health
-        self._kinds: tuple[Kind, ...] = ("camera", "microphone") if audio else ("camera",)
+        self._number = number
         self._receiver: Receiver | None = None
-        self._splicer = Splicer()
-        self._states = dict.fromkeys(self._kinds, State.OPENING)
-        self._losses = dict.fromkeys(self._kinds, 0)
-        self._last_s = dict.fromkeys(self._kinds, 0.0)
+        self._splicer = Splicer(number)
+        self._states: dict[Kind, State] = dict.fromkeys(_KINDS, State.OPENING)
+        self._losses = dict.fromkeys(_KINDS, 0)
+        self._last_s = dict.fromkeys(_KINDS, 0.0)
         self._given: GivenCamera | None = None
+
+    @property
+    def _kinds(self) -> Sequence[Kind]:
+        return _KINDS if self.audio else _KINDS[:1]
 
     def start(self, receiver: Receiver) -> None:
         """Begin to call the receiver, whenever a browser gives something."""
@@ -158,6 +166,7 @@ class BrowserCamera:
                 since_s=since_s,
                 reason=reason,
                 losses=self._losses[kind],
+                number=self._number,
             )
         )
 

@@ -22,7 +22,7 @@ def test_without_the_extra_it_is_one_line(missing: str, monkeypatch: pytest.Monk
         open_page(PageOptions(serve=("127.0.0.1", 1)), None)
     if missing == "aiortc":
         with pytest.raises(StreamError, match="extra `web`"):
-            browser_camera(SourceHealth(lambda _: None), None, Stats())
+            browser_camera(SourceHealth(lambda _: None), Stats())
 
 
 def test_it_says_how_each_source_does() -> None:

@@ -1,4 +1,3 @@
-import threading
 import time
 
 import numpy as np
@@ -11,7 +10,6 @@ from denseav.stream.audio.resampler import Resampler
 from denseav.stream.audio.ring_buffer import RingBuffer
 from denseav.stream.audio.rolling_window import RollingWindow
 from denseav.stream.types import AudioBlock
-from tests.support.stalls import until
 
 Samples = NDArray[np.float32]
 
@@ -101,7 +99,7 @@ def test_ring_refuses_what_it_does_not_hold(start: int, stop: int) -> None:
 def test_window_is_the_resampled_sound_that_ends_on_a_token() -> None:
     samples_SC = noise(48_000, 3, channels=2)
     rolling = roll(samples_SC, 48_000, 480, window_samples=16_000)
-    end = rolling.wait(None, 0)
+    end = rolling.newest_end(None)
     assert end is not None
     assert (end - TOKEN_SPAN_SAMPLES) % TOKEN_HOP_SAMPLES == 0
     whole_S = soxr.resample(samples_SC.mean(axis=1), 48_000, SAMPLE_RATE_HZ)
@@ -125,9 +123,9 @@ def test_first_window_is_silent_before_the_stream_began() -> None:
 
 def test_no_token_before_one_is_complete() -> None:
     rolling = RollingWindow(16_000)
-    assert rolling.wait(None, 0) is None
+    assert rolling.newest_end(None) is None
     rolling.push(AudioBlock(np.ones((TOKEN_SPAN_SAMPLES - 1, 1), np.float32), 16_000, 0, 0.0))
-    assert rolling.wait(None, 0) is None
+    assert rolling.newest_end(None) is None
 
 
 @pytest.mark.parametrize("gap", [1, 4_321, 500_000])
@@ -140,7 +138,7 @@ def test_a_gap_becomes_exactly_as_much_silence(gap: int) -> None:
     for block in blocks(after_SC, 48_000, 480):
         first = block.first_sample + 48_000 + gap
         rolling.push(AudioBlock(block.samples_SC, 48_000, first, first / 48_000))
-    end = rolling.wait(None, 0)
+    end = rolling.newest_end(None)
     assert end is not None
     whole_S = soxr.resample(whole_SC[:, 0], 48_000, SAMPLE_RATE_HZ)
     tail_S = whole_S[end - 10_000 : end]
@@ -159,7 +157,7 @@ def test_a_gap_of_an_hour_is_taken_at_once() -> None:
     begin = time.monotonic()
     rolling.push(AudioBlock(noise(48_000, 0.5), 48_000, 3600 * 48_000, 3600.0))
     assert time.monotonic() - begin < 1
-    end = rolling.wait(None, 0)
+    end = rolling.newest_end(None)
     assert end is not None
     assert end > 3600 * SAMPLE_RATE_HZ
     assert rolling.time_of(end) == pytest.approx(end / SAMPLE_RATE_HZ, abs=1e-6)
@@ -173,7 +171,7 @@ def test_a_new_rate_keeps_absolute_time() -> None:
         for block in blocks(tone_SC, rate_hz, 1000, first_s):
             first = block.first_sample + round(first_s * rate_hz)
             rolling.push(AudioBlock(block.samples_SC, rate_hz, first, block.capture_s))
-    end = rolling.wait(None, 0)
+    end = rolling.newest_end(None)
     assert end is not None
     assert 47_000 - TOKEN_HOP_SAMPLES < end <= 48_000
     index_S = np.arange(end - 40_000, end)
@@ -224,24 +222,16 @@ def test_time_follows_the_blocks_clock_even_when_it_is_shifted() -> None:
     assert rolling.time_of(64_000) == pytest.approx(107.0)
 
 
-def test_wait_returns_each_token_once_and_none_when_nothing_comes() -> None:
-    rolling = RollingWindow(16_000)
-    assert rolling.wait(None, 0.01) is None
-    ends: list[int] = []
-
-    def speak() -> None:
-        for block in blocks(noise(48_000, 1.5), 48_000, 480):
-            rolling.push(block)
-            newest = rolling.wait(None, 0)
-            until(lambda end=newest: end is None or end in ends)
-
-    speaker = threading.Thread(target=speak)
-    speaker.start()
-    while (end := rolling.wait(ends[-1] if ends else None, 3.0)) is not None:
-        ends.append(end)
-        assert len(rolling.window(end)) == 16_000
-        assert speaker.is_alive() or end == rolling.wait(None, 0)
-    speaker.join()
+def test_each_token_ends_once_and_there_is_none_when_nothing_comes() -> None:
+    rolling, ends = RollingWindow(16_000), list[int]()
+    assert rolling.newest_end(None) is None
+    for block in blocks(noise(48_000, 1.5), 48_000, 480):
+        rolling.push(block)
+        end = rolling.newest_end(ends[-1] if ends else None)
+        if end is not None:
+            ends.append(end)
+            assert len(rolling.window(end)) == 16_000
+            assert rolling.newest_end(end) is None
     assert ends == [TOKEN_SPAN_SAMPLES + k * TOKEN_HOP_SAMPLES for k in range(len(ends))]
     assert len(ends) >= 7
 
@@ -251,7 +241,7 @@ def test_a_window_stays_readable_for_seconds_and_then_is_refused() -> None:
     samples_SC = noise(16_000, 12)
     for block in blocks(samples_SC, 16_000, 1600):
         rolling.push(block)
-    end = rolling.wait(None, 0)
+    end = rolling.newest_end(None)
     assert end is not None
     assert len(rolling.window(end - 20 * TOKEN_HOP_SAMPLES)) == 16_000
     with pytest.raises(IndexError):

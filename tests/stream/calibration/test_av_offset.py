@@ -100,7 +100,7 @@ def test_without_calibration_the_heatmaps_tell_the_offset_to_a_token(
             pipeline.encode_audio()
         else:
             held.append(item)
-        while held and pipeline.sync.covers(held[0]):
+        while held and pipeline.sync[0].covers(held[0]):
             heatmap = pipeline.heatmap(held.pop(0))
             assert heatmap.audio_start_s is not None
             assert heatmap.audio_end_s is not None

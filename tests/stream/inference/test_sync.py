@@ -61,7 +61,7 @@ def test_exact_uses_the_token_that_covers_the_frame(lookahead: int) -> None:
     for block in ramp(2.0):
         pipeline.push(block)
         pipeline.encode_audio()
-        while waiting and pipeline.sync.covers(waiting[0]):
+        while waiting and pipeline.sync[0].covers(waiting[0]):
             frame = waiting.pop(0)
             heatmap = pipeline.heatmap(frame)
             assert heatmap.audio_start_s is not None
@@ -81,7 +81,7 @@ def test_exact_does_not_compare_a_frame_with_sound_that_does_not_cover_it() -> N
     pipeline = heard(Pipeline(FakeSession(), fake_manifest(), sync=Sync(exact=True)), 3.0)
     for offset_s in (-1.0, 0.5, 3.5):  # before the sound, out of the window, after it
         frame = Frame(picture(), 0, START_S + offset_s)
-        assert not pipeline.sync.covers(frame)
+        assert not pipeline.sync[0].covers(frame)
         heatmap = pipeline.heatmap(frame)
         assert heatmap.valid_K == (False, False)
         assert heatmap.skew_s is None
@@ -115,7 +115,7 @@ def test_held_frames_go_on_evenly_and_each_with_its_token(monkeypatch: pytest.Mo
     monkeypatch.setattr(sync_policy, "monotonic", clock)
     pipeline = Pipeline(FakeSession(), fake_manifest(), sync=Sync(exact=True))
     dropped: list[int] = []
-    line = DelayLine(pipeline.sync.wait_s, dropped.append)
+    line = DelayLine(pipeline.sync[0].wait_s, lambda _, count: dropped.append(count))
     out_s, given, sound = [], 0, ramp(3.0)
     while sound:
         clock.advance(0.001)
@@ -141,7 +141,7 @@ def test_without_sound_held_frames_go_on_all_the_same(monkeypatch: pytest.Monkey
     clock = FakeClock(START_S)
     monkeypatch.setattr(sync_policy, "monotonic", clock)
     pipeline = Pipeline(FakeSession(), fake_manifest(), sync=Sync(exact=True))
-    line = DelayLine(pipeline.sync.wait_s, lambda _: None)
+    line = DelayLine(pipeline.sync[0].wait_s, lambda *_: None)
     line.put((Frame(picture(), 0, START_S), 0.0))
     clock.advance(TOKEN_S + sync_policy.GRACE_S - 0.01)
     assert line.get(0) is None
@@ -153,7 +153,9 @@ def test_without_sound_held_frames_go_on_all_the_same(monkeypatch: pytest.Monkey
 def test_of_frames_that_are_due_the_newest_wins() -> None:
     dropped: list[int] = []
     due = {0, 1, 2}
-    line = DelayLine(lambda frame: 0.0 if frame.index in due else 1.0, dropped.append)
+    line = DelayLine(
+        lambda frame: 0.0 if frame.index in due else 1.0, lambda _, count: dropped.append(count)
+    )
     for index in range(5):
         assert not line.put((Frame(picture(), index, 0.0), 0.0))
     taken = line.get(0)
@@ -164,10 +166,28 @@ def test_of_frames_that_are_due_the_newest_wins() -> None:
     assert not line.empty
 
 
+def test_cameras_take_turns_and_the_newest_of_each_wins() -> None:
+    dropped: list[tuple[int, int]] = []
+    line = DelayLine(lambda _: 0.0, lambda camera, count: dropped.append((camera, count)), 3)
+    for index in range(4):
+        for camera in (0, 2):
+            line.put((Frame(picture(), index, 0.0, camera), 0.0))
+    line.put((Frame(picture(), 0, 0.0, 1), 0.0))
+    taken = [line.get(0) for _ in range(4)]
+    found = [(each[0].camera, each[0].index) for each in taken if each is not None]
+    assert found == [(0, 3), (1, 0), (2, 3)]
+    assert dropped == [(0, 3), (2, 3)]
+    for camera in (0, 1, 0, 1):
+        line.put((Frame(picture(), 9, 0.0, camera), 0.0))
+    again = [line.get(0), line.get(0)]
+    assert [each[0].camera for each in again if each is not None] == [0, 1]
+    assert line.empty
+
+
 def test_frames_that_wait_take_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(delay_line, "HELD_BYTES_MAX", 10 * picture().nbytes)
     due: set[int] = set()
-    line = DelayLine(lambda frame: 0.0 if frame.index in due else 1.0, lambda _: None)
+    line = DelayLine(lambda frame: 0.0 if frame.index in due else 1.0, lambda *_: None)
     full = [line.put((Frame(picture(), index, index / 30), 0.0)) for index in range(100)]
     assert full == [False] * 10 + [True] * 90
     due.add(0)
@@ -183,7 +203,7 @@ def test_frames_that_are_too_large_to_wait_are_thinned_evenly(
     monkeypatch.setattr(delay_line, "HELD_BYTES_MAX", room * picture().nbytes)
     clock = FakeClock(START_S)
     monkeypatch.setattr(delay_line, "monotonic", clock)
-    line = DelayLine(lambda frame: frame.capture_s + 0.9 - clock(), lambda _: None)
+    line = DelayLine(lambda frame: frame.capture_s + 0.9 - clock(), lambda *_: None)
     out_s, dropped = [], 0
     for index in range(500):
         clock.advance(0.02)
@@ -206,7 +226,7 @@ def test_an_exact_frame_waits_as_long_as_its_look_ahead_takes(
     sync = Sync(exact=True, lookahead=lookahead)
     sync.check(55)
     pipeline = Pipeline(FakeSession(), fake_manifest(tokens=55), sync=sync)
-    line = DelayLine(pipeline.sync.wait_s, lambda _: None)
+    line = DelayLine(pipeline.sync[0].wait_s, lambda *_: None)
     seconds = (1 + lookahead) * TOKEN_S + 3
     given, sound, met = 0, ramp(seconds), 0
     while sound:
@@ -246,11 +266,11 @@ def test_a_slow_machine_compares_exact_frames_at_the_longest_look_ahead_too(late
     for block in ramp(16.0):
         pipeline.push(block)
         if pipeline.encode_audio():
-            newest = pipeline.audio.newest
+            newest = pipeline.audio[0].newest
             assert newest is not None
             for token in range(newest.stop):
                 frame = Frame(picture(), token, START_S + (token + 0.5) * TOKEN_S)
-                if pipeline.sync.token_of(frame, newest) == token:
+                if pipeline.sync[0].token_of(frame, newest) == token:
                     met.add(token)
     assert met == set(range(max(met) + 1))
     assert len(met) > 30
@@ -285,10 +305,10 @@ def test_a_throttled_pipeline_hears_every_second_token_and_says_so() -> None:
     session, throttle = FakeSession(), HopController()
     worked(throttle, audio_s=0.15, frame_s=0.25, passes=4)
     pipeline = Pipeline(session, fake_manifest(), hop_controller=throttle)
-    assert pipeline.audio.hop_s == TOKEN_S
+    assert pipeline.hop_s == TOKEN_S
     heard(pipeline, 2.0)
     tokens = (2 * SAMPLE_RATE_HZ - TOKEN_SPAN_SAMPLES) // TOKEN_HOP_SAMPLES + 1
     assert len(session.windows) == (tokens + 1) // 2
-    assert pipeline.audio.hop_s == pytest.approx(2 * TOKEN_S)
-    assert pipeline.audio.hops_skipped == 0  # a longer hop was chosen, and nothing dropped
+    assert pipeline.hop_s == pytest.approx(2 * TOKEN_S)
+    assert pipeline.hops_skipped == 0  # a longer hop was chosen, and nothing dropped
     assert throttle.hop_tokens < TOKENS  # no sound is missed by a frame that waits for its token

@@ -72,9 +72,9 @@ def made(session: FakeSession, audio_age_s: float) -> Heatmap:
     pipeline = Pipeline(session, fake_manifest())
     pipeline.push(AudioBlock(np.full((16_000, 1), 0.5, np.float32), 16_000, 0, 100.0))
     assert pipeline.encode_audio()
-    newest = pipeline.audio.newest
+    newest = pipeline.audio[0].newest
     assert newest is not None
-    end_s = pipeline.audio.time_of(185 * 16 + (newest.stop - 1) * 2880)
+    end_s = pipeline.audio[0].time_of(185 * 16 + (newest.stop - 1) * 2880)
     return pipeline.heatmap(Frame(PICTURE, 0, end_s + audio_age_s))
 
 
@@ -98,10 +98,10 @@ def test_screen_recording_and_feed_agree(
 
 def test_a_constant_offset_of_the_audio_is_taken_off_the_fault_too() -> None:
     health = SourceHealth(lambda _: None)
-    assert _audio_good_since(health, 0.1) == float("-inf")
+    assert _audio_good_since(health, 0.1, 0) == float("-inf")
     for now, since_s in ((State.RUNNING, 7.9), (State.LOST, None)):
         health.enter(SourceState(kind="microphone", name="x", state=now, since_s=8.0))
-        found_s = _audio_good_since(health, 0.1)
+        found_s = _audio_good_since(health, 0.1, 0)
         assert found_s == (None if since_s is None else pytest.approx(since_s))
 
 

@@ -1,5 +1,6 @@
 """A network camera that brings its own sound: on one clock, back after losses, and no further."""
 
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from denseav.stream.sources.open import open_sources, supervised
 from denseav.stream.stats.source_health import SourceHealth, State
 from denseav.stream.stats.stats import Stats
 from denseav.stream.types import AudioBlock, Frame
+from tests.support.fakes import Collector
 from tests.support.servers import RtspServer, film
 
 needs_gstreamer = pytest.mark.skipif(not RtspServer.possible(), reason="no GStreamer RTSP server")
@@ -109,6 +111,25 @@ def test_a_file_over_http_brings_its_sound_and_others_are_told(flashes: Path) ->
         silent = Camera(f"{url}/flash.mp4")
         assert silent.sound_rate_hz is None
         silent.stop()
+
+
+def test_of_several_cameras_each_says_whose_its_sound_is(flashes: Path, tmp_path: Path) -> None:
+    shutil.copy(flashes, tmp_path / "a.mp4")
+    shutil.copy(flashes, tmp_path / "b.mp4")
+    health, heard = SourceHealth(lambda _: None), Collector()
+    with over_http(tmp_path) as url:
+        options = SourceOptions(cameras=(f"{url}/a.mp4", f"{url}/b.mp4"))
+        sources = supervised(open_sources(options), health, Stats())
+        assert [type(source) for source in sources] == [CameraWithSound] * 2
+        for source in sources:
+            source.start(heard)
+        until(lambda: {block.microphone for block in list(heard.blocks)} == {0, 1})
+        until(lambda: {frame.camera for frame in list(heard.frames)} == {0, 1})
+        for source in sources:
+            source.stop()
+    for number in range(2):
+        kinds = [each.kind for each in health.states_of(number, number)]
+        assert kinds == ["camera", "microphone"]
 
 
 def test_a_camera_without_sound_is_told_where_its_own_was_asked_for(
