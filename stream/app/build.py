@@ -28,6 +28,7 @@ from denseav.stream.app.tuning import Tuning
 from denseav.stream.app.view import View
 from denseav.stream.calibration.av_offset import CALIBRATION_S, watch, words, write_clip
 from denseav.stream.calibration.room_noise import learn, with_settings, words_of_room
+from denseav.stream.display.foxglove_channels import ONE_CAMERA, Inputs
 from denseav.stream.display.hud import Hud
 from denseav.stream.display.overlay import Overlay
 from denseav.stream.display.rerun_viewer import RerunDisplay
@@ -157,18 +158,15 @@ def run(
             own_microphones=own_microphones,
             audio_good_since=partial(_audio_good_since, health, given.av_offset_s),
         )
-        # Tiles have their cameras' names.
-        shown = names
-        if len(ids) > 1:
-            with_sound = " with their own sound" if own_microphones else ""
-            shown = [f"{len(ids)} cameras{with_sound}", *names[len(ids) :]]
+        shown = _shown_names(names, len(ids), own_microphones)
         hud = Hud(session.backend, session.precision, shown, health.states, room)
         page, run_state = None, RunState(hud, stats, health)
         if options.page.serve is not None:
             page = open_page(options.page, manifest, run_state, camera)
             outputs.enter_context(closing(page))
         mosaic = _mosaic(sources[: len(ids)], health)
-        view = _open_view(options.display, manifest, hud, stats, page, mosaic, say=say)
+        inputs = ONE_CAMERA if mosaic is None else _inputs_of(ids, own_microphones)
+        view = _open_view(options.display, manifest, hud, stats, page, mosaic, inputs, say=say)
         outputs.enter_context(closing(view))
         run_state.view = view
         takers, settle = [], [view.scale.settle]
@@ -325,6 +323,18 @@ def _have_own_microphones(options: SourceOptions, sources: Sequence[Source]) -> 
     return several and options.mic != "none" and len(sources) == len(options.cameras)
 
 
+def _shown_names(names: Sequence[str], cameras: int, own_microphones: bool) -> Sequence[str]:
+    """Return what the figures name; of several cameras, tiles have their names."""
+    if cameras == 1:
+        return names
+    with_sound = " with their own sound" if own_microphones else ""
+    return [f"{cameras} cameras{with_sound}", *names[cameras:]]
+
+
+def _inputs_of(ids: Sequence[str], own_microphones: bool) -> Inputs:
+    return Inputs(cameras=ids, microphones=ids if own_microphones else (None,))
+
+
 def _audio_good_since(health: SourceHealth, av_offset_s: float, microphone: int) -> float | None:
     """Return since when a microphone's audio has been good, by its corrected times."""
     since_s = health.running_since_s("microphone", microphone)
@@ -415,6 +425,7 @@ def _open_view(
     stats: Stats,
     page: "PageServer | None",
     mosaic: Mosaic | None,
+    inputs: Inputs,
     *,
     say: Say,
 ) -> View:
@@ -426,7 +437,7 @@ def _open_view(
         rerun = RerunDisplay(manifest.heads, window)
         say(f"Rerun's viewer is at {rerun.url}; others connect with: rerun {rerun.url}")
     elif options.display == "foxglove":
-        foxglove = FoxgloveServer(manifest.heads, lambda: hud.status(stats.snapshot()))
+        foxglove = FoxgloveServer(manifest.heads, lambda: hud.status(stats.snapshot()), inputs)
         say(f"Foxglove finds the run at {foxglove.url}; its app opens it by {foxglove.app_url}")
     elif window:
         screen = Screen("denseav")
@@ -444,6 +455,7 @@ def _open_view(
         foxglove=foxglove,
         page=page,
         mosaic=mosaic,
+        inputs=inputs,
     )
 
 

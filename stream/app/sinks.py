@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from denseav.export.runtime.bundle import Head
 from denseav.stream.display.animation_recorder import SUFFIXES, AnimationRecorder
 from denseav.stream.display.drawing import Canvas
-from denseav.stream.display.foxglove_channels import Status
+from denseav.stream.display.foxglove_channels import ONE_CAMERA, Inputs, Status
 from denseav.stream.display.hud import marked_stale
 from denseav.stream.display.mcap_recorder import McapRecorder
 from denseav.stream.display.mp4_recorder import Recorder, check_recording, snapshot
@@ -46,6 +46,8 @@ class Drawn:
 
     Attributes
     ----------
+    heatmap : as it is shown: of several cameras, all of them in tiles.
+    each : those that came; of several cameras, one for each at most.
     strength_KHW : float32 in [0, 1].
     threshold_K, ceiling_K : the heat that is strength 0 and 1; float32.
     picture : the frame with its heads, blue-green-red; None where no sink wants it.
@@ -53,6 +55,7 @@ class Drawn:
     """
 
     heatmap: Heatmap
+    each: Sequence[Heatmap]
     strength_KHW: NDArray[np.float32]
     threshold_K: NDArray[np.float32]
     ceiling_K: NDArray[np.float32]
@@ -179,14 +182,18 @@ class RecordingSink:
     say : called with one line for people.
     heads : the model's.
     status : gives the run's figures, for recordings that keep them.
+    inputs : whose frames and audio there are, for those that keep each one's.
     """
 
     name = "the recording"
 
-    def __init__(self, say: Say, heads: Sequence[Head], status: Status) -> None:
+    def __init__(
+        self, say: Say, heads: Sequence[Head], status: Status, inputs: Inputs = ONE_CAMERA
+    ) -> None:
         self._say = say
         self._heads = heads
         self._status = status
+        self._inputs = inputs
         self._path: Path | None = None
         self._required = False
         self._recorder: _Recorder | None = None
@@ -250,7 +257,8 @@ class RecordingSink:
         try:
             self._write_audio(recorder)
             if isinstance(recorder, McapRecorder):
-                recorder.heatmap(drawn.heatmap)
+                for heatmap in drawn.each:
+                    recorder.heatmap(heatmap)
             else:
                 assert drawn.canvas is not None
                 recorder.frame(drawn.canvas, drawn.heatmap.frame.capture_s)
@@ -287,7 +295,7 @@ class RecordingSink:
         assert self._path is not None
         try:
             if self.wants == "heat":
-                self._recorder = McapRecorder(self._path, self._heads, self._status)
+                self._recorder = McapRecorder(self._path, self._heads, self._status, self._inputs)
             else:
                 assert drawn.canvas is not None
                 height, width = drawn.canvas.shape[:2]
@@ -378,7 +386,8 @@ class FoxgloveSink:
 
     def show(self, drawn: Drawn) -> None:
         """As `Sink.show`."""
-        self._server.heatmap(drawn.heatmap)
+        for heatmap in drawn.each:
+            self._server.heatmap(heatmap)
         self.poll()
 
     def poll(self, fault: str | None = None) -> None:  # noqa: ARG002 - the status has it

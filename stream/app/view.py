@@ -23,6 +23,7 @@ from denseav.stream.app.sinks import (
 )
 from denseav.stream.app.tuning import Tuning
 from denseav.stream.display.drawing import Canvas
+from denseav.stream.display.foxglove_channels import ONE_CAMERA, Inputs
 from denseav.stream.display.heat_scale import Scale
 from denseav.stream.display.hud import Hud
 from denseav.stream.display.mp4_recorder import unused_path
@@ -52,6 +53,7 @@ class View:
     rerun, foxglove : Rerun's viewer, and a server for Foxglove's; or None.
     page : the page for browsers, or None.
     mosaic : the tiles of several cameras; None for one.
+    inputs : whose frames and audio there are, for recordings of data.
 
     Attributes
     ----------
@@ -73,6 +75,7 @@ class View:
         foxglove: FoxgloveServer | None = None,
         page: "PageServer | None" = None,
         mosaic: Mosaic | None = None,
+        inputs: Inputs = ONE_CAMERA,
     ) -> None:
         self.quit_asked = False
         self.tuning: Tuning | None = None
@@ -84,7 +87,7 @@ class View:
         self._strip = strip
         self._page = page
         self._mosaic = mosaic
-        self._recording = RecordingSink(say, overlay.heads, self._status)
+        self._recording = RecordingSink(say, overlay.heads, self._status, inputs)
         if record is not None:
             self._recording.begin(record, required=True)
         self._sinks: list[Sink] = []
@@ -129,7 +132,7 @@ class View:
         if not sinks:
             return
         whole = heatmaps[-1] if self._mosaic is None else self._mosaic.whole(heatmaps)
-        drawn = self._drawn(whole, {sink.wants for sink in sinks})
+        drawn = self._drawn(whole, heatmaps, {sink.wants for sink in sinks})
         for sink in sinks:
             with self._or_leave(sink):
                 sink.show(drawn)
@@ -178,7 +181,7 @@ class View:
             with suppress(Exception):  # it has failed already
                 sink.close()
 
-    def _drawn(self, heatmap: Heatmap, wanted: Set[Wants]) -> Drawn:
+    def _drawn(self, heatmap: Heatmap, each: Sequence[Heatmap], wanted: Set[Wants]) -> Drawn:
         scale = self._overlay.scale
         threshold_K, ceiling_K = scale.thresholds, scale.ceilings
         strength_KHW = self._overlay.strength(heatmap)
@@ -194,7 +197,7 @@ class View:
             self._hud.draw(self._first_tile(canvas), self._stats.snapshot())
             if strip is not None:
                 canvas = strip.under(canvas, self._overlay.shown)
-        return Drawn(heatmap, strength_KHW, threshold_K, ceiling_K, picture, canvas)
+        return Drawn(heatmap, each, strength_KHW, threshold_K, ceiling_K, picture, canvas)
 
     def _first_tile(self, canvas: Canvas) -> Canvas:
         """Return where figures are drawn, so that they hide nothing of other cameras."""

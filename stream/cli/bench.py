@@ -102,13 +102,14 @@ def bench(
 
 def _cases(arguments: Sequence[str], options: LiveOptions) -> Iterator[_Case]:
     """Yield every combination; each is parsed like a command line, so that its errors are too."""
-    if len(options.sources.cameras) > 1:
-        raise UsageError("--bench measures one camera; leave the others out")
     over = options.bench.over
+    if "camera" in over and len(options.sources.cameras) > 1:
+        raise UsageError("--bench-over camera=… tries one at a time; leave --camera out")
     for values in itertools.product(*over.values()):
         chosen = [f"{option}={value}" for option, value in zip(over, values, strict=True)]
         case = parse([*arguments, *(f"--{each}" for each in chosen)])
-        case = replace(case, sources=replace(case.sources, cameras=case.sources.cameras[-1:]))
+        if "camera" in over:
+            case = replace(case, sources=replace(case.sources, cameras=case.sources.cameras[-1:]))
         seconds = START_S + _seconds(case)
         case = replace(case, seconds=seconds, stats_json=None)
         shown = " ".join(itertools.starmap(_shown, zip(over, values, strict=True)))

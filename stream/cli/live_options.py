@@ -370,7 +370,7 @@ def _check_source(options: argparse.Namespace) -> None:
 
 def _check_several(options: argparse.Namespace) -> None:
     cameras, ids = options.cameras, options.camera_ids
-    if options.bench is not None:  # it tries cameras in turn
+    if any(option == "camera" for option, _ in options.bench_over or ()):  # each in turn
         return
     if len(set(ids)) < len(ids):
         raise UsageError("two cameras have the same --camera-id; give each its own")
@@ -386,8 +386,6 @@ def _check_goes_with_several(options: argparse.Namespace) -> None:
         raise UsageError(f"{len(cameras)} cameras are more than the {CAMERAS_MAX} of one run")
     if options.calibrate_av:
         raise UsageError("--calibrate-av watches one camera; leave the others out")
-    if options.record is not None and options.record.suffix.lower() == ".mcap":
-        raise UsageError("an MCAP file has one camera's data; record mp4, or each camera by itself")
 
 
 def _check_browser(options: argparse.Namespace) -> None:

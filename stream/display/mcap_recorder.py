@@ -17,7 +17,7 @@ import foxglove
 from foxglove.mcap import MCAPWriteOptions
 
 from denseav.export.runtime.bundle import Head
-from denseav.stream.display.foxglove_channels import FoxgloveChannels, Status
+from denseav.stream.display.foxglove_channels import ONE_CAMERA, FoxgloveChannels, Inputs, Status
 from denseav.stream.errors import OutputError
 from denseav.stream.types import AudioBlock, Heatmap
 
@@ -32,6 +32,7 @@ class McapRecorder:
     path : the file to make; it must not exist yet.
     heads : the model's.
     status : gives the run's figures, as JSON takes them.
+    inputs : whose frames and audio there are.
 
     Raises
     ------
@@ -40,7 +41,9 @@ class McapRecorder:
         was written until then can be read.
     """
 
-    def __init__(self, path: Path, heads: Sequence[Head], status: Status) -> None:
+    def __init__(
+        self, path: Path, heads: Sequence[Head], status: Status, inputs: Inputs = ONE_CAMERA
+    ) -> None:
         self._path = path
         self._written_s = monotonic()
         self._journal = _Journal(path)
@@ -49,7 +52,7 @@ class McapRecorder:
         # It asks for what a file can, of which reading is no part.
         file = cast(BinaryIO, self._journal)
         self._writer = foxglove.open_mcap(file, context=context, writer_options=options)
-        self._channels = FoxgloveChannels(context, heads, status)
+        self._channels = FoxgloveChannels(context, heads, status, inputs)
 
     def heatmap(self, heatmap: Heatmap) -> None:
         """Keep a frame, each head's map, and where they are hot."""

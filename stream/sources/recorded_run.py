@@ -18,6 +18,7 @@ import numpy as np
 from mcap.records import Channel, Message
 from numpy.typing import NDArray
 
+from denseav.export.terminal_text import safe_text
 from denseav.stream.errors import SourceError
 from denseav.stream.media.picture import LARGEST_SIDE, SMALLEST_SIDE
 from denseav.stream.sources.mcap_records import mcap_records
@@ -28,6 +29,7 @@ SUFFIX = ".mcap"
 CAMERA, FRAME, AUDIO, BLOCK = "/camera", "/frame", "/audio", "/audio/block"
 FRAME_ID = "camera"
 RATE_HZ_MAX, CHANNELS_MAX = 384_000, 64
+_RECORDS_MAX = 1_000  # of which channels are looked for
 _FPS_FRAMES = 30  # their spacing is the rate
 _JPEG_DATA, _PCM_DATA, _PCM_RATE, _PCM_CHANNELS = 2, 2, 4, 5  # fields of Foxglove's messages
 _FIXED_BYTES = {1: 8, 5: 4}  # by protobuf's kinds of field
@@ -55,6 +57,11 @@ class RecordedRun:
         self.name = path.name
         first, _ = next(self._messages(CAMERA), (None, ""))
         block = next(self._recorded_audio(0), None)
+        if first is None and self._cameras():
+            raise SourceError(
+                f"{self.name} holds several cameras ({', '.join(self._cameras())}), and is played "
+                "by Foxglove or Rerun; record a camera by itself to play it here"
+            )
         if first is None or block is None:
             lacking = "pictures" if first is None else "audio"
             raise SourceError(f"{self.name} holds no {lacking} of a run; record it again")
@@ -88,6 +95,13 @@ class RecordedRun:
                 capture_s = (message.log_time - start_ns) / 1e9
                 yield AudioBlock(samples_SC, rate_hz, first_sample, capture_s)
                 first_sample = None
+
+    def _cameras(self) -> list[str]:
+        """Return the names of several cameras, as far as a second of records has them."""
+        with self.path.open("rb") as file:
+            channels = islice(mcap_records(file, self.path), _RECORDS_MAX)
+            topics = (record.topic for record in channels if isinstance(record, Channel))
+            return sorted({safe_text(t[1 : -len(CAMERA)]) for t in topics if t.endswith(CAMERA)})
 
     def _fps(self) -> float:
         times_ns = [message.log_time for message, _ in islice(self._messages(CAMERA), _FPS_FRAMES)]

@@ -14,7 +14,7 @@ from foxglove.websocket import WebSocketServer
 
 from denseav.export.process_limits import descriptors_are_few, end_connections
 from denseav.export.runtime.bundle import Head
-from denseav.stream.display.foxglove_channels import FoxgloveChannels, Status
+from denseav.stream.display.foxglove_channels import ONE_CAMERA, FoxgloveChannels, Inputs, Status
 from denseav.stream.errors import OutputError
 from denseav.stream.types import AudioBlock, Heatmap
 
@@ -29,6 +29,7 @@ class FoxgloveServer:
     ----------
     heads : the model's.
     status : gives the run's figures, as JSON takes them.
+    inputs : whose frames and audio there are.
 
     Attributes
     ----------
@@ -40,10 +41,10 @@ class FoxgloveServer:
         When there is no port to serve at.
     """
 
-    def __init__(self, heads: Sequence[Head], status: Status) -> None:
+    def __init__(self, heads: Sequence[Head], status: Status, inputs: Inputs = ONE_CAMERA) -> None:
         foxglove.set_log_level("ERROR")
         context = foxglove.Context()
-        self._channels = FoxgloveChannels(context, heads, status)
+        self._channels = FoxgloveChannels(context, heads, status, inputs)
         self._server = _started(context)
         self.app_url: str | None = self._server.app_url()
 

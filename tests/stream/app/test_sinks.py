@@ -1,5 +1,6 @@
 """The sinks of a run: what keys do, what is recorded, what a folder that takes nothing ends."""
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,12 @@ import av
 import cv2
 import numpy as np
 import pytest
+from mcap.reader import make_reader
 
 from denseav.stream.app.mosaic import Mosaic
 from denseav.stream.app.view import View
 from denseav.stream.display.drawing import Canvas
+from denseav.stream.display.foxglove_channels import ONE_CAMERA, Inputs
 from denseav.stream.display.hud import Hud
 from denseav.stream.display.mp4_recorder import Recorder
 from denseav.stream.display.overlay import Overlay
@@ -54,6 +57,7 @@ class Rig:
         strip: bool = False,
         page: "FakePage | None" = None,
         mosaic: Mosaic | None = None,
+        inputs: Inputs = ONE_CAMERA,
     ) -> None:
         manifest = fake_manifest()
         self.said: list[str] = []
@@ -71,6 +75,7 @@ class Rig:
             record=record,
             page=page,  # type: ignore[arg-type]
             mosaic=mosaic,
+            inputs=inputs,
         )
         self.index = 0
 
@@ -118,6 +123,34 @@ def test_q_asks_to_quit_and_the_window_is_closed() -> None:
     rig.view.close()
     assert rig.screen is not None
     assert rig.screen.closed
+
+
+def test_a_recording_of_data_has_each_camera_and_a_film_the_first_ones_sound(
+    tmp_path: Path,
+) -> None:
+    names = ("a", "b")
+    inputs = Inputs(cameras=names, microphones=names)
+    mosaic = Mosaic(names, 2 * [(64, 48)], lambda _: None)
+    recorded: dict[str, Path] = {}
+    for kind in ("mcap", "mp4"):
+        rig = Rig(None, tmp_path / f"run.{kind}", mosaic=mosaic, inputs=inputs)
+        for index in range(25):
+            both = []
+            for number in range(2):
+                sound_SC = np.full((640, 1), 0.4 * (1 - number), np.float32)
+                rig.view.audio(AudioBlock(sound_SC, 16_000, 640 * index, index / 25, number))
+                both.append(heatmap(Frame(PICTURE, index, index / 25, number)))
+            rig.view.show(*both)
+        rig.view.close()
+        recorded[kind] = tmp_path / f"run.{kind}"
+    with recorded["mcap"].open("rb") as file:
+        found = Counter(channel.topic for _, channel, _ in make_reader(file).iter_messages())
+    for name in names:
+        assert found[f"/{name}/camera"] == found[f"/{name}/heat/sound"] == 25
+        assert found[f"/{name}/audio"] == 25
+    with av.open(str(recorded["mp4"])) as container:
+        parts = [frame.to_ndarray() for frame in container.decode(audio=0)]
+    assert 0.3 < float(np.median(np.concatenate(parts, axis=1))) < 0.5, "not mixed, nor b's"
 
 
 def test_keys_do_with_several_cameras_what_they_do_with_one(tmp_path: Path) -> None:

@@ -227,3 +227,25 @@ def test_a_full_disk_is_told_after_the_table(tmp_path: Path) -> None:
     assert done.returncode == 7
     assert "capture to heatmap" in done.stdout
     assert "No space left on device" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "measured"),
+    [
+        (("--camera", "1"), [("0", "1")]),
+        (("--bench-over", "threads=1,2", "--camera", "1"), 2 * [("0", "1")]),
+        (("--bench-over", "camera=1,2"), [("1",), ("2",)]),
+    ],
+)
+def test_cameras_are_measured_together_or_each_in_turn(
+    arguments: tuple[str, ...], measured: list[tuple[str, ...]]
+) -> None:
+    given = ["--camera", "0", *arguments, "--bench", "5"]
+    cases = list(bench._cases(given, parse(given)))
+    assert [case.options.sources.cameras for case in cases] == measured
+
+
+def test_cameras_in_turn_and_together_is_refused() -> None:
+    given = ["--camera", "0", "--camera", "1", "--bench-over", "camera=2,3", "--bench", "5"]
+    with pytest.raises(UsageError, match="tries one at a time"):
+        list(bench._cases(given, parse(given)))

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import Counter
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from mcap.stream_reader import StreamReader
 import denseav
 from denseav.export.runtime.bundle import demo_folder
 from denseav.stream.cli.live import main
+from denseav.stream.display.foxglove_channels import Inputs
 from denseav.stream.display.mcap_recorder import McapRecorder
 from denseav.stream.errors import OutputError, SourceError
 from denseav.stream.sources.recorded_run import RecordedRun
@@ -94,6 +96,34 @@ def test_other_readers_find_every_message_by_its_index(recorded: tuple[Path, Any
         ("/places", "foxglove.ImageAnnotations"),
         ("/status", "denseav.Status"),
     }
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_several_cameras_have_their_topics_below_their_names(tmp_path: Path, own: bool) -> None:
+    names = ("door", "yard")
+    inputs = Inputs(cameras=names, microphones=names if own else (None,))
+    recorder = McapRecorder(tmp_path / "two.mcap", HEADS, dict, inputs)
+    for index in range(3):
+        for number in range(2):
+            if own or number == 0:
+                recorder.audio(replace(block(index), microphone=number))
+            given = heatmap(index, heat=0.25 * (number + 1))
+            recorder.heatmap(replace(given, frame=replace(given.frame, camera=number)))
+    path = recorder.close()
+    assert path is not None
+    with path.open("rb") as file:
+        found = Counter(channel.topic for _, channel, _ in make_reader(file).iter_messages())
+        file.seek(0)
+        maps = [
+            message.data for _, _, message in make_reader(file).iter_messages("/yard/heat/sound")
+        ]
+    kinds = ("camera", "frame", "heat/speech", "heat/sound", "places")
+    kinds += ("audio", "audio/block") if own else ()
+    right = {f"/{name}/{kind}": 3 for name in names for kind in kinds}
+    assert found == (right if own else {**right, "/audio": 3, "/audio/block": 3})
+    assert all(np.float32(0.5).tobytes() in data for data in maps)
+    with pytest.raises(SourceError, match=r"several cameras \(door, yard\)"):
+        RecordedRun(path)
 
 
 def test_what_is_said_of_a_frame_is_what_was_found(recorded: tuple[Path, Any]) -> None:

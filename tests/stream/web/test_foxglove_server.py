@@ -69,9 +69,10 @@ async def subscribe(connection: aiohttp.ClientWebSocketResponse, channels: Chann
 
 
 def subscribed(server: FoxgloveServer) -> bool:
-    made = server._channels
-    channels = (made._camera, made._audio, made._blocks, made._frames, made._places)
-    return all(each.has_sinks() for each in (*channels, *made._maps.values(), made._statuses))
+    (camera,), (microphone,) = server._channels._cameras, server._channels._microphones
+    channels = (camera._pictures, camera._frames, camera._places, *camera._maps.values())
+    channels += (microphone._audio, microphone._blocks, server._channels._statuses)
+    return all(each.has_sinks() for each in channels)
 
 
 async def messages(connection: aiohttp.ClientWebSocketResponse, count: int) -> dict[int, bytes]:
