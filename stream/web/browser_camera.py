@@ -251,6 +251,9 @@ class GivenCamera:
             while True:
                 frame = await track.recv()
                 assert isinstance(frame, av.AudioFrame)
+                if frame.sample_rate != AUDIO_HZ:
+                    await self._end("its sound is not Opus, which browsers have; try another one")
+                    return
                 count = int(frame.pts or 0)
                 first = count if first is None else first
                 channels = frame.layout.nb_channels

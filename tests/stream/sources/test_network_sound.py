@@ -15,6 +15,7 @@ import pytest
 
 from denseav.stream.calibration.av_offset import Watcher, match, write_clip
 from denseav.stream.errors import SourceError
+from denseav.stream.inference.pipeline import Pipeline
 from denseav.stream.options import SourceOptions
 from denseav.stream.sources.camera import Camera
 from denseav.stream.sources.camera_sound import CameraWithSound
@@ -23,6 +24,7 @@ from denseav.stream.sources.open import open_sources, supervised
 from denseav.stream.stats.source_health import SourceHealth, State
 from denseav.stream.stats.stats import Stats
 from denseav.stream.types import AudioBlock, Frame
+from tests.support.fake_session import FakeSession, fake_manifest
 from tests.support.fakes import Collector
 from tests.support.servers import RtspServer, film
 
@@ -130,6 +132,48 @@ def test_of_several_cameras_each_says_whose_its_sound_is(flashes: Path, tmp_path
     for number in range(2):
         kinds = [each.kind for each in health.states_of(number, number)]
         assert kinds == ["camera", "microphone"]
+
+
+def transport_stream(path: Path, size: tuple[int, int], rate_hz: int) -> bytes:
+    """Two seconds of H.264 and AAC, as a camera sends them."""
+    with av.open(str(path), "w", format="mpegts") as made:
+        video = made.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
+        video.width, video.height = size
+        video.pix_fmt = "yuv420p"
+        audio = made.add_stream("aac", rate=rate_hz, layout="mono")
+        for index in range(50):
+            grey_HW3 = np.full((size[1], size[0], 3), 4 * index, np.uint8)
+            made.mux(video.encode(av.VideoFrame.from_ndarray(grey_HW3, "bgr24")))
+        for first in range(0, 2 * rate_hz, 1024):
+            wave_1S = np.full((1, 1024), 0.25, np.float32)
+            sound = av.AudioFrame.from_ndarray(wave_1S, "fltp", "mono")
+            sound.rate, sound.pts = rate_hz, first
+            made.mux(audio.encode(sound))
+        made.mux([*video.encode(None), *audio.encode(None)])
+    return path.read_bytes()
+
+
+def test_a_stream_that_changes_its_size_and_its_rate_goes_on(tmp_path: Path) -> None:
+    before = transport_stream(tmp_path / "a.ts", (320, 240), 48_000)
+    after = transport_stream(tmp_path / "b.ts", (160, 128), 32_000)
+    (tmp_path / "both.ts").write_bytes(before + after)
+    heard = Collector()
+    with over_http(tmp_path) as url:
+        camera = Camera(f"{url}/both.ts", sound=True)
+        camera.start(heard)
+        heard.wait_end()
+        camera.stop()
+    assert {frame.image_HW3.shape for frame in heard.frames} == {(240, 320, 3), (128, 160, 3)}
+    assert {block.rate_hz for block in heard.blocks} == {48_000, 32_000}
+    pipeline = Pipeline(FakeSession(), fake_manifest())
+    for block in heard.blocks:
+        pipeline.push(block)  # it goes on in time, or it is refused
+        pipeline.encode_audio()
+    heatmaps = [
+        pipeline.heatmap(Frame(frame.image_HW3, frame.index, heard.blocks[-1].end_s))
+        for frame in (heard.frames[0], heard.frames[-1])
+    ]
+    assert all(found.rms_dbfs == pytest.approx(-12, abs=1) for found in heatmaps)
 
 
 def test_a_camera_without_sound_is_told_where_its_own_was_asked_for(

@@ -6,7 +6,7 @@ from time import monotonic
 
 import numpy as np
 import pytest
-from aiortc import RTCPeerConnection
+from aiortc import RTCPeerConnection, RTCRtpSender
 
 from denseav.stream.calibration.av_offset import Offset, Watcher, match
 from denseav.stream.stats.source_health import SourceHealth, State
@@ -169,4 +169,33 @@ def test_a_run_with_another_camera_takes_none() -> None:
             assert "another camera" in await one.told("refused")
 
     with page_server() as server:
+        asyncio.run(run())
+
+
+def test_sound_of_another_rate_ends_its_connection_in_one_line_and_the_next_is_heard() -> None:
+    health = SourceHealth(lambda _: None)
+    camera, got = BrowserCamera(health), Collector()
+
+    async def run() -> None:
+        async with giver(server.port) as one:
+            sound = one.peer.addTransceiver("audio", direction="sendonly")
+            telephone = [
+                codec
+                for codec in RTCRtpSender.getCapabilities("audio").codecs
+                if codec.mimeType == "audio/PCMU"
+            ]
+            sound.setCodecPreferences(telephone)
+            start_s = monotonic()
+            sound.sender.replaceTrack(Clicks(start_s))
+            await one.give(Flashes(start_s))
+            assert "not Opus" in await one.told("ended")
+            assert not got.blocks
+        async with giver(server.port) as another:
+            start_s = monotonic()
+            await another.give(Flashes(start_s), Clicks(start_s))
+            await until(lambda: got.frames and got.blocks)
+        assert {block.rate_hz for block in got.blocks} == {48_000}
+
+    with page_server(camera=camera) as server:
+        camera.start(got)
         asyncio.run(run())
