@@ -162,7 +162,8 @@ def run(
         hud = Hud(session.backend, session.precision, shown, health.states, room)
         page, run_state = None, RunState(hud, stats, health)
         if options.page.serve is not None:
-            page = open_page(options.page, manifest, run_state, camera)
+            features = options.display.view == "features"
+            page = open_page(options.page, manifest, run_state, camera, features)
             outputs.enter_context(closing(page))
         mosaic = _mosaic(sources[: len(ids)], health)
         inputs = ONE_CAMERA if mosaic is None else _inputs_of(ids, own_microphones)

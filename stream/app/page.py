@@ -72,6 +72,7 @@ def open_page(
     manifest: Manifest | None,
     state: "RunState | None" = None,
     camera: "BrowserCamera | None" = None,
+    features: bool = False,
 ) -> "PageServer":
     """Begin to serve, and print where.
 
@@ -80,6 +81,7 @@ def open_page(
     manifest : of the model that runs; None where none does.
     state : of the run; None where none goes on.
     camera : as in `web.server.Page`.
+    features : whether the run shows features.
 
     Raises
     ------
@@ -93,7 +95,7 @@ def open_page(
     about = nothing if manifest is None else about_model(manifest)
     if state is None:
         return open_server(options, about, lambda: {"rows": []}, print_with_token, camera=camera)
-    return open_server(options, about, state, print_with_token, state.viewed, camera)
+    return open_server(options, about, state, print_with_token, state.viewed, camera, features)
 
 
 def print_with_token(lines: str) -> None:

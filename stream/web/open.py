@@ -28,6 +28,7 @@ def open_page(
     announce: Callable[[str], None],
     viewed: Callable[[float, float], None] = lambda _capture_s, _done_s: None,
     camera: BrowserCamera | None = None,
+    features: bool = False,
 ) -> PageServer:
     """Begin to serve the page, and say where; as a code to scan too, where phones can come.
 
@@ -35,6 +36,7 @@ def open_page(
     ----------
     about, state, viewed : as in `Page`.
     camera : takes a browser's camera and microphone, where that is what the run looks at.
+    features : whether the run shows features anyhow, so that every viewer may have them.
     announce : called with lines for people, which hold the token.
 
     Raises
@@ -57,7 +59,12 @@ def open_page(
         token = secrets.token_urlsafe(16)
     access = Access(token=token, names=frozenset(names), cookie=f"denseav-{port}")
     page = Page(
-        about=about, state=state, viewed=viewed, control=options.serve_control, camera=camera
+        about=about,
+        state=state,
+        viewed=viewed,
+        control=options.serve_control,
+        features=options.serve_control or features,
+        camera=camera,
     )
     server = PageServer(Address(host=host, port=port, access=access, tls=tls), page)
     if token is None:

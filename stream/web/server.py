@@ -70,6 +70,7 @@ class Page:
     state : gives what changes, as JSON takes it; called once a second on the server's thread.
     viewed : called with the capture time of what a viewer has drawn, and when it said so.
     control : whether viewers may change the run.
+    features : whether a viewer may have the run give features along, which is work for it.
     camera : is given the camera and microphone of whoever offers them; None where none is wanted.
     """
 
@@ -77,6 +78,7 @@ class Page:
     state: Callable[[], Mapping[str, Any]]
     viewed: Callable[[float, float], None] = lambda _capture_s, _done_s: None
     control: bool = False
+    features: bool = False
     camera: BrowserCamera | None = None
 
 
@@ -162,7 +164,7 @@ class PageServer:
     @property
     def wants_features(self) -> bool:
         """Whether heatmaps should bring their picture's features along. Any thread."""
-        return any(viewer.wants_features for viewer in list(self._viewers))
+        return self._page.features and any(v.wants_features for v in list(self._viewers))
 
     def show(self, scaled: Scaled) -> None:
         """Take what is to be shown, in place of what nobody was sent. Never waits."""
@@ -323,7 +325,9 @@ class PageServer:
     def _about(self) -> dict[str, Any]:
         camera = self._page.camera
         wanted = None if camera is None else {"audio": camera.audio}
-        return {**self._page.about, "control": self._page.control, "camera": wanted}
+        page = self._page
+        may = {"control": page.control, "features": page.features}
+        return {**page.about, **may, "camera": wanted}
 
     def _ask(self, viewer: Viewer, wish: Mapping[str, Any]) -> None:
         if "camera" in wish:
@@ -407,7 +411,8 @@ class PageServer:
     async def _features_of(self, scaled: Scaled, viewers: Sequence[Viewer]) -> tuple[bytes, ...]:
         """Return the features' message, where a viewer wants it and the heatmap has some."""
         features_KCHW = scaled.heatmap.features_KCHW
-        if features_KCHW is None or not any(viewer.wants_features for viewer in viewers):
+        wanted = self._page.features and any(viewer.wants_features for viewer in viewers)
+        if features_KCHW is None or not wanted:
             return ()
         time_s = scaled.heatmap.frame.capture_s
         colours_HW3 = await self._loop.run_in_executor(

@@ -71,6 +71,9 @@ function introduce(about) {
   strip.setHeads(heads);
   $("record").disabled = !about.control;
   $("record").title = about.control ? "" : "viewers may not change this run";
+  const features = $("view").querySelector("[value=features]");
+  features.disabled = !about.features;
+  features.textContent = about.features ? "dense features" : "dense features (not in this run)";
   camera.wanted(about.camera);
   $("room").hidden = !about.control;
   $("thresholds").replaceChildren(...heads.map(thresholdRow));
@@ -294,7 +297,8 @@ function setWay(way) {
 }
 
 function nextView() {
-  const views = Array.from($("view").options, ({ value }) => value);
+  const views = Array.from($("view").options).filter((each) => !each.disabled)
+    .map(({ value }) => value);
   setView(views[(views.indexOf(stage.view) + 1) % views.length]);
 }
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from denseav.export.runtime.session import AudioWay
+from denseav.stream.app.build import _have_own_microphones, _open_live
 from denseav.stream.app.live_loop import LiveRun
 from denseav.stream.errors import SourceError, UsageError
 from denseav.stream.inference.pipeline import Pipeline
@@ -23,6 +24,7 @@ from denseav.stream.stats.source_health import SourceHealth, SourceState, State
 from denseav.stream.stats.stats import Stats, Totals
 from denseav.stream.types import AudioBlock, Frame, Heatmap
 from tests.support.fake_session import FakeSession, fake_manifest
+from tests.support.fakes import Collector
 from tests.support.live_command import live_here
 from tests.support.servers import MjpegServer
 
@@ -224,7 +226,7 @@ class WithSound:
 
     def __init__(self, spec: str, **asked: Any) -> None:
         self.name = spec
-        has_sound = asked["sound"] and "silent" not in spec
+        has_sound = asked.get("sound", False) and "silent" not in spec
         self.sound_rate_hz = 16_000 if has_sound else None
         self.left = False
         self.opened.append(self)
@@ -232,7 +234,7 @@ class WithSound:
     def leave_sound(self) -> None:
         self.left, self.sound_rate_hz = True, None
 
-    def stop(self) -> None:
+    def stop(self, timeout_s: float = 0.0) -> None:
         """Nothing is open."""
 
 
@@ -268,3 +270,40 @@ def test_one_without_sound_is_named_where_each_should_have_its_own(
     options = SourceOptions(cameras=("rtsp://a", "rtsp://silent"), mic="camera")
     with pytest.raises(SourceError, match="camera rtsp://silent sends no sound"):
         open_sources(options)
+
+
+@pytest.mark.parametrize(
+    ("cameras", "mic", "gives_sound"),
+    [
+        (("browser",), None, True),
+        (("browser",), "none", False),
+        (("rtsp://a", "browser", "rtsp://b"), None, True),
+        (("rtsp://a", "browser"), "default", False),
+        (("browser", "rtsp://silent"), None, False),
+        (("browser", "rtsp://a"), "none", False),
+    ],
+)
+def test_a_browser_beside_others_has_its_place_and_gives_sound_where_each_has_its_own(
+    monkeypatch: pytest.MonkeyPatch, cameras: tuple[str, ...], mic: str | None, gives_sound: bool
+) -> None:
+    monkeypatch.setattr(sources_open, "Camera", WithSound)
+    monkeypatch.setattr(sources_open, "Microphone", WithSound)
+    options = SourceOptions(cameras=cameras, mic=mic)
+    browser, sources = _open_live(options, None, SourceHealth(lambda _: None), Stats())
+    assert browser is not None
+    assert browser is sources[cameras.index("browser")]
+    assert browser.audio == gives_sound
+    several = len(cameras) > 1
+    assert _have_own_microphones(options, sources) == (several and gives_sound)
+    got = Collector()
+    browser.start(got)
+    browser.frame(PICTURE, 1.0)
+    assert [frame.camera for frame in got.frames] == [cameras.index("browser")]
+    for source in sources:
+        source.stop()
+
+
+def test_two_browsers_are_refused() -> None:
+    options = SourceOptions(cameras=("browser", "browser"))
+    with pytest.raises(UsageError, match="one browser"):
+        _open_live(options, None, SourceHealth(lambda _: None), Stats())

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 
+import aiohttp
 import numpy as np
 import pytest
 
@@ -22,6 +23,8 @@ PIXEL = """(() => {
   const at = (x, y) => Array.from(canvas.getContext("2d").getImageData(x, y, 1, 1).data);
   return canvas.width === 64 && [at(8, 6), at(56, 42)];
 })()"""
+
+FEATURES = "document.querySelector('#view [value=features]')"
 
 
 def test_the_page_draws_heat_where_it_is_and_names_as_text(tmp_path: Path) -> None:
@@ -49,6 +52,7 @@ def test_the_page_draws_heat_where_it_is_and_names_as_text(tmp_path: Path) -> No
             )
             read = await tab.value("document.getElementById('readout').textContent")
             assert not server.wants_features
+            assert not await tab.value(f"{FEATURES}.disabled")
             await tab.value(
                 "(() => { const view = document.getElementById('view');"
                 "view.value = 'features'; view.dispatchEvent(new Event('change')); })()"
@@ -72,6 +76,33 @@ def test_the_page_draws_heat_where_it_is_and_names_as_text(tmp_path: Path) -> No
                 await asyncio.sleep(0.01)
             assert read.startswith("speech 5.50  <b>sound</b> silent  at 31, 23")
             assert tab.errors == []
+
+    with page_server(features=True) as server:
+        asyncio.run(body())
+
+
+def test_viewers_of_a_run_that_shows_no_features_make_it_give_none(tmp_path: Path) -> None:
+    async def body() -> None:
+        origin = f"http://127.0.0.1:{server.port}"
+        async with open_tab(tmp_path, f"{origin}/") as tab:
+            await tab.until(f"{FEATURES}.disabled")
+            for _ in range(8):
+                await tab.value(
+                    "document.body.dispatchEvent("
+                    "new KeyboardEvent('keydown', { key: 'v', bubbles: true }))"
+                )
+                assert await tab.value("document.getElementById('view').value") != "features"
+        async with (
+            aiohttp.ClientSession() as client,
+            client.ws_connect(f"{origin}/live", headers={"Origin": origin}) as socket,
+        ):
+            await socket.send_json({"features": True})
+            await socket.send_json({"do": "record"})
+            async for message in socket:
+                if "refused" in str(message.data):
+                    break
+            assert [viewer.wants_features for viewer in server._viewers] == [True]
+            assert not server.wants_features
 
     with page_server() as server:
         asyncio.run(body())

@@ -21,13 +21,14 @@ GREY = np.full((48, 64, 3), 100, np.uint8)
 def page_server(
     token: str | None = None,
     control: bool = False,
+    features: bool = False,
     camera: BrowserCamera | None = None,
 ) -> Iterator[PageServer]:
     """Serve a page of two heads, one of which has a name with markup."""
     about: Mapping[str, Any] = {"model": "made", "note": "", "heads": HEADS}
     access = Access(token=token, names=own_names(), cookie="denseav-test")
     state = {"rows": [("frames", "1")]}
-    page = Page(about=about, state=lambda: state, control=control, camera=camera)
+    page = Page(about=about, state=lambda: state, control=control, features=features, camera=camera)
     address = Address(host="127.0.0.1", port=0, access=access)
     with closing(PageServer(address, page)) as server:
         yield server
