@@ -124,6 +124,9 @@ class NetworkCapture:
         video.codec_context.options = {"max_pixels": str(LARGEST_PIXELS)}
         video.codec_context.flags |= CodecFlags.unaligned.value  # the left edge is cropped too
         video.codec_context.thread_type = "SLICE"  # by frames, each would come some frames late
+        if video.codec_context.name == "h264":
+            # Where the first picture comes in two packets, of all later ones slices are missing.
+            video.codec_context.thread_count = 1
         self.fps = float(video.average_rate or 0)
         self._display = Display(name, video.sample_aspect_ratio, Mends(), one_size=False)
         self._last_picture_s = monotonic()

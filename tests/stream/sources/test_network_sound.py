@@ -20,7 +20,7 @@ from denseav.stream.options import SourceOptions
 from denseav.stream.sources.camera import Camera
 from denseav.stream.sources.camera_sound import CameraWithSound
 from denseav.stream.sources.network_capture import options_for
-from denseav.stream.sources.open import open_sources, supervised
+from denseav.stream.sources.open import DEMO_CLIP, open_sources, supervised
 from denseav.stream.stats.source_health import SourceHealth, State
 from denseav.stream.stats.stats import Stats
 from denseav.stream.types import AudioBlock, Frame
@@ -103,6 +103,23 @@ def closing_source(source: CameraWithSound) -> Iterator[None]:
         yield
     finally:
         source.stop()
+
+
+@needs_gstreamer
+def test_pictures_of_several_slices_are_whole() -> None:
+    """FFmpeg's threads for slices leave the upper half out, once a first picture came in parts."""
+    server, seen = RtspServer(film(DEMO_CLIP)), Collector()
+    try:
+        camera = Camera(f"rtsp://{server.address}/cam")
+        camera.start(seen)
+        seen.wait_frames(20)
+        camera.stop()
+    finally:
+        server.kill()
+    nothing_3 = np.array([0, 135, 0], np.int16)  # as where no slice was decoded
+    for frame in seen.frames:
+        apart_HW3 = np.abs(frame.image_HW3.astype(np.int16) - nothing_3)
+        assert (apart_HW3.max(axis=2) < 12).mean() < 0.1
 
 
 def test_a_file_over_http_brings_its_sound_and_others_are_told(flashes: Path) -> None:
