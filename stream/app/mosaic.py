@@ -18,14 +18,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from denseav.stream.display.drawing import WHITE, Canvas, panel, text, text_width, type_size
+from denseav.stream.display.drawing import NIGHT, WHITE, Canvas, panel, text, text_width, type_size
 from denseav.stream.types import Frame, Heatmap
 
 T = TypeVar("T", bound=np.generic)
 Box = tuple[float, float, float, float]  # top, left, bottom and right, in parts of a tile
 
 LONGEST_SIDE = 1280
-_NIGHT = 24
 _CELLS = 28  # of a tile's sides at least, so that a narrow picture's edges lie on edges of cells
 _WHOLE: Box = (0, 0, 1, 1)
 
@@ -87,7 +86,7 @@ class Mosaic:
 
     def _picture(self, given: Mapping[int, Heatmap], faults: Sequence[str | None]) -> Canvas:
         height, width = self._height, self._width
-        image_HW3 = np.full((self.rows * height, self.columns * width, 3), _NIGHT, np.uint8)
+        image_HW3 = np.full((self.rows * height, self.columns * width, 3), NIGHT, np.uint8)
         for camera, name in enumerate(self._names):
             if camera in given:
                 heatmap = given[camera]
@@ -120,7 +119,7 @@ class Mosaic:
         """Put features together, as many cells as they are: no picture lies under them."""
         heads, channels, height, width = next(iter(given.values())).shape
         shape = (heads, channels, self.rows * height, self.columns * width)
-        features_KChw = np.zeros(shape, np.float32)
+        features_KChw = np.full(shape, np.nan, np.float32)
         for camera, each_KCHW in given.items():
             place = self._place(camera, self._box(self._newest[camera]), height, width)
             into_KChw = features_KChw[..., *place]

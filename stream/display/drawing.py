@@ -14,6 +14,7 @@ Canvas = NDArray[np.uint8]
 Colour = tuple[int, int, int]  # blue, green, red
 
 WHITE: Colour = (245, 245, 245)
+NIGHT = 24  # each colour of where there is no picture
 GREY: Colour = (178, 178, 178)
 YELLOW: Colour = (66, 228, 240)
 

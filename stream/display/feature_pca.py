@@ -12,6 +12,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from denseav.stream.display.drawing import NIGHT
+
 _ADAPT_S = 20.0  # the past that counts, once so much has been seen
 _TURN_S = 2.0  # how long the colours take to follow the axes
 _DIRECTIONS = 8  # of the covariance that are kept: what may become one of the first three
@@ -36,19 +38,24 @@ class FeatureColours:
     def colour(self, features_KCHW: NDArray[np.float32], time_s: float) -> NDArray[np.uint8]:
         """Return the picture of features, uint8 `[H, W, 3]`, blue-green-red.
 
-        Features that are not numbers change nothing, and are grey.
+        Places whose features are not numbers, as between the pictures of several cameras, change
+        nothing, and are dark.
         """
         heads, channels, height, width = features_KCHW.shape
-        places_ND = features_KCHW.reshape(heads * channels, height * width).T
-        if not np.isfinite(places_ND).all():
-            return np.full((height, width, 3), 128, np.uint8)
+        all_ND = features_KCHW.reshape(heads * channels, height * width).T
+        known_N = np.isfinite(all_ND).all(axis=1)
+        rgb_HW3 = np.full((height, width, 3), NIGHT, np.uint8)
+        if known_N.any():
+            rgb_HW3[known_N.reshape(height, width)] = self._coloured(all_ND[known_N], time_s)
+        return np.ascontiguousarray(rgb_HW3[..., ::-1])
+
+    def _coloured(self, places_ND: NDArray[np.float32], time_s: float) -> NDArray[np.uint8]:
         self._adapt(places_ND, time_s)
         value_N3 = (places_ND - self._mean_D) @ self._axes_3D.T
         self._variance_3 += (value_N3.var(axis=0) - self._variance_3) / max(self._weight, 1)
         half_3 = _DEVIATIONS * np.sqrt(np.maximum(self._variance_3, _SMALL))
         unit_N3 = np.clip(0.5 + 0.5 * value_N3 / half_3, 0, 1)
-        rgb_HW3 = np.rint(255 * unit_N3).astype(np.uint8).reshape(height, width, 3)
-        return np.ascontiguousarray(rgb_HW3[..., ::-1])
+        return np.rint(255 * unit_N3).astype(np.uint8)
 
     def _adapt(self, places_ND: NDArray[np.float32], time_s: float) -> None:
         """Take one picture into the running statistics, and turn the axes after them."""
