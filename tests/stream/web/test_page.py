@@ -16,7 +16,7 @@ from denseav.stream.stats.source_health import SourceHealth, State
 from denseav.stream.web.browser_camera import BrowserCamera
 from tests.support.fakes import Collector
 from tests.support.screen.browser import open_tab
-from tests.support.screen.pages import page_server, scaled
+from tests.support.screen.pages import FLASHES, page_server, scaled
 
 PIXEL = """(() => {
   const canvas = document.getElementById("picture");
@@ -106,42 +106,6 @@ def test_viewers_of_a_run_that_shows_no_features_make_it_give_none(tmp_path: Pat
 
     with page_server() as server:
         asyncio.run(body())
-
-
-# A camera and a microphone that flash and click together, in place of the browser's own.
-FLASHES = """
-navigator.mediaDevices.getUserMedia = async ({ audio }) => {
-  window.asked = audio;
-  const canvas = document.createElement("canvas");
-  Object.assign(canvas, { width: 160, height: 120 });
-  const pen = canvas.getContext("2d"), sound = new AudioContext();
-  const out = sound.createMediaStreamDestination();
-  const quiet = sound.createConstantSource();
-  quiet.offset.value = 1e-4;
-  quiet.connect(out);
-  quiet.start();
-  let next = sound.currentTime + 0.5;
-  setInterval(() => {
-    if (next < sound.currentTime + 0.2) {
-      const click = sound.createOscillator();
-      click.frequency.value = 2000;
-      click.connect(out);
-      click.start(next);
-      click.stop(next + 0.01);
-      window.flashAt = next;
-      next += 0.4 + 0.07 * (window.flashes = (window.flashes ?? 0) * 3 % 5 + 1);  // uneven
-    }
-    const lit = sound.currentTime >= window.flashAt && sound.currentTime < window.flashAt + 0.1;
-    pen.fillStyle = lit ? "#eee" : "#222";
-    pen.fillRect(0, 0, 160, 120);
-    pen.fillStyle = "#333";
-    pen.fillRect(sound.currentTime * 50 % 150, 0, 10, 10);
-  }, 5);
-  const stream = canvas.captureStream(30);
-  stream.addTrack(out.stream.getAudioTracks()[0]);
-  return stream;
-};
-"""
 
 
 @pytest.mark.realtime
