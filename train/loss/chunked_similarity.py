@@ -51,6 +51,30 @@ def dense_similarity(
     return sims_AV
 
 
+def gated_similarity(
+    image_VKCHW: Tensor, audio_AKCT: Tensor, mask_AT: Tensor, head_A: Tensor
+) -> Tensor:
+    """Return the similarity [A, V] of every clip with every image, each clip by one head alone.
+
+    Heads are left out, and not multiplied by zero: one that is silent at 0 would be the strongest
+    wherever the others are below.
+
+    Parameters
+    ----------
+    image_VKCHW, audio_AKCT, mask_AT
+        As `dense_similarity` takes them.
+    head_A
+        The head of each clip, int64.
+    """
+    rows_of = [(head_A == head).nonzero()[:, 0] for head in range(audio_AKCT.shape[1])]
+    sims = [
+        dense_similarity(image_VKCHW, audio_AKCT[rows], mask_AT[rows], head=head)
+        for head, rows in enumerate(rows_of)
+        if len(rows)
+    ]
+    return torch.cat(sims)[torch.cat(rows_of).argsort()]
+
+
 class _Peaks(torch.autograd.Function):
     """The weighted mean over tokens of the maximum over heads and places."""
 

@@ -14,7 +14,7 @@ from torch.nn import functional
 from denseav.train.data.batch import SOUND, SPEECH, Batch
 from denseav.train.distributed.collectives import gather, rank
 from denseav.train.loss import regularizers
-from denseav.train.loss.chunked_similarity import dense_similarity
+from denseav.train.loss.chunked_similarity import dense_similarity, gated_similarity
 from denseav.train.loss.info_nce import info_nce
 from denseav.train.loss.learner import Encode, Features
 from denseav.train.loss.pooling import AUDIBLE, summed, token_mask
@@ -97,6 +97,7 @@ def denseav_terms(
     heads: tuple[str, ...],
     weights: Weights,
     generator: torch.Generator,
+    head_b: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Return the terms of DenseAV's loss.
 
@@ -112,10 +113,17 @@ def denseav_terms(
         Which terms are wanted.
     generator
         Draws places, the same on all processes.
+    head_b
+        The one head that each clip is compared in, int64, with dense pooling; None for all, which
+        is the paper's.
     """
     features = encode(batch.image_B3HW, batch.wave_BS, batch.audio_mask_BS)
     pairs = make_pairs(features, batch)
-    if features.audio_bD is None:
+    if head_b is not None:
+        sims_AV = gated_similarity(
+            pairs.image_VKCHW, pairs.audio_AKCT, pairs.mask_AT, gather(head_b)
+        )
+    elif features.audio_bD is None:
         both = pairs.image_VKCHW, pairs.audio_AKCT
         image_VKCHW, audio_AKCT = map(summed, both) if features.sums_heads else both
         sims_AV = dense_similarity(image_VKCHW, audio_AKCT, pairs.mask_AT)

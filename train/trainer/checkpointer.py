@@ -120,7 +120,7 @@ class Checkpointer:
 
     def save(self, run: RunState, progress: Progress, *, best: bool) -> None:
         """Write `last.ckpt`, and `best.ckpt` and `model/` where it is the best; all call it."""
-        own = {"loader": run.loader.state_dict(), "random": _random_states()}
+        own = {"loader": run.loader.state_dict(), "random": random_states()}
         state = {
             "network": self.settings.network.to_json(),
             "progress": dataclasses.asdict(progress),
@@ -200,7 +200,7 @@ class Checkpointer:
         state = self._read(path)
         try:
             own = state["processes"][rank() % len(state["processes"])]
-            place, random_states = own["loader"], own["random"]
+            place, states = own["loader"], own["random"]
             progress = Progress(**state["progress"])
             _load(run, state)
             self.scaler.load_state_dict(state["scaler"])
@@ -215,7 +215,7 @@ class Checkpointer:
                 "another --out"
             )
         run.loader.load_state_dict(place)
-        _restore_random(random_states)
+        restore_random(states)
         return progress
 
     def _read(self, path: Path) -> Any:
@@ -234,6 +234,30 @@ class Checkpointer:
                 "made with, or another --out"
             )
         return state
+
+
+def random_states() -> dict[str, Any]:
+    """Return the states of all that draws by chance in this process."""
+    # NumPy draws the stretches of sound that HuBERT does not hear.
+    numbers = np.random.get_state(legacy=False)
+    place = numbers["state"]
+    states: dict[str, Any] = {
+        "torch": torch.get_rng_state(),
+        "python": random.getstate(),
+        "numpy": numbers | {"state": place | {"key": place["key"].tolist()}},
+    }
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def restore_random(states: dict[str, Any]) -> None:
+    """Let everything draw on as it did where `random_states` was asked."""
+    torch.set_rng_state(states["torch"])
+    random.setstate(states["python"])
+    np.random.set_state(states["numpy"])
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"])
 
 
 def _load(run: RunState, state: dict[str, Any]) -> None:
@@ -262,28 +286,6 @@ def _load(run: RunState, state: dict[str, Any]) -> None:
 def _flush(path: Path) -> None:
     with path.open("rb+") as file:
         os.fsync(file.fileno())
-
-
-def _random_states() -> dict[str, Any]:
-    # NumPy draws the stretches of sound that HuBERT does not hear.
-    numbers = np.random.get_state(legacy=False)
-    place = numbers["state"]
-    states: dict[str, Any] = {
-        "torch": torch.get_rng_state(),
-        "python": random.getstate(),
-        "numpy": numbers | {"state": place | {"key": place["key"].tolist()}},
-    }
-    if torch.cuda.is_available():
-        states["cuda"] = torch.cuda.get_rng_state()
-    return states
-
-
-def _restore_random(states: dict[str, Any]) -> None:
-    torch.set_rng_state(states["torch"])
-    random.setstate(states["python"])
-    np.random.set_state(states["numpy"])
-    if "cuda" in states and torch.cuda.is_available():
-        torch.cuda.set_rng_state(states["cuda"])
 
 
 def _difference(theirs: ModelConfig, ours: ModelConfig) -> str:

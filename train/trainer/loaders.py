@@ -58,13 +58,27 @@ def clips_of_step(settings: Settings) -> int:
 
 def open_loader(settings: Settings) -> Batches:
     """Open what this process learns from."""
-    own = {"rank": rank(), "world_size": world_size(), "seed": settings.seed}
+    return _loader(settings, rank(), world_size())
+
+
+def open_bank(settings: Settings) -> Batches:
+    """Open what a single process would learn from, in batches as large as those of all."""
+    source = {
+        name: dataclasses.replace(part, batch_size=part.batch_size * world_size())
+        for name in ("data", "made", "world", "sound")
+        if (part := getattr(settings, name)) is not None
+    }
+    return _loader(dataclasses.replace(settings, **source), 0, 1)
+
+
+def _loader(settings: Settings, rank: int, world_size: int) -> Batches:
+    own = {"rank": rank, "world_size": world_size, "seed": settings.seed}
     if settings.made is not None:
         return ToyLoader(settings.made, mixtures=settings.separation is not None, **own)
     if settings.world is not None:
         return WorldLoader(settings.world, mixtures=settings.separation is not None, **own)
     if settings.sound is not None:
-        return SoundLoader(settings.sound, rank=rank(), seed=settings.seed)
+        return SoundLoader(settings.sound, rank=rank, seed=settings.seed)
     assert settings.data is not None, "settings have one or the other"
     loader: Batches = make_loader(settings.data, **own)
     return loader

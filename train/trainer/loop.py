@@ -23,6 +23,7 @@ from rich.console import Console
 from torch import Tensor
 
 from denseav.models import DenseAV, load
+from denseav.train.clusters.cluster_start import ClusterGate, open_gate
 from denseav.train.data.batch import Batch
 from denseav.train.distributed.collectives import rank, total, world_size
 from denseav.train.distributed.fabric import described, place, start
@@ -35,7 +36,13 @@ from denseav.train.loss.learner import Learner
 from denseav.train.loss.mix_and_separate import separation_terms
 from denseav.train.trainer.backbones import new_network
 from denseav.train.trainer.checkpointer import LAST, Checkpointer, Progress, RunState
-from denseav.train.trainer.loaders import TimedBatches, clips_of_step, held_out, open_loader
+from denseav.train.trainer.loaders import (
+    TimedBatches,
+    clips_of_step,
+    held_out,
+    open_bank,
+    open_loader,
+)
 from denseav.train.trainer.optimizer import new_optimizer, optimizer_step, set_rates
 from denseav.train.trainer.preemption import Preemption, preemptible
 from denseav.train.trainer.pretrain_audio import pretrain_audio
@@ -77,6 +84,7 @@ def _train(settings: Settings, out: Path, console: Console, preemption: Preempti
     held_out(settings)
     backbones = pretrained_backbones(settings, out, console, preemption)
     network = new_network(settings.network, backbones, settings.seed, settings.initial)
+    gate = cluster_gate(settings, network, fabric, out, console)
     learner = place(
         fabric, Learner(network, settings.pooling, settings.streaming), settings.machine
     )
@@ -114,6 +122,7 @@ def _train(settings: Settings, out: Path, console: Console, preemption: Preempti
                     stage=stage,
                     step=progress.step,
                     teacher=teacher,
+                    gate=gate,
                 )
                 norm = optimizer_step(
                     settings=settings,
@@ -176,7 +185,10 @@ def pretrained_backbones(
 
     def report(step: int, loss: float) -> None:
         if preemption.noted:
-            raise PreemptedError("told to stop while an encoder is pretrained; start it again")
+            raise PreemptedError(
+                f"told to stop while an encoder is pretrained, at step {step}; the same command "
+                "goes on from there"
+            )
         if step % settings.rhythm.log == 0:
             console.print(f"pretraining step {step}  loss {loss:.4f}", highlight=False)
 
@@ -218,6 +230,24 @@ def open_teacher(settings: Settings, fabric: Fabric) -> DenseAV | None:
     return load(settings.initial).to(fabric.device).requires_grad_(False)
 
 
+def cluster_gate(
+    settings: Settings, network: DenseAV, fabric: Fabric, out: Path, console: Console
+) -> ClusterGate | None:
+    """Return what keeps each clip in one head at first, where that is wanted."""
+    if settings.cluster_start is None or settings.cluster_start.gate_steps == 0:
+        return None
+    return open_gate(
+        settings=settings.cluster_start,
+        encoder=network.audio_encoder.hubert,
+        heads=len(settings.network.heads),
+        bank=lambda: open_bank(settings).endless(),
+        out=out,
+        seed=settings.seed,
+        device=fabric.device,
+        report=lambda text: console.print(text, highlight=False),
+    )
+
+
 def gradients(
     settings: Settings,
     fabric: Fabric,
@@ -226,6 +256,7 @@ def gradients(
     stage: Stage,
     step: int,
     teacher: DenseAV | None,
+    gate: ClusterGate | None,
 ) -> dict[str, Tensor]:
     """Add up the gradients of one step; return this process's share of the last batch's terms."""
     parts = settings.optimization.accumulate
@@ -244,6 +275,7 @@ def gradients(
                 weights=weights,
                 mixtures=mixtures,
                 teacher=teacher,
+                head_b=gate.heads(step, batch.wave_BS) if gate else None,
             )
             loss = weights.total(terms)
             # Shares add up to the loss, and data parallelism takes the mean of their gradients.
@@ -260,6 +292,7 @@ def objective(
     *,
     mixtures: bool,
     teacher: DenseAV | None = None,
+    head_b: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Return this process's share of all terms of one batch."""
     if teacher is not None:
@@ -267,7 +300,7 @@ def objective(
         return distillation_terms(encode, batch, teacher, settings.streaming.teacher_tokens)
     common = (encode, batch, settings.network.heads, weights, generator)
     if settings.separation is None:
-        return denseav_terms(*common)
+        return denseav_terms(*common, head_b)
     return separation_terms(*common, settings.separation, mixtures=mixtures)
 
 

@@ -4,12 +4,13 @@ Of each clip some stretches are hidden, and from what is left the encoder has to
 band of the whole clip is, every 20 ms: masked prediction as HuBERT's (Hsu et al., 2021), with a
 log-mel spectrogram in place of its clusters. Released encoders have had theirs; one that begins
 at random stands still for hundreds of steps without it. Enters: a configuration, and the world.
-Leaves: a folder as `transformers` writes it, which is a backbone.
+Leaves: a folder as `transformers` writes it, which is a backbone. What is stopped in between goes
+on with the very next batch.
 
 Axes: B clips, D hidden, F mel bands, L stem frames, S samples at 16 kHz.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +20,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from denseav.models import DenseAV, ModelConfig
+from denseav.models import CheckpointError, DenseAV, ModelConfig
 from denseav.models.audio_encoder import SAMPLE_RATE_HZ, normalize_wave
+from denseav.models.checkpoints.pickled_file import load_pickled
 from denseav.models.config import STEM_HOP_SAMPLES, STEM_SPAN_SAMPLES
 from denseav.train.distributed.fabric import use_eager_attention
 from denseav.train.distributed.rank0_files import replacing
+from denseav.train.errors import PreemptedError
+from denseav.train.trainer.checkpointer import random_states, restore_random
 from denseav.train.trainer.settings import Pretraining
 from denseav.train.world.classes import CLASSES
 from denseav.train.world.clips import Head, place_event, room
@@ -55,10 +59,13 @@ def pretrain_audio(
     out
         The folder it appears in, whole.
     report
-        Hears of every step and its loss, the mean error in deviations of the spectrogram.
+        Hears of every step and its loss, the mean error in deviations of the spectrogram; where it
+        raises `PreemptedError`, the same call goes on later.
 
     Raises
     ------
+    CheckpointError
+        When what was stopped is of another configuration.
     DiskError
         When it cannot be written.
     """
@@ -78,32 +85,64 @@ def pretrain_audio(
         said_BFL = bands(hidden_BLD.float()).transpose(1, 2)
         return functional.l1_loss(said_BFL, target(wave_BS))
 
-    learn(nn.ModuleList((hubert, bands)), loss_of, settings.rates(), report)
+    learn(nn.ModuleList((hubert, bands)), loss_of, settings.rates(), report, unfinished(out))
     keep(hubert, out)
+
+
+def unfinished(out: Path) -> Path:
+    """Return where an encoder that was stopped is kept until it goes on."""
+    return out.with_name(f"{out.name}.ckpt")
 
 
 def learn(
     module: nn.Module,
     loss_of: Callable[[int], Tensor],
-    rates: Iterable[float],
+    rates: Sequence[float],
     report: Callable[[int, float], None],
+    stopped: Path,
 ) -> None:
-    """Let all weights of a module learn, one step of each rate; `loss_of` is asked for each."""
+    """Let all weights of a module learn, one step of each rate; `loss_of` is asked for each.
+
+    When `report` raises `PreemptedError`, all that is needed to go on is written to `stopped`.
+    """
     weights = list(module.parameters())
     optimizer = torch.optim.Adam(weights)
-    for step, rate in enumerate(rates):
+    step = _resume(stopped, module, optimizer) if stopped.exists() else 0
+    while step < len(rates):
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rates[step]
         loss = loss_of(step)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(weights, CLIP_NORM)
         optimizer.step()
-        report(step + 1, loss.item())
+        step += 1
+        try:
+            report(step, loss.item())
+        except PreemptedError:
+            parts = {"module": module.state_dict(), "optimizer": optimizer.state_dict()}
+            with replacing(stopped) as partial:
+                torch.save({"step": step, "random": random_states(), **parts}, partial)
+            raise
+
+
+def _resume(stopped: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """Go on from what was stopped; return how many steps are done."""
+    try:
+        state = load_pickled(stopped)
+        module.load_state_dict(state["module"])
+        optimizer.load_state_dict(state["optimizer"])
+        restore_random(state["random"])
+        return int(state["step"])
+    except (OSError, RuntimeError, ValueError, TypeError, LookupError) as error:
+        raise CheckpointError(
+            f"{stopped} is damaged or of another configuration ({str(error).splitlines()[0]}); "
+            "remove it, and the encoder begins again"
+        ) from None
 
 
 def keep(encoder: PreTrainedModel, out: Path) -> None:
-    """Write an encoder; its folder appears whole.
+    """Write an encoder; its folder appears whole, and nothing else of it stays.
 
     Raises
     ------
@@ -112,6 +151,7 @@ def keep(encoder: PreTrainedModel, out: Path) -> None:
     """
     with replacing(out) as partial:
         encoder.save_pretrained(partial)
+    unfinished(out).unlink(missing_ok=True)
 
 
 class Spectrogram:

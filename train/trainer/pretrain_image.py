@@ -8,14 +8,13 @@ not, spoken names are clustered with the rest. Released encoders have had their 
 Enters: a configuration, a folder with a pretrained audio encoder, and the world. Leaves: a folder
 as `transformers` writes it, which is a backbone.
 
-Axes: B clips, C classes of clusters, D hidden, N clips that are put into clusters, S samples.
+Axes: B clips, C classes of clusters, D hidden, S samples.
 """
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from numpy.random import Generator
@@ -25,19 +24,17 @@ from torch.nn import functional
 from transformers import HubertModel
 
 from denseav.models import DenseAV, ModelConfig
-from denseav.models.audio_encoder import normalize_wave
-from denseav.models.config import STEM_HOP_SAMPLES
 from denseav.models.image_encoder import normalize_image
+from denseav.train.clusters.audio_summary import summarize
+from denseav.train.clusters.kmeans import fit_clusters
 from denseav.train.distributed.fabric import use_eager_attention
-from denseav.train.trainer.pretrain_audio import keep, learn
+from denseav.train.trainer.pretrain_audio import keep, learn, unfinished
 from denseav.train.trainer.settings import Pretraining
 from denseav.train.world.classes import CLASSES
 from denseav.train.world.clips import Head, place_event, room
 from denseav.train.world.library import library
 from denseav.train.world.scenes import choose_names, compose, draw
 
-LOUD = 0.1
-"""Stem frames count that are at least so loud, of the loudest of the clip."""
 COMPONENTS = 24
 AT_ONCE = 16
 
@@ -72,31 +69,35 @@ def pretrain_image(
     out
         The folder it appears in, whole.
     report
-        Called after each step with its number and loss, the cross-entropy of the clusters.
+        Called after each step with its number and loss, the cross-entropy of the clusters;
+        where it raises `PreemptedError`, the same call goes on later.
     labelled
         Whether it is known which clips are speech; then only other sounds are used.
 
     Raises
     ------
+    CheckpointError
+        When what was stopped is of another configuration.
     DiskError
         When it cannot be written.
     """
     torch.manual_seed(seed)
-    random = np.random.default_rng([seed, 2])
     model = DenseAV(config).train()
     use_eager_attention(model)
-    pairs = cluster(settings, audio, random, labelled=labelled)
+    pairs = cluster(settings, audio, np.random.default_rng([seed, 2]), labelled=labelled)
     says = nn.Linear(config.code_dim, settings.clusters)
 
     def loss_of(step: int) -> Tensor:
-        image_B3HW, cluster_B = _batch(settings, pairs, step, random)
+        image_B3HW, cluster_B = _batch(
+            settings, pairs, step, np.random.default_rng([seed, 2, step])
+        )
         with torch.autocast("cpu", torch.bfloat16):
             features_BKCHW = model.encode_image(image_B3HW)
         said_BC = says(features_BKCHW.float().flatten(3).amax(-1).flatten(1))
         return functional.cross_entropy(said_BC, cluster_B)
 
     learning = nn.ModuleList((model.image_encoder, model.image_aligner, says))
-    learn(learning, loss_of, settings.image_rates(), report)
+    learn(learning, loss_of, settings.image_rates(), report, unfinished(out))
     keep(model.image_encoder.vit, out)
 
 
@@ -111,17 +112,10 @@ def cluster(settings: Pretraining, audio: Path, random: Generator, *, labelled: 
     for first in range(0, len(names), AT_ONCE):
         some = names[first : first + AT_ONCE]
         waves = [_wave(random, name, settings.samples, labelled) for name in some]
-        features.append(_summary(hubert, torch.from_numpy(np.stack(waves)).float()))
-    features_ND = np.concatenate(features)
-    features_ND = (features_ND - features_ND.mean(0)) / (features_ND.std(0) + 1e-6)
-    _, axes = cv2.PCACompute(features_ND, np.empty(0), maxComponents=COMPONENTS)
-    white_ND = features_ND @ np.asarray(axes).T
-    white_ND = (white_ND / (white_ND.std(0) + 1e-6)).astype(np.float32)
-    until = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_MAX_ITER, 50, 1e-4)
-    cv2.setRNGSeed(int(random.integers(2**31)))
-    begin = np.zeros((len(white_ND), 1), np.int32)
-    _, label_N1, _ = cv2.kmeans(white_ND, settings.clusters, begin, until, 5, cv2.KMEANS_PP_CENTERS)
-    labels = np.asarray(label_N1).ravel()
+        features.append(summarize(hubert, torch.from_numpy(np.stack(waves)).float()).numpy())
+    _, labels = fit_clusters(
+        np.concatenate(features), settings.clusters, COMPONENTS, int(random.integers(2**31))
+    )
     return [Pair(name, int(label)) for name, label in zip(names, labels, strict=True)]
 
 
@@ -131,21 +125,6 @@ def _wave(random: Generator, name: str, samples: int, labelled: bool) -> NDArray
         random=random, library=library(held_out=False), head=head, name=name, samples=samples
     )
     return wave_S + room(random, samples)
-
-
-def _summary(hubert: HubertModel, wave_BS: Tensor) -> NDArray[np.float32]:
-    """Return mean and deviation [B, 2 D] of the features of each clip where it is loud."""
-    with torch.no_grad():
-        hidden_BLD = hubert(normalize_wave(wave_BS)).last_hidden_state
-    frames = hidden_BLD.shape[1]
-    loudness_BL = wave_BS[:, : frames * STEM_HOP_SAMPLES].view(len(wave_BS), frames, -1).std(-1)
-    loud_BL = loudness_BL >= LOUD * loudness_BL.amax(1, keepdim=True)
-    summaries = [
-        torch.cat((hidden_LD[loud_L].mean(0), hidden_LD[loud_L].std(0, correction=0)))
-        for hidden_LD, loud_L in zip(hidden_BLD, loud_BL, strict=True)
-    ]
-    summary_BD: NDArray[np.float32] = torch.stack(summaries).numpy()
-    return summary_BD
 
 
 def _batch(

@@ -11,6 +11,7 @@ SettingsError        a value is out of range, or two contradict each other
 from dataclasses import dataclass, field
 
 from denseav.models.config import ImageConfig, LoraConfig, ModelConfig
+from denseav.train.clusters.cluster_start import ClusterStart
 from denseav.train.data.dataset import DataSettings
 from denseav.train.data.recordings import SoundSettings
 from denseav.train.data.toy import ToySettings
@@ -297,6 +298,9 @@ class Settings:
         What each term weighs.
     separation
         Mix-and-separate, with what its paper leaves open; None for DenseAV.
+    cluster_start
+        Heads that are separated without labels, by a start from clusters; None for the paper's
+        objective from the first step.
     streaming
         Audio is encoded as a stream while training; None for whole windows only.
     optimization
@@ -321,6 +325,7 @@ class Settings:
     pooling: Pooling = "dense"
     loss: Weights = DENSEAV_WEIGHTS
     separation: Separation | None = None
+    cluster_start: ClusterStart | None = None
     streaming: Streaming | None = None
     optimization: Optimization = Optimization()
     machine: Machine = field(default_factory=Machine)
@@ -332,6 +337,7 @@ class Settings:
             raise SettingsError("name the shards to learn from with --data.shards FOLDER")
         self._check_pooling()
         self._check_streaming()
+        self._check_cluster_start()
         begun = self.initial or self.backbones.audio or self.backbones.image
         if self.pretraining is not None and (self.world is None or begun):
             raise SettingsError(
@@ -359,6 +365,21 @@ class Settings:
         if self.sound is not None and not self.taught:
             raise SettingsError(
                 "sound without pictures needs a teacher: set --streaming.teacher true"
+            )
+
+    def _check_cluster_start(self) -> None:
+        if self.cluster_start is None:
+            return
+        if self.taught or self.separation is not None or self.pooling != "dense":
+            raise SettingsError(
+                "cluster_start goes with DenseAV's objective: leave separation and "
+                "streaming.teacher out, and --pooling dense"
+            )
+        told = {"speech", "sound"}.intersection(self.network.heads)
+        if told or len(self.network.heads) < 2:
+            raise SettingsError(
+                "cluster_start has two heads or more, and what each is for is found later: set "
+                "--network.heads '[first, second]', and name them with denseav-export --name-heads"
             )
 
     def _check_pooling(self) -> None:

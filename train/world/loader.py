@@ -99,22 +99,30 @@ class WorldLoader:
         self._given = state["given"]
 
     def held_out(self) -> Iterator[Batch]:
-        """Yield this process's share of the validation clips, always the same."""
+        """Yield this process's share of the validation clips, always the same.
+
+        They tell their kind, whether or not training is told: by it the heads are measured.
+        """
         random = np.random.default_rng([self._seed, self._rank, 1])
         for _ in range(
             0, self.settings.validation_clips // self._world_size, self.settings.batch_size
         ):
-            yield self._stack(self._clips(random, ["sound", "speech"], single=False))
+            clips = self._clips(random, ["sound", "speech"], single=False)
+            yield self._stack(clips, told=True)
 
     def _batch(self, number: int) -> Batch:
         random = np.random.default_rng([self._seed, self._rank, 0, number])
+        told = self.settings.told
         single = number < self.settings.single_batches
         if not self._mixtures:
-            return self._stack(self._clips(random, ["sound", "speech"], single=single))
+            clips = self._clips(random, ["sound", "speech"], single=single)
+            return self._stack(clips, told=told)
         sounding = self._clips(random, ["sound"], single=single)
         during = [clip.events[0] for clip in sounding]
-        sounds = self._stack(sounding)
-        speech = self._stack(self._clips(random, ["speech"], single=single, during=during))
+        sounds = self._stack(sounding, told=told)
+        speech = self._stack(
+            self._clips(random, ["speech"], single=single, during=during), told=told
+        )
         return dataclasses.replace(
             sounds, partner=speech, mixed_wave_BS=sounds.wave_BS + speech.wave_BS
         )
@@ -145,9 +153,9 @@ class WorldLoader:
             for meanwhile in at_once
         ]
 
-    def _stack(self, clips: list[Clip]) -> Batch:
+    def _stack(self, clips: list[Clip], *, told: bool) -> Batch:
         pictures = [draw(clip.scene, self._library)[0] for clip in clips]
-        return stack(clips, pictures, self.settings.told)
+        return stack(clips, pictures, told)
 
 
 def stack(clips: list[Clip], pictures: list[Any], told: bool) -> Batch:

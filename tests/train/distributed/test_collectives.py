@@ -28,7 +28,9 @@ WEIGHTS = Weights(
     image_mixup=0.5,
     wrong_head=0.5,
 )
-LOSSES = ("dense", "dense_sum", "average", "simpool", "separate")
+LOSSES = ("dense", "gated", "dense_sum", "average", "simpool", "separate")
+HEAD_A = torch.tensor([0, 0, 1, 1, 0, 1, 1, 0])
+"""Where clips are gated: of four processes, some have clips of one head alone."""
 Gradients = dict[str, Tensor]
 
 
@@ -41,12 +43,14 @@ def terms_of(loss: str, encode: Encode, part: Batch) -> dict[str, Tensor]:
     common = (encode, part, HEADS, WEIGHTS, generator)
     if loss == "separate":
         return separation_terms(*common, Separation(shared_negatives=True), mixtures=True)
-    return denseav_terms(*common)
+    count = len(part)
+    head_b = HEAD_A[rank() * count : (rank() + 1) * count] if loss == "gated" else None
+    return denseav_terms(*common, head_b)
 
 
 def gradients(loss: str) -> tuple[dict[str, float], Gradients]:
     """Return the terms of the whole batch and every gradient, from this process's part of it."""
-    pooling: Pooling = "dense" if loss == "separate" else loss  # type: ignore[assignment]
+    pooling: Pooling = "dense" if loss in ("separate", "gated") else loss  # type: ignore[assignment]
     made = learner(pooling=pooling)
     made.model.image_aligner.cls_projection.requires_grad_(False)
     made.model.audio_encoder.hubert.masked_spec_embed.requires_grad_(False)

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from denseav.models.config import Aggregation
 from denseav.models.similarity import aggregate, all_volumes
 from denseav.train.loss import chunked_similarity as chunked
-from denseav.train.loss.chunked_similarity import dense_similarity
+from denseav.train.loss.chunked_similarity import dense_similarity, gated_similarity
 
 CLIPS, IMAGES, HEADS, CHANNELS, TOKENS = 5, 4, 3, 6, 7
 
@@ -101,3 +101,23 @@ def test_nothing_near_a_volume_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     with Largest() as oracle:
         plain(image, audio, mask, None).sum().backward()
     assert oracle.size >= volume_bytes
+
+
+@pytest.mark.parametrize("head_A", [(0, 2, 2, 0, 1), (1, 1, 1, 1, 1), (2, 0, 2, 0, 2)])
+def test_gated_clips_are_compared_in_their_head_alone(head_A: tuple[int, ...]) -> None:
+    """Values and gradients are those of a plain loop over clips, one at a time."""
+    weight = torch.randn(CLIPS, IMAGES)
+    found, expected = features(), features()
+    gated = gated_similarity(*found, torch.tensor(head_A))
+    rows = [
+        plain(expected[0], expected[1][clip, None], expected[2][clip, None], head)
+        for clip, head in enumerate(head_A)
+    ]
+    looped = torch.cat(rows)
+    torch.testing.assert_close(gated, looped)
+    for sims in (gated, looped):
+        (sims * weight).sum().backward()
+    for ours, theirs in zip(found[:2], expected[:2], strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad)
+    unused = set(range(HEADS)) - set(head_A)
+    assert all(not found[0].grad[:, head].any() for head in unused)

@@ -19,6 +19,7 @@ from denseav.train.metrics import localization, negative_audio, retrieval, segme
 from denseav.train.metrics.bootstrap import interval
 from denseav.train.metrics.disentanglement import (
     activation_disentanglement,
+    explained_share,
     prediction_disentanglement,
 )
 
@@ -142,6 +143,31 @@ def test_heads_that_split_the_kinds_are_disentangled_whichever_is_which(first: i
     assert prediction_disentanglement(speech, sound) == 1
     assert activation_disentanglement(speech, sound) == 1
     assert prediction_disentanglement(torch.ones(2, 2), torch.ones(3, 2)) == pytest.approx(0.5)
+
+
+def test_head_choice_is_explained_by_what_it_follows() -> None:
+    kinds, names = ["sound"] * 6 + ["speech"] * 6, ["bell", "dog", "bird"] * 4
+    lead = torch.tensor([[1.0, 0, 0]]).expand(6, 3)
+    by_kind = torch.cat((lead, lead.roll(1, dims=1))) + torch.arange(12.0)[:, None]
+    assert explained_share(by_kind, kinds) == pytest.approx(1)
+    assert explained_share(by_kind, names) == pytest.approx(0)
+    assert explained_share(torch.ones(12, 2), kinds) == 0
+
+
+def test_explained_shares_are_those_of_an_analysis_of_variance() -> None:
+    sims_N2 = torch.randn(40, 2, generator=torch.Generator().manual_seed(0))
+    groups = [f"{number % 3}" for number in range(40)]
+    lead_N = (sims_N2[:, 0] - sims_N2[:, 1]).numpy()
+    of_groups = [lead_N[first::3] for first in range(3)]
+    within = sum(((one - one.mean()) ** 2).sum() for one in of_groups)
+    expected = 1 - within / ((lead_N - lead_N.mean()) ** 2).sum()
+    assert explained_share(sims_N2, groups) == pytest.approx(expected, rel=1e-5)
+
+
+def test_head_choice_needs_two_heads_and_groups() -> None:
+    for sims_NK, groups in ((torch.ones(2, 1), ["a", "b"]), (torch.ones(2, 2), ["a"])):
+        with pytest.raises(ValueError, match="two heads"):
+            explained_share(sims_NK, groups)
 
 
 def test_disentanglement_needs_two_heads_and_both_kinds() -> None:

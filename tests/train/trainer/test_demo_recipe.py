@@ -107,3 +107,7 @@ def test_nothing_is_told_where_kinds_are_not(tmp_path: Path) -> None:
     )
     run(untold, tmp_path, 2)
     assert not any("sound" in name or "speech" in name for line in terms(tmp_path) for name in line)
+    lines = [json.loads(line) for line in (tmp_path / METRICS).read_text().splitlines()]
+    measured = [line for line in lines if "recall/recall" in line]
+    assert all(0 <= line[name] <= 100 for line in measured for name in ("PredDis", "ActDis"))
+    assert len(measured) == 1

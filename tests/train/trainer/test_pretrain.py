@@ -2,6 +2,8 @@
 
 import ctypes.util
 import dataclasses
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,10 +12,11 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file
 
-from denseav.models import ModelConfig
+from denseav.models import CheckpointError, ModelConfig
 from denseav.models.config import AudioConfig, ImageConfig
-from denseav.train.errors import SettingsError
+from denseav.train.errors import PreemptedError, SettingsError
 from denseav.train.trainer.backbones import new_network
 from denseav.train.trainer.pretrain_audio import Spectrogram, pretrain_audio, waves
 from denseav.train.trainer.pretrain_image import cluster, pretrain_image
@@ -82,6 +85,39 @@ def test_pretrained_encoders_are_backbones(prepared: tuple[Path, list[float]]) -
         encoder = name.startswith(("image_encoder.", "audio_encoder."))
         if encoder or weight.ndim > 1:
             assert torch.equal(weight, other.state_dict()[name]) == encoder, name
+
+
+def test_an_encoder_that_was_stopped_becomes_what_it_would_have(tmp_path: Path) -> None:
+    plan = replace(PLAN, steps=4, image_steps=4, clusters=4, clustered=2)
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+
+    def pretrain(folder: Path, report: Callable[[int, float], None]) -> None:
+        folder.mkdir(exist_ok=True)
+        audio, image = folder / "audio", folder / "image"
+        if not audio.exists():
+            pretrain_audio(NETWORK, plan, 0, audio, report)
+        pretrain_image(NETWORK, plan, audio, 0, image, report, labelled=False)
+
+    def stop(step: int, _: float) -> None:
+        if step == 2:
+            raise PreemptedError("told to stop")
+
+    pretrain(whole, lambda _, loss: None)
+    steps: list[int] = []
+    for report in (stop, stop, lambda step, _: steps.append(step)):
+        with suppress(PreemptedError):
+            pretrain(stopped, report)
+    assert steps == [3, 4]
+    assert sorted(path.name for path in stopped.iterdir()) == ["audio", "image"]
+    for encoder in ("audio", "image"):
+        one, other = (load_file(run / encoder / "model.safetensors") for run in (whole, stopped))
+        assert all(torch.equal(one[name], other[name]) for name in one), encoder
+
+
+def test_what_was_stopped_with_another_configuration_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "audio.ckpt").write_bytes(b"no checkpoint")
+    with pytest.raises(CheckpointError, match=r"audio\.ckpt is damaged or of another"):
+        pretrain_audio(NETWORK, PLAN, 0, tmp_path / "audio", lambda _, loss: None)
 
 
 def test_clusters_know_more_of_a_sound_than_chance(prepared: tuple[Path, list[float]]) -> None:

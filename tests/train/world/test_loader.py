@@ -110,6 +110,8 @@ def test_a_clip_says_its_kind_only_when_it_is_told():
     assert UNKNOWN not in told.kind_B.tolist()
     assert set(untold.kind_B.tolist()) == {UNKNOWN}
     assert torch.equal(told.wave_BS, untold.wave_BS)
+    measured = next(iter(loader_of(told=False).held_out()))
+    assert UNKNOWN not in measured.kind_B.tolist()
 
 
 def test_validation_is_always_the_same_and_each_process_has_its_share():

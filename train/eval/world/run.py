@@ -18,6 +18,7 @@ from denseav.train.eval.world.probes import mixed, retrieved, unseen
 from denseav.train.eval.world.report import Report, show
 from denseav.train.eval.world.scores import (
     disentangled_rows,
+    head_choice_rows,
     mixed_rows,
     prompted_rows,
     retrieval_rows,
@@ -55,6 +56,7 @@ def evaluate_world(
         report.rows += rows
     report.answers = preferred(found["sound"].sims_NK, found["speech"].sims_NK)
     report.rows += disentangled_rows(found["speech"].sims_NK, found["sound"].sims_NK)
+    report.rows += head_choice_rows(found)
     report.rows += mixed_rows(mixed(evaluator, clips, track))
     if calibration is not None:
         for kind in UNSEEN:

@@ -19,6 +19,7 @@ from denseav.train.eval.report import Row
 from denseav.train.eval.tasks import Condition, Values, disentangled
 from denseav.train.eval.world.evaluator import points
 from denseav.train.eval.world.heatmaps import OWN, WORD, Maps, Prompted
+from denseav.train.metrics.disentanglement import explained_share
 from denseav.train.metrics.localization import Mask
 from denseav.train.metrics.segmentation import ClassScores, score_classes, to_pixels
 from denseav.train.world.clips import Head
@@ -135,6 +136,27 @@ def disentangled_rows(speech_NK: Tensor, sound_NK: Tensor) -> list[Row]:
         return []
     condition = Condition(data="disentanglement", audio="clean", heads=(TOTAL,))
     return disentangled(condition, speech_NK, sound_NK)
+
+
+def head_choice_rows(found: Mapping[Head, Prompted]) -> list[Row]:
+    """Return how much of which head leads is explained by the kind of a clip, and by its class."""
+    sims_NK = torch.cat([prompted.sims_NK for prompted in found.values()])
+    if sims_NK.shape[1] < 2:
+        return []
+    groups = {
+        "explained by kind": [kind for kind, one in found.items() for _ in one.names],
+        "explained by class": [name for one in found.values() for name in one.names],
+    }
+    condition = Condition(data="head choice", audio="clean", heads=(TOTAL,))
+    rows = []
+    for metric, group_N in groups.items():
+        named = np.array(group_N)
+
+        def explained(drawn: NDArray[np.intp], named: NDArray[np.str_] = named) -> float:
+            return explained_share(sims_NK[drawn], named[drawn])
+
+        rows.append(condition.row(metric, TOTAL, explained, len(sims_NK), unit="clips"))
+    return rows
 
 
 def _each_class(

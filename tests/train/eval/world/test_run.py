@@ -81,6 +81,8 @@ def test_who_sees_the_truth_has_every_measure_full(perfect: Report) -> None:
         assert found[together, f"mAP, {what}", "total"] < 90  # both things are shown in it
     assert found["disentanglement", "PredDis", "total"] == pytest.approx(100)
     assert found["disentanglement", "ActDis", "total"] == pytest.approx(100)
+    assert found["head choice", "explained by kind", "total"] > 90
+    assert found["head choice", "explained by class", "total"] < 60
     assert found["speech prompted", "pointing at the word", "own head"] == 100
 
 
@@ -178,8 +180,9 @@ def test_the_report_says_what_was_measured_and_on_what(shipped: dict[str, Any]) 
         assert {"data", "metric", "head", "value", "low", "high", "count", "unit"} <= row.keys()
         assert 0 <= row["low"] <= row["high"] <= 100
     assert {row["data"] for row in shipped["results"]} == {
-        "sound prompted", "speech prompted", "disentanglement", "sound and speech at once",
-        "area above threshold", "retrieval of 3, sound", "retrieval of 3, speech",
+        "sound prompted", "speech prompted", "disentanglement", "head choice",
+        "sound and speech at once", "area above threshold", "retrieval of 3, sound",
+        "retrieval of 3, speech",
     }  # fmt: skip
     for head in ("sound", "speech"):
         classes = shipped["classes"][head]

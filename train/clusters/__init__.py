@@ -1,0 +1,1 @@
+"""Clips in clusters by their audio alone: nobody says what is in them."""

@@ -1,0 +1,190 @@
+"""Heads apart by a start from clusters, without labels: batches enter, a head for each clip leaves.
+
+The plain objective does not part heads where every kind of audio points at the same things: a head
+that knows a thing from its sound is the easier one for its name as well, and heads divide things
+instead of kinds. So, in the first steps, a clip is compared in one head alone, that of its cluster;
+the clusters are k-means of a bank of clips by what the audio encoder makes of them before it meets
+any picture. Nobody says what a cluster means. After these steps the objective is the paper's. This
+start is not the paper's.
+
+B clips, D coordinates, K heads and clusters, S samples at 16 kHz.
+"""
+
+import copy
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+from torch import Tensor
+from transformers import HubertModel
+
+from denseav.models import CheckpointError
+from denseav.train.clusters.audio_summary import summarize
+from denseav.train.clusters.kmeans import Clusters, fit_clusters
+from denseav.train.data.batch import Batch
+from denseav.train.distributed.rank0_files import on_rank_zero, replacing, writing
+from denseav.train.errors import SettingsError
+
+FILE = "clusters.safetensors"
+By = Literal["encoder", "random_encoder", "loudness", "coin"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterStart:
+    """Heads that are not told what they are for, and begin apart.
+
+    Attributes
+    ----------
+    gate_steps
+        In so many steps, at first, a clip is compared in the head of its cluster alone; 0 for
+        none, which is the paper's objective.
+    bank_clips
+        So many clips, the first that a single process would learn from, are put into clusters.
+    components
+        So many principal components of their features count.
+    by
+        What of a clip is put into clusters: what the audio encoder makes of it as training begins,
+        or, to see what that brings, what one with random weights does, how loud it is, or a number
+        by chance.
+    """
+
+    gate_steps: int = 1_000
+    bank_clips: int = 1_024
+    components: int = 24
+    by: By = "encoder"
+
+    def __post_init__(self) -> None:
+        if self.gate_steps < 0 or self.components < 1:
+            raise SettingsError(
+                "cluster_start: gate_steps cannot be below 0, nor components below 1"
+            )
+        if self.bank_clips < 64:
+            raise SettingsError("cluster_start: bank_clips must be at least 64")
+
+
+class ClusterGate:
+    """Which head each clip of a step is compared in; holds the encoder as it was at first."""
+
+    def __init__(self, settings: ClusterStart, clusters: Clusters, vectors: "Vectors") -> None:
+        self._settings, self._clusters = settings, clusters
+        self._vectors: Vectors | None = vectors
+
+    def heads(self, step: int, wave_BS: Tensor) -> Tensor | None:
+        """Return the head [B] of each clip, int64, or None for all: then the gate stays open."""
+        if step >= self._settings.gate_steps:
+            self._vectors = None  # the encoder's memory is free
+        if self._vectors is None:
+            return None
+        numbers_B = self._clusters.numbers(self._vectors(wave_BS).cpu().numpy())
+        return torch.from_numpy(numbers_B).to(wave_BS.device)
+
+
+Vectors = Callable[[Tensor], Tensor]
+"""Waves [B, S] to what of them is put into clusters, float32 [B, D]."""
+
+
+def open_gate(
+    settings: ClusterStart,
+    encoder: HubertModel,
+    heads: int,
+    bank: Callable[[], Iterator[Batch]],
+    out: Path,
+    seed: int,
+    device: torch.device,
+    report: Callable[[str], None],
+) -> ClusterGate:
+    """Return a run's gate; its clusters are those of the run's folder, made where there are none.
+
+    Parameters
+    ----------
+    encoder
+        The audio encoder as training begins; a copy is kept until the gate is open.
+    heads
+        How many clusters.
+    bank
+        Called, on the first process, where clips are needed.
+    out, seed
+        The run's.
+    report
+        Hears how many clips are in which cluster.
+
+    Raises
+    ------
+    CheckpointError
+        When the folder's clusters are damaged, or of another number of heads.
+    DiskError
+        When they cannot be written.
+    """
+    path, vectors = out / FILE, _vectors(settings.by, encoder, seed, device)
+
+    def work() -> None:
+        if path.exists():
+            return
+        with writing(out):
+            out.mkdir(parents=True, exist_ok=True)
+        found = [vectors(wave_BS).cpu().numpy() for wave_BS in _waves(bank(), settings, device)]
+        vector_ND = np.concatenate(found)
+        components = min(settings.components, *vector_ND.shape)
+        clusters, number_N = fit_clusters(vector_ND, heads, components, seed % 2**31)
+        with replacing(path) as partial:
+            save_file(clusters._asdict(), partial)
+        shares = ", ".join(f"{share:.0%}" for share in np.bincount(number_N) / len(number_N))
+        report(f"clusters of {len(number_N)} clips by their audio: {shares}")
+
+    on_rank_zero(work)
+    return ClusterGate(settings, _read(path, heads), vectors)
+
+
+def _waves(bank: Iterator[Batch], settings: ClusterStart, device: torch.device) -> Iterator[Tensor]:
+    left = settings.bank_clips
+    while left > 0:
+        wave_BS = next(bank).wave_BS[:left]
+        left -= len(wave_BS)
+        yield wave_BS.to(device)
+
+
+def _read(path: Path, heads: int) -> Clusters:
+    try:
+        clusters = Clusters(**load_file(path))
+    except (OSError, SafetensorError, TypeError) as error:
+        raise CheckpointError(
+            f"{path} is damaged ({str(error).splitlines()[0]}); remove it, and it is made again"
+        ) from None
+    if len(clusters.centre_KP) != heads:
+        raise CheckpointError(
+            f"{path} has {len(clusters.centre_KP)} clusters for {heads} heads; give another --out"
+        )
+    return clusters
+
+
+def _vectors(by: By, encoder: HubertModel, seed: int, device: torch.device) -> Vectors:
+    if by == "loudness":
+        return _loudness
+    if by == "coin":
+        return _chance
+    frozen = copy.deepcopy(encoder) if by == "encoder" else _random(encoder, seed)
+    frozen.train(mode=False).requires_grad_(requires_grad=False)
+    torch.nn.Module.to(frozen, device)
+    return lambda wave_BS: summarize(frozen, wave_BS)
+
+
+def _random(encoder: HubertModel, seed: int) -> HubertModel:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed + 1)
+        return HubertModel(encoder.config)
+
+
+def _loudness(wave_BS: Tensor) -> Tensor:
+    return wave_BS.std(-1, keepdim=True).clamp_min(1e-6).log()
+
+
+def _chance(wave_BS: Tensor) -> Tensor:
+    """Return a number of each clip that nothing else of it follows from, and is always the same."""
+    drawn = [zlib.crc32(wave_S.cpu().numpy().tobytes()) / 2**32 for wave_S in wave_BS]
+    return torch.tensor(drawn)[:, None]
