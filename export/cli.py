@@ -29,7 +29,7 @@ from denseav.export.builder.trt_engine import (
     write_engines,
 )
 from denseav.export.command_line import CompletionAction, record, run, size, whole_number
-from denseav.export.hub import HUB, model_card, push_bundle, require_name
+from denseav.export.hub import HUB, model_card, named_heads, push_bundle, require_name
 from denseav.export.runtime.bundle import (
     AUDIO_STEP,
     GRAPHS,
@@ -64,6 +64,10 @@ at most 1, 3, 10 and 10 % of the picture lights up in such, by all heads togethe
 names. Pairs that begin with sound-, speech- or both-, whose picture does show what is heard, set
 how strong a head at its brightest is.
 
+--name-heads first=speech,second=sound gives heads other names; so does --name-heads FOLDER, whose
+pairs are named after what is heard: speech-1.png beside speech-1.wav, sound-1.png and so on, three
+or more of each. Manifest and card say how heads got their names.
+
 Exit codes: 0 done, 2 usage, 4 the model, the bundle or the calibration folder is not usable."""
 
 
@@ -91,6 +95,7 @@ class ExportOptions:
     stream_context: float | None
     revisit: int | None
     calibration: Path | None
+    name_heads: dict[str, str] | Path | None
     dry_run: bool
     push: str | None
 
@@ -119,6 +124,8 @@ def _parse(arguments: Sequence[str] | None) -> ExportOptions | RebuildOptions:
         parser.error("name one thing to export: SOURCE, or --rebuild-engines DIR")
     if given.rebuild_engines and given.calibration:
         parser.error("--calibration goes with SOURCE; engines keep the scale that their bundle has")
+    if given.rebuild_engines and given.name_heads:
+        parser.error("--name-heads goes with SOURCE; engines keep the names that their bundle has")
     if given.rebuild_engines and given.trt:
         parser.error("--trt goes with SOURCE; engines have the precision of their bundle's graphs")
     if given.rebuild_engines and given.trt_builder == "torch-tensorrt":
@@ -206,6 +213,12 @@ def _parser() -> argparse.ArgumentParser:
         help="set the heads' scale with pictures and sounds that do not belong to them, see below",
     )
     parser.add_argument(
+        "--name-heads",
+        type=_head_names,
+        metavar="HEAD=NAME,…|FOLDER",
+        help="what heads are called, by hand or from a handful of clips, see below",
+    )
+    parser.add_argument(
         "--push",
         metavar="OWNER/NAME",
         help="put the bundle, the weights as safetensors and a card on a hub: in a repository of "
@@ -266,6 +279,7 @@ def _push(model: "DenseAV", manifest: Manifest, options: ExportOptions, console:
     from denseav.models.checkpoints.checkpoint import CONFIG, WEIGHTS, save
 
     assert options.push is not None
+    model.config = replace(model.config, heads=tuple(head.name for head in manifest.heads))
     with TemporaryDirectory() as name:
         save(model, Path(name))
         weights = {file: Path(name) / file for file in (CONFIG, WEIGHTS)}
@@ -323,6 +337,8 @@ def _say_how_to_run(out: Path, manifest: Manifest, console: Console) -> None:
     for when, parity in manifest.step_parity.items():
         step = f"audio step{f' in {manifest.step_precision}' if manifest.step_precision else ''}"
         console.print(_parity_table(f"{step}, memory {when}", parity))
+    if manifest.naming:
+        console.print(named_heads(manifest), highlight=False, markup=False)
     device = ""
     if manifest.engine_parity:
         console.print(_parity_table("TensorRT engines", manifest.engine_parity))
@@ -337,10 +353,12 @@ def _load(
     options: ExportOptions, target: EngineTarget | None, console: Console
 ) -> tuple["DenseAV", "Plan"]:
     from denseav.export.builder.build import make_plan
+    from denseav.export.builder.head_names import check_naming, find_clips
     from denseav.export.builder.threshold_calibration import find_pairs
     from denseav.models import load
 
     pairs = find_pairs(options.calibration) if options.calibration else ()
+    naming = find_clips(asked) if isinstance(asked := options.name_heads, Path) else asked
     with console.status(Text(safe_text(f"loading {options.source}"))):
         model = load(options.source)
     plan = make_plan(
@@ -353,7 +371,9 @@ def _load(
         revisit=options.revisit,
     )
     from_torch = options.trt_builder == "torch-tensorrt"
-    plan = replace(plan, engines=target, from_torch=from_torch, calibration=pairs)
+    plan = replace(plan, engines=target, from_torch=from_torch, calibration=pairs, naming=naming)
+    if naming is not None:
+        check_naming(naming, model.config.heads)
     height, width = plan.frame_size
     window_s = window_samples(plan.tokens) / SAMPLE_RATE_HZ
     console.print(
@@ -399,6 +419,16 @@ def _capabilities(text: str) -> tuple[str, ...]:
                 "GPUs of data centres take --trt-builder tensorrt"
             )
     return asked
+
+
+def _head_names(text: str) -> dict[str, str] | Path:
+    if "=" not in text:
+        return Path(text)
+    pairs = [part.partition("=") for part in text.split(",")]
+    names = {head: name for head, _, name in pairs}
+    if len(names) < len(pairs) or not all(head and name for head, _, name in pairs):
+        raise argparse.ArgumentTypeError(f"{text!r} is not as in first=speech,second=sound")
+    return names
 
 
 def _frame_size(text: str) -> tuple[int, int]:

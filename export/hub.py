@@ -86,6 +86,24 @@ def require_name(repository: str) -> None:
         import huggingface_hub  # noqa: F401
 
 
+def named_heads(manifest: Manifest) -> str:
+    """Return one line that says how the heads got their names at export, "" where they kept them.
+
+    What a manifest from elsewhere says there is of no known form.
+    """
+    were, right = manifest.naming.get("were"), manifest.naming.get("strongest_in_its_head", {})
+    counts = manifest.naming.get("clips", {})
+    if not isinstance(were, Mapping) or not isinstance(right, Mapping):
+        return ""
+    parts = [
+        f"{old} is {name}"
+        + (f" ({right[name]} of {counts[name]} clips)" if name in right and name in counts else "")
+        for name, old in were.items()
+    ]
+    how = "from labelled clips" if right else "by hand"
+    return f"heads named {how}: {', '.join(parts)}"
+
+
 def model_card(manifest: Manifest, repository: str) -> str:
     """Return what is known of a bundle, as Markdown with the hub's front matter."""
     heads = "\n".join(
@@ -96,6 +114,7 @@ def model_card(manifest: Manifest, repository: str) -> str:
         for name, found in manifest.parity.items()
     )
     image, window_s = manifest.image, manifest.audio.window_samples / 16_000
+    named = f"\n{line[0].upper()}{line[1:]}.\n" if (line := named_heads(manifest)) else ""
     trained = "" if manifest.trained else "\n**Untrained: its weights are random.**\n"
     return f"""---
 library_name: denseav
@@ -116,7 +135,7 @@ It takes frames of {image.height}x{image.width} pixels and windows of {window_s:
 | head | shows from | in full at |
 | --- | ---: | ---: |
 {heads}
-
+{named}
 How far its heatmaps are from PyTorch's:
 
 | head | cosine | largest difference |

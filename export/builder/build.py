@@ -21,6 +21,7 @@ from torch import Tensor
 from denseav.export.builder import probe_inputs
 from denseav.export.builder.graphs import Graph, Graphs, make_graphs
 from denseav.export.builder.half_precision import half, spell_out_attention
+from denseav.export.builder.head_names import Naming, with_names
 from denseav.export.builder.head_scale import calibrate
 from denseav.export.builder.int8 import LEAST_SHARE, quantize_products
 from denseav.export.builder.shared_weights import borrow_weights
@@ -88,7 +89,8 @@ class Plan:
     `stream` what a stream remembers;
     `engines` what TensorRT's beside the ONNX graphs are built for, None for no engines, and
     `from_torch` whether torch-tensorrt builds them; `calibration` what the heads' scale is set
-    with, nothing for the inputs that come with the program.
+    with, nothing for the inputs that come with the program; `naming` how heads get other names,
+    None where they keep theirs.
     """
 
     source: str
@@ -99,6 +101,7 @@ class Plan:
     engines: EngineTarget | None = None
     from_torch: bool = False
     calibration: tuple[Pair, ...] = ()
+    naming: Naming | None = None
 
 
 def make_plan(
@@ -210,7 +213,8 @@ def build(model: DenseAV, plan: Plan, folder: Path, step: Step) -> Manifest:
         )
         if engines := engines_here(Bundle(folder=folder, manifest=manifest)):
             step("parity of the engines")
-            parity = _parity(engines, plan, model.config.heads, reference)
+            heads = tuple(head.name for head in manifest.heads)
+            parity = _parity(engines, plan, heads, reference)
             manifest = dataclasses.replace(manifest, engine_parity=parity)
     write_manifest(folder, manifest)
     return manifest
@@ -250,7 +254,7 @@ def _step_in_int8(
 
 
 def _with_parity(bundle: Bundle, plan: Plan, reference: _Reference, step: Step) -> Manifest:
-    """Measure the graphs for windows, and set the heads' scale by pairs where there are any."""
+    """Measure the graphs for windows; set the heads' scale, and name them, as planned."""
     manifest = bundle.manifest
     session = OnnxSession(bundle, threads=2)
     heads = tuple(head.name for head in manifest.heads)
@@ -260,6 +264,9 @@ def _with_parity(bundle: Bundle, plan: Plan, reference: _Reference, step: Step) 
         scaled = calibrate_on(session, manifest, plan.calibration)
         origin = provenance(plan.calibration, manifest.heads)
         manifest = dataclasses.replace(manifest, heads=scaled, calibration=origin)
+    if plan.naming is not None:
+        step("the heads' names")
+        manifest = with_names(manifest, plan.naming, session)
     return manifest
 
 

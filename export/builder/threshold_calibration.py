@@ -65,7 +65,7 @@ class Pair:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Look:
+class Look:
     """Similarities of the places that count [K, P], and the maximum of each token [K, T]."""
 
     heat_KP: NDArray[np.float32]
@@ -73,16 +73,33 @@ class _Look:
 
 
 def find_pairs(folder: Path) -> tuple[Pair, ...]:
+    """List a folder's pairs and see that a scale can be set by them.
+
+    Raises
+    ------
+    BundleError
+        As `list_pairs`, and when there is nothing negative in it.
+    """
+    pairs = list_pairs(folder, "--calibration")
+    if all(pair.seen for pair in pairs):
+        raise BundleError(
+            f"{folder} holds no picture with sound that does not belong to it (NAME.png beside "
+            "NAME.wav); add silence, noise and sounds from off screen"
+        )
+    return pairs
+
+
+def list_pairs(folder: Path, option: str) -> tuple[Pair, ...]:
     """List a folder's pairs and see that their sound can be used.
 
     Raises
     ------
     BundleError
-        When there is no folder, nothing negative in it, a picture lacks its sound or a sound its
-        picture, or a sound is not 16 kHz mono.
+        When there is no folder, a picture lacks its sound or a sound its picture, or a sound is
+        not 16 kHz mono.
     """
     if not folder.is_dir():
-        raise BundleError(f"--calibration {folder} is not a folder; make one of picture and sound")
+        raise BundleError(f"{option} {folder} is not a folder; make one of picture and sound")
     files = sorted(path for path in folder.iterdir() if path.is_file())
     pictures = {path.stem: path for path in files if path.suffix.lower() in _PICTURES}
     sounds = {path.stem: path for path in files if path.suffix.lower() == ".wav"}
@@ -93,11 +110,6 @@ def find_pairs(folder: Path) -> tuple[Pair, ...]:
         Pair(kind=name.partition("-")[0], picture=picture, sound=sounds[name])
         for name, picture in pictures.items()
     )
-    if all(pair.seen for pair in pairs):
-        raise BundleError(
-            f"{folder} holds no picture with sound that does not belong to it (NAME.png beside "
-            "NAME.wav); add silence, noise and sounds from off screen"
-        )
     for pair in pairs:
         with _opened(pair.sound):
             pass
@@ -143,9 +155,9 @@ def calibrate_on(session: Session, manifest: Manifest, pairs: Sequence[Pair]) ->
     BundleError
         When a file cannot be decoded, or no negative is louder than the energy floor.
     """
-    by_kind: dict[str, list[_Look]] = {}
+    by_kind: dict[str, list[Look]] = {}
     for pair in pairs:
-        by_kind.setdefault(pair.kind, []).extend(_looks(session, manifest, pair))
+        by_kind.setdefault(pair.kind, []).extend(looks_of(session, manifest, pair))
     negatives = {
         kind: np.concatenate([look.heat_KP for look in looks], axis=1)
         for kind, looks in by_kind.items()
@@ -173,8 +185,14 @@ def calibrate_on(session: Session, manifest: Manifest, pairs: Sequence[Pair]) ->
     )
 
 
-def _looks(session: Session, manifest: Manifest, pair: Pair) -> Iterator[_Look]:
-    """Run a pair, window by window."""
+def looks_of(session: Session, manifest: Manifest, pair: Pair) -> Iterator[Look]:
+    """Run a pair, and yield what is made of each window in which something counts.
+
+    Raises
+    ------
+    BundleError
+        When a file cannot be decoded.
+    """
     seen, random = session.encode_image(_picture(pair.picture, manifest)), np.random.default_rng(0)
     for wave_S in _windows(_sound(pair.sound), manifest.audio.window_samples):
         tokens = _counting(wave_S, manifest)
@@ -188,7 +206,7 @@ def _looks(session: Session, manifest: Manifest, pair: Pair) -> Iterator[_Look]:
         heat_KP = heat_KTP.reshape(len(manifest.heads), -1)
         if heat_KP.shape[1] > _PLACES_MAX:
             heat_KP = random.choice(heat_KP, _PLACES_MAX, replace=False, axis=1, shuffle=False)
-        yield _Look(heat_KP=heat_KP, peak_KT=heat_KTP.max(axis=2))
+        yield Look(heat_KP=heat_KP, peak_KT=heat_KTP.max(axis=2))
 
 
 def _counting(wave_S: NDArray[np.float32], manifest: Manifest) -> NDArray[np.intp]:

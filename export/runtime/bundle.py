@@ -158,7 +158,8 @@ class Manifest:
     `parity` is of the ONNX graphs, `engine_parity` of the TensorRT engines where there are any,
     and `step_parity` of the audio step, where there is one, at the points of a long run, in
     `step_precision` where that was chosen by measure.
-    `calibration` says what the heads' scale was set with, where that was a folder of pairs.
+    `calibration` says what the heads' scale was set with, where that was a folder of pairs, and
+    `naming` how heads got their names, and what they were called, where that was at export.
     """
 
     model: Name
@@ -179,6 +180,7 @@ class Manifest:
     ]
     engine_parity: Parity = field(default_factory=dict)
     calibration: Mapping[str, Any] = field(default_factory=dict)
+    naming: Mapping[str, Any] = field(default_factory=dict)
     audio_step: AudioStep | None = None
     step_parity: Mapping[str, Parity] = field(default_factory=dict)
     step_precision: Precision | None = None
