@@ -117,7 +117,7 @@ def open_gate(
     Raises
     ------
     CheckpointError
-        When the folder's clusters are damaged, or of another number of heads.
+        When the folder's clusters are damaged, of another number of heads, or not on every node.
     DiskError
         When they cannot be written.
     """
@@ -150,6 +150,8 @@ def _waves(bank: Iterator[Batch], settings: ClusterStart, device: torch.device) 
 
 
 def _read(path: Path, heads: int) -> Clusters:
+    if not path.exists():
+        raise CheckpointError(f"{path} is not on every node; give an --out that all nodes share")
     try:
         clusters = Clusters(**load_file(path))
     except (OSError, SafetensorError, TypeError) as error:
