@@ -100,7 +100,7 @@ def test_it_goes_on_in_the_world_where_it_was_left(whole: Path, tmp_path: Path) 
 def test_nothing_is_told_where_kinds_are_not(tmp_path: Path) -> None:
     untold = replace(
         RECIPE,
-        world=replace(RECIPE.world, told=False),
+        world=replace(RECIPE.world, told=False, validation_clips=16),
         separation=None,
         loss=Weights(),
         pretraining=None,
