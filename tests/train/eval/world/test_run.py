@@ -81,9 +81,6 @@ def test_who_sees_the_truth_has_every_measure_full(perfect: Report) -> None:
         assert found[together, f"mAP, {what}", "total"] < 90  # both things are shown in it
     assert found["disentanglement", "PredDis", "total"] == pytest.approx(100)
     assert found["disentanglement", "ActDis", "total"] == pytest.approx(100)
-    by_kind, by_class = (
-        found["head choice", f"explained by {what}", "total"] for what in ("kind", "class")
-    )
     assert found["head choice", "explained by kind", "total"] > 90
     assert found["head choice", "explained by class", "total"] < 80  # much by chance, of so few
     assert found["speech prompted", "pointing at the word", "own head"] == 100
