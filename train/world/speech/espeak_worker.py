@@ -46,7 +46,9 @@ def main() -> None:
     """Answer requests until the input ends."""
     if sys.platform == "win32":
         raise OSError("there is no fork")
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Stopping is the parent's: terminals and schedulers signal a whole group of processes at once.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
     library = ctypes.CDLL(sys.argv[1])
     rate_hz = library.espeak_Initialize(SYNCHRONOUS, 200, None, DONT_EXIT)
     library.espeak_ListVoices(None)  # reads a hundred files once, not in every fork

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from denseav.models.audio_encoder import SAMPLE_RATE_HZ
+from denseav.train.data.workers import STOP_SIGNALS
 from denseav.train.errors import DataError
 from denseav.train.world.classes import CLASSES
 from denseav.train.world.sounds.classes import sound
@@ -175,6 +176,17 @@ def test_a_fork_of_the_process_speaks_for_itself():
     assert os.read(read, 1) == b"1"
     os.close(read)
     os.close(write)
+
+
+@needs_voice
+@needs_voice
+def test_a_signal_to_the_whole_group_leaves_the_voice_to_its_run():
+    expected = utter("a bell", PLAIN).wave_S
+    process = espeak._espeak(os.getpid())._process
+    for number in STOP_SIGNALS:
+        process.send_signal(number)
+    assert np.array_equal(utter("a bell", PLAIN).wave_S, expected)
+    assert process.poll() is None
 
 
 @needs_voice
