@@ -54,7 +54,15 @@ def main() -> None:
 
 def in_own_process(way: str, batch: int, options: argparse.Namespace) -> dict[str, float]:
     """Run one measurement in a new process."""
-    command = [sys.executable, __file__, "--one", way, "--batch", str(batch)]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.cost.aggregation",
+        "--one",
+        way,
+        "--batch",
+        str(batch),
+    ]
     command += ["--device", options.device, "--threads", str(options.threads)]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     result: dict[str, float] = json.loads(run.stdout.splitlines()[-1])

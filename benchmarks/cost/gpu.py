@@ -6,9 +6,10 @@
 Each device's proof; full-size frames a second and milliseconds from a picture to its heatmap, with
 audio passes beside them, in windows and as a stream, in both precisions, CUDA graphs on and off;
 the released way (one picture and the whole window for every heatmap, PyTorch in half precision);
-training steps, plain and chunked, float32 and bfloat16; FSDP with one process; the tests marked
-`gpu`. What cannot run here is in the record with its reason. Without TensorRT's library the bundles
-have no engines; with `--work` a second run finds the bundles that the first one exported.
+similarities of many pairs and training steps, plain, chunked and by the fused kernel, float32 and
+bfloat16; FSDP with one process; the tests marked `gpu`. What cannot run here is in the record with
+its reason. Without TensorRT's library the bundles have no engines; with `--work` a second run finds
+the bundles that the first one exported.
 """
 
 import argparse
@@ -53,7 +54,7 @@ from denseav.export.runtime.session import AudioWay, Level, Session
 from denseav.models import DenseAV, load
 from denseav.models.similarity import aggregate, all_volumes, similarity_slice
 from denseav.train.distributed.fsdp import shard
-from denseav.train.loss.chunked_similarity import dense_similarity
+from denseav.train.loss.chunked_similarity import dense_similarity, use_fused
 from denseav.train.loss.info_nce import info_nce
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,6 +62,9 @@ HOP_S = TOKEN_HOP_SAMPLES / 16_000
 LEAST_FPS, MOST_P99_MS, LEAST_TIMES = 200.0, 8.0, 30.0
 GPU_DEVICES = ("trt", "cuda", "webgpu")
 LARGEST_BATCH = 320
+WAYS = ("plain", "chunked", "fused")
+PAIRED = 64
+"""So many clips are compared with as many pictures; all volumes of them have 1.4 GB."""
 LARGER_UNTIL_S = 480.0  # after that no larger batches are tried: the run is to end in ten minutes
 _STARTED_S = time.monotonic()
 
@@ -278,8 +282,11 @@ def _released(model: DenseAV, options: argparse.Namespace) -> dict[str, Any]:
 def _training(rows: list[dict[str, Any]], source: str, options: argparse.Namespace) -> None:
     batch = 2 if options.small else 10
     model = load(source).to(options.device)
+    for way in WAYS:
+        with _row(rows, "similarities", f"{way}, {_paired(options)} clips and pictures") as row:
+            row |= _aggregation(model, way, options)
     for dtype in (torch.float32, torch.bfloat16):
-        for way in ("plain", "chunked"):
+        for way in WAYS:
             name = f"{way}, {str(dtype).removeprefix('torch.')}"
             with _row(rows, "training step", f"{name}, batch {batch}") as row:
                 row |= _step(model=model, batch=batch, way=way, dtype=dtype, options=options)
@@ -292,6 +299,43 @@ def _training(rows: list[dict[str, Any]], source: str, options: argparse.Namespa
         for method in ("encode_image", "encode_audio"):  # weights are gathered as these are called
             register_fsdp_forward_method(model, method)
         row |= _step(model=model, batch=batch, way="chunked", dtype=torch.float32, options=options)
+
+
+def _paired(options: argparse.Namespace) -> int:
+    return 2 if options.small else PAIRED
+
+
+def _aggregation(model: DenseAV, way: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Time similarities and their gradients, and hold them to the chunked ones."""
+    count, heads, channels = _paired(options), len(model.config.heads), model.config.channels
+    generator = torch.Generator().manual_seed(0)
+    shapes = (count, heads, channels, 28, 28), (count, heads, channels, 10 if options.small else 55)
+    leaves = [torch.randn(s, generator=generator).to(options.device) for s in shapes]
+    grad_AV = torch.randn(count, count, generator=generator).to(options.device)
+
+    def compute(by: str) -> list[Tensor]:
+        image, audio = (leaf.clone().requires_grad_() for leaf in leaves)
+        sims_AV = _similarities(model, image, audio, by)
+        sims_AV.backward(grad_AV)
+        assert image.grad is not None
+        assert audio.grad is not None
+        return [sims_AV.detach().cpu(), image.grad.cpu(), audio.grad.cpu()]
+
+    expected = compute("chunked")
+    compute(way)  # the kernel is compiled, memory is there
+    _gpu_mb(options.device)
+    if options.device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    begin_s = time.perf_counter()
+    found = compute(way)
+    figures = {"step_ms": 1000 * (time.perf_counter() - begin_s)}
+    if options.device == "cuda":
+        figures["gpu_mb"] = torch.cuda.max_memory_allocated() / 1e6
+    off = max(
+        float((one - other).abs().max() / other.abs().max())
+        for one, other in zip(found, expected, strict=True)
+    )
+    return figures | {"result": f"off by {off:.1e} of the largest"}
 
 
 def _largest_step(
@@ -355,7 +399,8 @@ def _step(
 
 def _similarities(model: DenseAV, image: Tensor, audio: Tensor, way: str) -> Tensor:
     mask_AT = torch.ones(len(audio), audio.shape[-1], dtype=torch.bool, device=audio.device)
-    if way == "chunked":
+    use_fused(way == "fused")
+    if way != "plain":
         return dense_similarity(image, audio, mask_AT)
     return aggregate(all_volumes(image, audio), mask_AT, model.config.aggregation, join_heads=True)
 

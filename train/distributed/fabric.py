@@ -11,6 +11,7 @@ import logging
 import os
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from itertools import chain
 from typing import Literal, NamedTuple, TypeVar
 
 import torch
@@ -26,7 +27,7 @@ from lightning_fabric.strategies.strategy import Strategy
 from torch import nn
 
 from denseav.models import DenseAV
-from denseav.train.distributed.fsdp import networks, shard
+from denseav.train.distributed.fsdp import networks, shard, transformer_layers
 from denseav.train.errors import SettingsError
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
@@ -55,6 +56,9 @@ class Machine:
     activation_checkpointing
         Compute each layer of both encoders once more on the way back instead of keeping what it
         made: a fraction of the memory for a third more time.
+    compile
+        Have PyTorch compile each layer of both encoders, which takes minutes at first and, on a
+        CPU, a C++ compiler.
     tf32
         On GPUs, let float32 products round their factors to TF32's 10 bits: faster, and the losses
         are no longer in full float32.
@@ -70,6 +74,7 @@ class Machine:
     precision: Precision = "bf16-mixed"
     threads: int = 0
     activation_checkpointing: bool = False
+    compile: bool = False
     tf32: bool = False
     fused_similarity: bool = False
 
@@ -111,6 +116,8 @@ def place(fabric: Fabric, module: Module, machine: Machine) -> Module:
             use_eager_attention(network)
         if machine.activation_checkpointing:
             checkpoint_activations(network)
+        if machine.compile:
+            compile_layers(network)
     module = module.to(fabric.device)
     if isinstance(fabric.strategy, ModelParallelStrategy):
         return shard(module, fabric.strategy.device_mesh)
@@ -144,6 +151,16 @@ def checkpoint_activations(model: DenseAV) -> None:
         encoder.activation_checkpointing_enable({"use_reentrant": False})
 
 
+def compile_layers(model: DenseAV, backend: str = "inductor") -> None:
+    """Have both encoders' transformer layers compiled, in place, as they are first called.
+
+    Layers of a kind share what is compiled. What HuBERT's layers are called with, and which of them
+    layer-drop leaves out, stays PyTorch's plain matter.
+    """
+    for layer in chain(*transformer_layers(model)):
+        layer.compile(backend=backend)
+
+
 def allow_tf32(allowed: bool) -> None:
     """Let a GPU's float32 products and convolutions use TF32, or not."""
     torch.set_float32_matmul_precision("high" if allowed else "highest")
@@ -175,8 +192,14 @@ def _counted(machine: Machine) -> Machine:
 
 
 def _check_launch(machine: Machine) -> None:
-    """Refuse processes that something else started in another number than the settings have."""
+    """Refuse processes that cannot meet, or in another number than the settings have."""
     launched = _launcher()
+    if launched is not None and launched.meets_the_dead():
+        raise SettingsError(
+            "torchrun started the processes again, and they would look for those that are gone; "
+            "set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 before torchrun, and give it "
+            "--rdzv-backend c10d"
+        )
     if launched is not None and not _fits(launched.cluster, machine):
         raise SettingsError(
             f"{launched.name} started {launched.started()} processes, the settings have "
@@ -194,6 +217,12 @@ class _Launcher(NamedTuple):
 
     def started(self) -> int:
         return int(os.environ[self.started_variable])
+
+    def meets_the_dead(self) -> bool:
+        """Tell whether processes would meet by a store that has the addresses of former ones."""
+        again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
+        kept = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+        return self.name == "torchrun" and again and kept
 
     def nodes(self) -> int:
         if self.name == "srun":

@@ -25,6 +25,11 @@ def networks(module: nn.Module) -> list[DenseAV]:
     return [part for part in module.modules() if isinstance(part, DenseAV)]
 
 
+def transformer_layers(network: DenseAV) -> tuple[nn.ModuleList, nn.ModuleList]:
+    """Return the layers of the image encoder and those of the audio encoder."""
+    return network.image_encoder.vit.layers, network.audio_encoder.hubert.encoder.layers
+
+
 def shard(module: Module, mesh: DeviceMesh) -> Module:
     """Shard a module's weights in place, layer by layer; one that is sharded stays so.
 
@@ -37,8 +42,7 @@ def shard(module: Module, mesh: DeviceMesh) -> Module:
     """
     if not isinstance(module, FSDPModule):
         for network in networks(module):
-            layers = network.image_encoder.vit.layers, network.audio_encoder.hubert.encoder.layers
-            for layer in chain(*layers):
+            for layer in chain(*transformer_layers(network)):
                 fully_shard(layer, mesh=mesh["data_parallel"])
         fully_shard(module, mesh=mesh["data_parallel"])
     return module

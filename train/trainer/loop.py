@@ -47,9 +47,9 @@ from denseav.train.trainer.optimizer import new_optimizer, optimizer_step, set_r
 from denseav.train.trainer.preemption import Preemption, preemptible
 from denseav.train.trainer.pretrain_audio import pretrain_audio
 from denseav.train.trainer.pretrain_image import pretrain_image
-from denseav.train.trainer.run_log import RunLog
 from denseav.train.trainer.settings import Backbones, Intervals, Optimization, Settings
 from denseav.train.trainer.stages import Stage, set_learning, stages
+from denseav.train.trainer.tracking.run_log import RunLog
 from denseav.train.trainer.validation import Encoded, disentanglement, encode_clips, recalls
 from denseav.train.trainer.weight_average import WeightAverage
 
@@ -100,7 +100,7 @@ def _train(settings: Settings, out: Path, console: Console, preemption: Preempti
     run = RunState(learner, optimizer, loader, average)
     progress = checkpointer.resume(run)
     batches = TimedBatches(loader.endless())
-    with RunLog(out, settings.optimization.steps, progress.step, console) as log:
+    with RunLog(out, settings, progress.step, console) as log:
         log.message(described(fabric))
         for stage in stages(settings.optimization, sound_alone=settings.taught):
             if progress.step >= stage.end or exhausted(settings.rhythm, progress):

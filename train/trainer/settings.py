@@ -21,6 +21,7 @@ from denseav.train.loss.denseav_loss import Weights
 from denseav.train.loss.mix_and_separate import Separation, check_heads
 from denseav.train.loss.pooling import Pooling
 from denseav.train.loss.streaming import Streaming
+from denseav.train.trainer.tracking.weights_and_biases import WandbSettings
 from denseav.train.world.loader import WorldSettings
 
 DENSEAV_WEIGHTS = Weights()
@@ -309,6 +310,8 @@ class Settings:
         Where it runs.
     rhythm
         How often something else is done than a step.
+    wandb
+        Weights & Biases beside TensorBoard; None for not.
     seed
         Of weights, order and changes.
     """
@@ -330,6 +333,7 @@ class Settings:
     optimization: Optimization = Optimization()
     machine: Machine = field(default_factory=Machine)
     rhythm: Intervals = Intervals()
+    wandb: WandbSettings | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:

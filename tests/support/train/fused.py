@@ -1,6 +1,7 @@
-"""Cases of the fused kernels; run as a program, with TRITON_INTERPRET=1, it writes their results.
+"""Cases of the fused kernels; run as a program, it writes their results on a device.
 
-Triton reads that variable where it is imported, so that this needs a process of its own.
+Triton's interpreter takes the place of a GPU where TRITON_INTERPRET=1 as Triton is imported, so
+that this needs a process of its own.
 """
 
 import sys
@@ -19,7 +20,7 @@ SIZES = {
 }
 
 
-def results(name: str) -> list[Tensor]:
+def results(name: str, device: str = "cpu") -> list[Tensor]:
     """Return similarities, and the gradients of image and audio, of a case."""
     heads, tokens, side, channels, head = SIZES[name]
     torch.manual_seed(heads)
@@ -28,7 +29,7 @@ def results(name: str) -> list[Tensor]:
     audio = make(2, heads, channels, tokens, requires_grad=True)
     mask = torch.rand(2, tokens) > 0.4
     mask[0, 0], mask[1] = True, name == "equals"
-    sims_AV = dense_similarity(image, audio, mask, head=head)
+    sims_AV = dense_similarity(image.to(device), audio.to(device), mask.to(device), head=head).cpu()
     weight_AV = torch.arange(1.0, sims_AV.numel() + 1).view_as(sims_AV)
     (sims_AV * weight_AV).sum().backward()
     assert image.grad is not None
@@ -38,4 +39,4 @@ def results(name: str) -> list[Tensor]:
 
 if __name__ == "__main__":
     use_fused(True)
-    torch.save({name: results(name) for name in SIZES}, sys.argv[1])
+    torch.save({name: results(name, sys.argv[2]) for name in SIZES}, sys.argv[1])

@@ -11,8 +11,8 @@ from rich.console import Console
 
 from denseav.train.data.toy import ToySettings
 from denseav.train.distributed.fabric import Machine
-from denseav.train.trainer.run_log import METRICS
 from denseav.train.trainer.settings import Backbones, Intervals, Optimization, Settings
+from denseav.train.trainer.tracking.run_log import METRICS
 from tests.support.train.parts import NETWORK
 
 DEBUG = Path(__file__).parents[3] / "configs" / "train" / "debug.yaml"

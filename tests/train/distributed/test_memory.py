@@ -1,4 +1,4 @@
-"""Less memory for the same gradients, and faster products where they may be rougher."""
+"""Less memory for the same gradients, compiled layers, and products that may be rougher."""
 
 from dataclasses import replace
 
@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.utils import counters
 
 from denseav.models import ModelConfig
 from denseav.train.distributed.fabric import (
     Machine,
     allow_tf32,
     checkpoint_activations,
+    compile_layers,
     start,
 )
 from denseav.train.errors import SettingsError
@@ -58,6 +60,24 @@ def test_layers_computed_twice_have_the_same_gradients(network: str) -> None:
     for name, gradient in expected.items():
         assert torch.equal(found[name], gradient), name
     assert set(calls.values()) == {2}
+
+
+@pytest.mark.parametrize("twice", [False, True], ids=["kept", "computed twice"])
+def test_compiled_layers_have_the_same_gradients(twice: bool) -> None:
+    """All that compiling does but for the code that is made of it, which takes half a minute."""
+    config = replace(with_lora(), audio=replace(NETWORK.audio, layers=2))
+    plain, compiled = learner(config), learner(config)
+    if twice:
+        checkpoint_activations(compiled.model)
+    torch.compiler.reset()
+    counters.clear()
+    compile_layers(compiled.model, backend="aot_eager")
+    expected, found = gradients(plain, config), gradients(compiled, config)
+    assert counters["aot_autograd"]["total"] >= 2
+    assert found.keys() == expected.keys()
+    largest = max(float(gradient.abs().max()) for gradient in expected.values())
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-6 * largest, msg=name)
 
 
 def test_the_fused_kernel_is_refused_where_it_cannot_run() -> None:

@@ -16,7 +16,7 @@ from denseav.train.trainer import checkpointer
 from denseav.train.trainer.checkpointer import BEST, LAST, MODEL, SETTINGS
 from denseav.train.trainer.loop import train
 from denseav.train.trainer.pretrain_audio import keep
-from denseav.train.trainer.run_log import METRICS, RunLog
+from denseav.train.trainer.tracking.run_log import METRICS, RunLog
 from tests.support.disk import room
 from tests.support.train.parts import batch, learner
 from tests.support.train.runs import ARGUMENTS, SMALL, losses, make, quiet
@@ -66,13 +66,13 @@ def test_settings_that_do_not_fit_leave_the_old_ones(tmp_path: Path) -> None:
 
 
 def test_pictures_that_do_not_fit_stop_the_run(tmp_path: Path) -> None:
-    with pytest.raises(DiskError), RunLog(tmp_path, 8, 0, quiet()) as log, room(1_000):
+    with pytest.raises(DiskError), RunLog(tmp_path, SMALL, 0, quiet()) as log, room(1_000):
         log.record_heatmaps(1, "heatmaps", learner(), batch(4))
 
 
 def test_what_went_wrong_first_is_told(tmp_path: Path) -> None:
     def run() -> None:
-        with RunLog(tmp_path, 8, 0, quiet()) as log, room(1_000):
+        with RunLog(tmp_path, SMALL, 0, quiet()) as log, room(1_000):
             with pytest.raises(DiskError):
                 log.record_heatmaps(1, "heatmaps", learner(), batch(4))
             raise StoppedError("first")

@@ -14,17 +14,21 @@ from tests.support.train.fused import SIZES, results
 ROOT = Path(__file__).parents[3]
 
 
-@pytest.fixture(scope="module")
-def fused(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Tensor]]:
-    path = tmp_path_factory.mktemp("fused") / "results.pt"
+def computed(folder: Path, device: str, **environment: str) -> dict[str, list[Tensor]]:
+    path = folder / "results.pt"
     subprocess.run(
-        [sys.executable, "-m", "tests.support.train.fused", str(path)],
-        env=os.environ | {"TRITON_INTERPRET": "1"},
+        [sys.executable, "-m", "tests.support.train.fused", str(path), device],
+        env=os.environ | environment,
         cwd=ROOT,
         check=True,
     )
     found: dict[str, list[Tensor]] = torch.load(path, weights_only=True)
     return found
+
+
+@pytest.fixture(scope="module")
+def fused(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Tensor]]:
+    return computed(tmp_path_factory.mktemp("fused"), "cpu", TRITON_INTERPRET="1")
 
 
 @pytest.mark.parametrize("name", SIZES)
@@ -39,3 +43,11 @@ def test_the_first_of_equals_has_the_gradient(fused: dict[str, list[Tensor]]) ->
     grad_image = fused["equals"][1]
     assert grad_image[:, 0, :, 0, 0].all()
     assert grad_image.count_nonzero() == 3 * 4  # the channels of one place of one head
+
+
+@pytest.mark.gpu
+def test_a_gpu_computes_what_the_interpreter_does(tmp_path: Path) -> None:
+    found = computed(tmp_path, "cuda")
+    for name in SIZES:
+        for one, other in zip(found[name], results(name), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)

@@ -14,7 +14,6 @@ from denseav.train.loss.denseav_loss import Weights
 from denseav.train.loss.mix_and_separate import Separation
 from denseav.train.trainer.checkpointer import LAST, MODEL
 from denseav.train.trainer.loop import train
-from denseav.train.trainer.run_log import METRICS
 from denseav.train.trainer.settings import (
     Backbones,
     Intervals,
@@ -23,6 +22,7 @@ from denseav.train.trainer.settings import (
     Pretraining,
     Settings,
 )
+from denseav.train.trainer.tracking.run_log import METRICS
 from denseav.train.world.loader import WorldSettings
 from tests.support.train.runs import quiet
 from tests.train.trainer.test_pretrain import NETWORK

@@ -21,8 +21,8 @@ from denseav.train.errors import DataError
 from denseav.train.loss.mix_and_separate import Separation
 from denseav.train.trainer.checkpointer import BEST, LAST, MODEL
 from denseav.train.trainer.loop import train
-from denseav.train.trainer.run_log import METRICS
 from denseav.train.trainer.settings import Backbones, Intervals, Optimization, Settings
+from denseav.train.trainer.tracking.run_log import METRICS
 from tests.support.train.made_clips import made_clip
 from tests.support.train.parts import NETWORK
 

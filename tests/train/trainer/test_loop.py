@@ -18,10 +18,11 @@ from denseav.train.data.batch import Batch
 from denseav.train.data.toy import ToyLoader
 from denseav.train.errors import StoppedError
 from denseav.train.loss.mix_and_separate import Separation
-from denseav.train.trainer import loop, run_log
+from denseav.train.trainer import loop
 from denseav.train.trainer.checkpointer import BEST, LAST, MODEL
 from denseav.train.trainer.loop import train
-from denseav.train.trainer.run_log import METRICS, RunLog
+from denseav.train.trainer.tracking import run_log
+from denseav.train.trainer.tracking.run_log import METRICS, RunLog
 from tests.support.train.parts import NETWORK
 from tests.support.train.runs import ARGUMENTS, DEBUG, SMALL, losses, make, quiet
 
@@ -186,10 +187,19 @@ def test_figures_can_be_watched(tmp_path: Path) -> None:
     assert picture.width * picture.height >= 4 * 3 * 16 * 16
 
 
+@pytest.mark.gpu
+def test_how_busy_a_gpu_is_can_be_watched(tmp_path: Path) -> None:
+    train(replace(SMALL, machine=replace(SMALL.machine, accelerator="cuda")), tmp_path, quiet())
+    figures = [json.loads(line) for line in (tmp_path / METRICS).read_text().splitlines()]
+    busy = [line["gpu_percent"] for line in figures if "loss/total" in line]
+    assert len(busy) == 8
+    assert all(0 <= percent <= 100 for percent in busy)
+
+
 def test_speed_is_that_of_training_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = iter((0.0, 10.0, 100.0, 104.0))  # the start, around validation, the line
     monkeypatch.setattr(run_log.time, "monotonic", lambda: next(now))
-    with RunLog(tmp_path, 8, 0, quiet()) as log:
+    with RunLog(tmp_path, SMALL, 0, quiet()) as log:
         log.count_step(28, waited_s=7.0)
         with log.paused():
             pass

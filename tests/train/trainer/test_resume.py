@@ -19,7 +19,7 @@ from denseav.train.trainer import loop
 from denseav.train.trainer.checkpointer import BEST, LAST
 from denseav.train.trainer.loop import train
 from denseav.train.trainer.optimizer import learning_rate
-from denseav.train.trainer.run_log import METRICS, RunLog
+from denseav.train.trainer.tracking.run_log import METRICS, RunLog
 from tests.support.train.made_clips import made_clip
 from tests.support.train.parts import NETWORK
 from tests.support.train.runs import ARGUMENTS, SMALL, losses, make, quiet, start

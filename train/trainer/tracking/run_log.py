@@ -1,4 +1,4 @@
-"""What can be seen of a run: console lines, TensorBoard, and `metrics.jsonl`.
+"""What can be seen of a run: console lines, `metrics.jsonl`, TensorBoard, Weights & Biases.
 
 Only the first process shows anything; where it cannot record, all stop. Nothing here changes what
 is learned.
@@ -11,6 +11,7 @@ DiskError            a figure cannot be written
 """
 
 import contextlib
+import dataclasses
 import json
 import math
 import os
@@ -32,7 +33,9 @@ from denseav.train.distributed.collectives import rank
 from denseav.train.distributed.rank0_files import on_rank_zero, replacing, writing
 from denseav.train.errors import DiskError
 from denseav.train.loss.learner import Learner
-from denseav.train.trainer.tensorboard import EventWriter
+from denseav.train.trainer.settings import Settings
+from denseav.train.trainer.tracking.tensorboard import EventWriter
+from denseav.train.trainer.tracking.weights_and_biases import WandbWriter
 
 METRICS = "metrics.jsonl"
 EXAMPLES = 4
@@ -44,14 +47,15 @@ class RunLog:
 
     Parameters
     ----------
-    folder : where `metrics.jsonl` and TensorBoard's files go.
-    steps : all steps of the run.
+    folder : where `metrics.jsonl` and all other files go.
+    settings : of the run.
     start : the step it goes on from; what was recorded after it is forgotten.
     console : where lines are shown.
     """
 
-    def __init__(self, folder: Path, steps: int, start: int, console: Console) -> None:
-        self._steps = steps
+    def __init__(self, folder: Path, settings: Settings, start: int, console: Console) -> None:
+        self._settings = settings
+        self._steps = settings.optimization.steps
         self._console = console
         self._first_process = rank() == 0
         self._began, self._first = time.monotonic(), start
@@ -107,7 +111,7 @@ class RunLog:
         figures = {f"loss/{name}": value for name, value in terms.items()}
         figures |= {"learning_rate": rate, "gradient_norm": norm, "skipped": float(skipped)}
         speeds = {"clips_per_s": speed, "waiting_percent": waiting, "memory_gb": memory_gb}
-        self.record(step, figures | speeds)
+        self.record(step, figures | speeds | _gpu_use())
 
     def record_validation(self, step: int, found: Mapping[str, float]) -> None:
         """Show and record what validation found, in percent."""
@@ -118,7 +122,7 @@ class RunLog:
         self.record(step, found)
 
     def record(self, step: int, figures: Mapping[str, float]) -> None:
-        """Write figures to `metrics.jsonl` and TensorBoard; all processes call it."""
+        """Write figures wherever they are kept; all processes call it."""
         on_rank_zero(lambda: self._write(step, figures))
 
     def record_heatmaps(self, step: int, name: str, learner: Learner, batch: Batch) -> None:
@@ -129,22 +133,28 @@ class RunLog:
     def _open(self, start: int) -> None:
         _forget_after(self._path, start)
         with writing(self._path.parent):
-            self._events = EventWriter(self._path.parent, start)
+            self._writers: list[EventWriter | WandbWriter] = [EventWriter(self._path.parent, start)]
+        if self._settings.wandb is not None:
+            config = dataclasses.asdict(self._settings)
+            self._writers.append(WandbWriter(self._path.parent, self._settings.wandb, config))
 
     def _write(self, step: int, figures: Mapping[str, float]) -> None:
         numbers = {name: value if math.isfinite(value) else None for name, value in figures.items()}
         with writing(self._path), self._path.open("a") as file:
             file.write(json.dumps({"step": step, **numbers}) + "\n")
         with writing(self._path.parent):
-            self._events.scalars(step, figures)
+            for writer in self._writers:
+                writer.scalars(step, figures)
 
     def _draw(self, step: int, name: str, picture_B3HW: Tensor) -> None:
         with writing(self._path.parent):
-            self._events.images(step, name, picture_B3HW)
+            for writer in self._writers:
+                writer.images(step, name, picture_B3HW)
 
     def _close(self) -> None:
         with writing(self._path.parent):
-            self._events.close()
+            for writer in self._writers:
+                writer.close()
 
 
 @torch.no_grad()
@@ -172,6 +182,16 @@ def _memory_bytes() -> int:
         return torch.cuda.max_memory_allocated()
     resident: int = psutil.Process(os.getpid()).memory_info().rss
     return resident
+
+
+def _gpu_use() -> dict[str, float]:
+    """Return in how much of the last moments the GPU was busy, where there is one that counts."""
+    if torch.cuda.is_available():
+        from pynvml import NVMLError
+
+        with contextlib.suppress(NVMLError):  # a Jetson's driver does not
+            return {"gpu_percent": float(torch.cuda.utilization())}
+    return {}
 
 
 def _forget_after(path: Path, step: int) -> None:

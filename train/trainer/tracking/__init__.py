@@ -1,0 +1,1 @@
+"""What can be seen of a run: its lines, its figures, its pictures."""
