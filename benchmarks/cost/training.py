@@ -67,24 +67,14 @@ def in_own_process(
     return row
 
 
-def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Make some steps, the last of them by the clock."""
-    import torch
-    from lightning_fabric import seed_everything
-
+def settings_of(options: argparse.Namespace) -> Any:
+    """Return the run that is measured."""
     from denseav.train.data.toy import ToySettings
-    from denseav.train.distributed.fabric import Machine, place, start
-    from denseav.train.loss.learner import Learner
-    from denseav.train.trainer.backbones import new_network
-    from denseav.train.trainer.checkpointer import Progress
-    from denseav.train.trainer.loaders import open_loader
-    from denseav.train.trainer.loop import gradients
-    from denseav.train.trainer.optimizer import new_optimizer, optimizer_step
+    from denseav.train.distributed.fabric import Machine
     from denseav.train.trainer.settings import Backbones, Optimization, Settings
-    from denseav.train.trainer.stages import set_learning, stages
 
     batch = options.batch[0]
-    settings = Settings(
+    return Settings(
         backbones=Backbones(image="", audio=""),
         made=ToySettings(things=2 * batch, batch_size=batch, image_size=SIDE, samples=SAMPLES),
         optimization=Optimization(fused=options.fused[0] == "on"),
@@ -95,6 +85,23 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             activation_checkpointing=options.checkpointing[0] == "on",
         ),
     )
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Make some steps, the last of them by the clock."""
+    import torch
+    from lightning_fabric import seed_everything
+
+    from denseav.train.distributed.fabric import place, start
+    from denseav.train.loss.learner import Learner
+    from denseav.train.trainer.backbones import new_network
+    from denseav.train.trainer.checkpointer import Progress
+    from denseav.train.trainer.loaders import open_loader
+    from denseav.train.trainer.loop import gradients
+    from denseav.train.trainer.optimizer import new_optimizer, optimizer_step
+    from denseav.train.trainer.stages import set_learning, stages
+
+    settings = settings_of(options)
     seed_everything(0, verbose=False)
     fabric = start(settings.machine)
     network = new_network(settings.network, settings.backbones, seed=0)
@@ -128,7 +135,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         )
         step_s, processor_s = time.perf_counter() - began, time.process_time() - began_processor
     return {
-        "batch": batch,
+        "batch": options.batch[0],
         "checkpointing": options.checkpointing[0],
         "fused": options.fused[0],
         "precision": options.precision,
