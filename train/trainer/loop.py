@@ -47,6 +47,7 @@ from denseav.train.trainer.optimizer import new_optimizer, optimizer_step, set_r
 from denseav.train.trainer.preemption import Preemption, preemptible
 from denseav.train.trainer.pretrain_audio import pretrain_audio
 from denseav.train.trainer.pretrain_image import pretrain_image
+from denseav.train.trainer.prompted import prompted_scores, prompted_sets
 from denseav.train.trainer.settings import Backbones, Intervals, Optimization, Settings
 from denseav.train.trainer.stages import Stage, set_learning, stages
 from denseav.train.trainer.tracking.run_log import RunLog
@@ -82,6 +83,7 @@ def _train(settings: Settings, out: Path, console: Console, preemption: Preempti
     # first validation.
     loader = open_loader(settings)
     held_out(settings)
+    prompted_sets(settings.prompted)
     backbones = pretrained_backbones(settings, out, console, preemption)
     network = new_network(settings.network, backbones, settings.seed, settings.initial)
     gate = cluster_gate(settings, network, fabric, out, console)
@@ -318,7 +320,7 @@ def shared(settings: Settings, terms: dict[str, Tensor]) -> dict[str, float]:
 
 
 def validate(settings: Settings, run: RunState, log: RunLog, step: int) -> float | None:
-    """Measure retrieval in each validation set, draw heatmaps, and return the mean recall."""
+    """Measure retrieval and prompted maps, draw heatmaps, and return the mean recall."""
     averaging = settings.optimization.average
     evaluated = run.average if averaging and averaging.evaluate else None
     with log.paused(), evaluated.applied() if evaluated else nullcontext():
@@ -343,9 +345,11 @@ def _validate(settings: Settings, learner: Learner, log: RunLog, step: int) -> f
         means.append(of_set["recall"])
         found |= {f"recall/{path}{figure}": value for figure, value in of_set.items()}
         log.record_heatmaps(step, f"{path}heatmaps", learner, first.to(device))
+    found |= disentanglement(encoded) | prompted_scores(learner, prompted_sets(settings.prompted))
     learner.train()
-    if not means:
-        return None
-    found["recall/recall"] = sum(means) / len(means)
-    log.record_validation(step, found | disentanglement(encoded))
-    return found["recall/recall"]
+    recall = sum(means) / len(means) if means else None
+    if recall is not None:
+        found["recall/recall"] = recall
+    if found:
+        log.record_validation(step, found)
+    return recall

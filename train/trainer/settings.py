@@ -269,6 +269,22 @@ class Intervals:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PromptedSettings:
+    """Where the prompted sets are.
+
+    Attributes
+    ----------
+    speech
+        The folder ADE20KSpeechPrompted; "" for none.
+    sound
+        The folder ADE20KSoundPrompted; "" for none.
+    """
+
+    speech: str = ""
+    sound: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """One training run.
 
@@ -287,6 +303,8 @@ class Settings:
         The shards to learn from.
     validation
         The shards to be measured on, its `others` too, by themselves; None for no validation.
+    prompted
+        ADE20K's prompted sets, which validation measures too; None for none.
     made
         Clips made in memory, in place of shards, to see that learning works.
     world
@@ -322,6 +340,7 @@ class Settings:
     pretraining: Pretraining | None = None
     data: DataSettings | None = None
     validation: DataSettings | None = None
+    prompted: PromptedSettings | None = None
     made: ToySettings | None = None
     world: WorldSettings | None = None
     sound: SoundSettings | None = None

@@ -1,18 +1,29 @@
 """What is measured while training is what evaluation measures."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
 
 from denseav.models.similarity import volume
 from denseav.train.data.batch import SOUND, SPEECH, UNKNOWN
+from denseav.train.errors import DataError
+from denseav.train.eval.evaluate import Variants, evaluate
+from denseav.train.eval.model import TorchModel
 from denseav.train.loss.pooling import AUDIBLE
 from denseav.train.metrics.disentanglement import (
     activation_disentanglement,
     prediction_disentanglement,
 )
 from denseav.train.trainer import validation
+from denseav.train.trainer.loop import train
+from denseav.train.trainer.prompted import prompted_scores, prompted_sets
+from denseav.train.trainer.settings import PromptedSettings
 from denseav.train.trainer.validation import disentanglement, encode_clips
+from tests.support.train import eval_trees
 from tests.support.train.parts import NETWORK, batch, learner
+from tests.support.train.runs import SMALL, quiet
 
 CPU = torch.device("cpu")
 
@@ -49,3 +60,31 @@ def test_heads_are_not_compared_on_one_kind_or_without_places() -> None:
 def test_no_more_clips_are_encoded_than_are_wanted() -> None:
     encoded = encode_clips(learner().eval(), [batch(3, seed=1), batch(3, seed=2)], CPU, 4)
     assert len(encoded.kind_b) == len(encoded.features.mask_bT) == 4
+
+
+def test_prompted_maps_score_as_evaluation_says(tmp_path: Path) -> None:
+    settings = PromptedSettings(
+        speech=str(eval_trees.speech_prompted(tmp_path / "speech")),
+        sound=str(eval_trees.sound_prompted(tmp_path / "sound")),
+    )
+    made, sets = learner().eval(), prompted_sets(settings)
+    found = prompted_scores(made, sets)
+    rows = evaluate(TorchModel(made.model), sets, Variants(), lambda items, _: items)
+    kinds = {data.name: data.kind for data in sets}
+    wanted = {
+        f"{row.metric}/{kinds[row.data]}/{row.head}": pytest.approx(row.value, abs=1e-3)
+        for of_set in rows
+        for row in of_set
+        if row.metric in ("mAP", "mIoU") and row.head in ("total", kinds[row.data])
+    }
+    assert len(wanted) == 8
+    assert found == wanted
+
+
+def test_a_folder_of_prompts_that_is_not_there_is_said_before_the_first_step(
+    tmp_path: Path,
+) -> None:
+    prompted = PromptedSettings(sound=str(tmp_path / "nowhere"))
+    with pytest.raises(DataError, match="nowhere"):
+        train(replace(SMALL, prompted=prompted), tmp_path / "run", quiet())
+    assert not (tmp_path / "run").exists()
