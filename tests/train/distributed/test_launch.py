@@ -6,6 +6,7 @@ import shlex
 import signal
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,10 @@ def blocks(start: str) -> list[str]:
     return found
 
 
+def run(command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+
+
 @pytest.fixture(scope="module")
 def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     with forked_commands(tmp_path_factory.mktemp("commands")) as environment:
@@ -70,15 +75,9 @@ def whole(commands: dict[str, str], tmp_path_factory: pytest.TempPathFactory) ->
     """Return the losses of the documents' line for one machine, with two processes."""
     out = tmp_path_factory.mktemp("whole")
     (line,) = (line for line in blocks("denseav-train")[1].splitlines() if "torchrun" in line)
-    line = line.replace("-per-node 8", f"-per-node 2 --master-port {free_port()}")
+    line = line.replace("-per-node 1", f"-per-node 2 --master-port {free_port()}")
     line = line.replace("runs/2head", str(out))
-    ended = subprocess.run(
-        ["bash", "-c", shlex.join([*shlex.split(line), *RUN])],
-        env=commands,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+    ended = run(["bash", "-c", shlex.join([*shlex.split(line), *RUN])], commands)
     assert ended.returncode == 0, ended.stderr
     assert len(torch.load(out / LAST, weights_only=True)["processes"]) == 2
     found = losses(out)
@@ -94,17 +93,11 @@ def test_a_killed_process_of_two_machines_is_started_again(
     (text,) = blocks("torchrun --nnodes")
     text = text.replace("/shared/runs/2head", f"{out} {shlex.join(RUN)}")
     text = text.replace("HOST:29500", f"127.0.0.1:{free_port()} --local-addr 127.0.0.1")
-    machines = [
-        subprocess.Popen(
-            ["bash", "-ec", text],
-            env=commands | {"FAULT": f"{FAULT_AT}:{signal.SIGKILL:d}:{killed}"},
-            stderr=(tmp_path / f"said{number}").open("w"),
-        )
-        for number in range(2)
-    ]
-    codes = [machine.wait(timeout=240) for machine in machines]
-    said = "".join((tmp_path / f"said{number}").read_text() for number in range(2))
-    assert codes == [0, 0], said
+    here = commands | {"FAULT": f"{FAULT_AT}:{signal.SIGKILL:d}:{killed}"}
+    with ThreadPoolExecutor(2) as machines:
+        ended = list(machines.map(lambda _: run(["bash", "-ec", text], here), range(2)))
+    said = "".join(one.stderr for one in ended)
+    assert [one.returncode for one in ended] == [0, 0], said
     assert killed.exists()
     assert re.findall(r"^step (\d+): \w+ learn until", said, re.M) == ["0", "4"], said
     assert losses(out) == whole
@@ -135,13 +128,7 @@ def test_the_job_file_is_queued_again_until_it_is_done(
     told = f"{FAULT_AT}:{signal.SIGUSR1:d}:{tmp_path / 'told'}"
     here = {"PATH": f"{tmp_path}{os.pathsep}{commands['PATH']}", "SLURM_JOB_ID": "4711"}
     for times in (1, 2):
-        ended = subprocess.run(
-            [tmp_path / "job"],
-            env=commands | here | {"FAULT": told},
-            capture_output=True,
-            text=True,
-            timeout=240,
-        )
+        ended = run([str(tmp_path / "job")], commands | here | {"FAULT": told})
         assert ended.returncode == 0, ended.stderr
         assert ended.stderr.count("told to stop after step") == (times == 1), ended.stderr
         assert (tmp_path / "asked").read_text() == "requeue 4711\n"
