@@ -28,7 +28,6 @@ from denseav.stream.app.tuning import Tuning
 from denseav.stream.app.view import View
 from denseav.stream.calibration.av_offset import CALIBRATION_S, watch, words, write_clip
 from denseav.stream.calibration.room_noise import learn, with_settings, words_of_room
-from denseav.stream.display.foxglove_channels import ONE_CAMERA, Inputs
 from denseav.stream.display.hud import Hud
 from denseav.stream.display.overlay import Overlay
 from denseav.stream.display.rerun_viewer import RerunDisplay
@@ -43,6 +42,7 @@ from denseav.stream.inference.pipeline import Pipeline
 from denseav.stream.inference.sync_policy import Sync
 from denseav.stream.inference.timed_session import TimedSession
 from denseav.stream.options import DisplayOptions, FeedOptions, LiveOptions, SourceOptions
+from denseav.stream.recording.foxglove_channels import ONE_CAMERA, Inputs
 from denseav.stream.sources.media_file import Clip
 from denseav.stream.sources.open import (
     camera_size,

@@ -16,15 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from denseav.export.runtime.bundle import Head
-from denseav.stream.display.animation_recorder import SUFFIXES, AnimationRecorder
 from denseav.stream.display.drawing import Canvas
-from denseav.stream.display.foxglove_channels import ONE_CAMERA, Inputs, Status
 from denseav.stream.display.hud import marked_stale
-from denseav.stream.display.mcap_recorder import McapRecorder
-from denseav.stream.display.mp4_recorder import Recorder, check_recording, snapshot
 from denseav.stream.display.rerun_viewer import RerunDisplay
 from denseav.stream.display.window import Screen
 from denseav.stream.errors import OutputError
+from denseav.stream.recording.animation_recorder import AnimationRecorder
+from denseav.stream.recording.foxglove_channels import ONE_CAMERA, Inputs, Status
+from denseav.stream.recording.mcap_recorder import McapRecorder
+from denseav.stream.recording.mp4_recorder import Recorder
+from denseav.stream.recording.places import check_recording, require_kind, snapshot
+from denseav.stream.recording.playlist_recorder import PlaylistRecorder
 from denseav.stream.sources.recorded_run import SUFFIX
 from denseav.stream.types import AudioBlock, Heatmap
 from denseav.stream.web.foxglove_server import FoxgloveServer
@@ -36,7 +38,13 @@ if TYPE_CHECKING:  # a web server that few runs need
 _AUDIO_BLOCKS = 2_000  # 20 s of 10 ms blocks: far more than ever waits to be written
 
 Say = Callable[[str], None]
-_Recorder = Recorder | McapRecorder | AnimationRecorder
+_FILMS: Mapping[str, type[Recorder | PlaylistRecorder | AnimationRecorder]] = {
+    ".mp4": Recorder,
+    ".m3u8": PlaylistRecorder,
+    ".gif": AnimationRecorder,
+    ".webp": AnimationRecorder,
+}
+_Recorder = Recorder | PlaylistRecorder | McapRecorder | AnimationRecorder
 Wants = Literal["heat", "picture", "canvas"]
 
 
@@ -220,6 +228,7 @@ class RecordingSink:
             When a recording that is required could not be begun there.
         """
         if required:
+            require_kind(path, *_FILMS, SUFFIX)
             check_recording(path)
         self._audio.clear()
         self._path, self._required = path, required
@@ -299,8 +308,7 @@ class RecordingSink:
             else:
                 assert drawn.canvas is not None
                 height, width = drawn.canvas.shape[:2]
-                animated = self._path.suffix.lower() in SUFFIXES
-                kind = AnimationRecorder if animated else Recorder
+                kind = _FILMS[self._path.suffix.lower()]
                 self._recorder = kind(self._path, width, height)
         except OutputError as error:
             self._path = None

@@ -23,15 +23,15 @@ from denseav.stream.app.sinks import (
 )
 from denseav.stream.app.tuning import Tuning
 from denseav.stream.display.drawing import Canvas
-from denseav.stream.display.foxglove_channels import ONE_CAMERA, Inputs
 from denseav.stream.display.heat_scale import Scale
 from denseav.stream.display.hud import Hud
-from denseav.stream.display.mp4_recorder import unused_path
 from denseav.stream.display.overlay import Overlay
 from denseav.stream.display.rerun_viewer import RerunDisplay
 from denseav.stream.display.timeline import Strip
 from denseav.stream.display.window import Screen
 from denseav.stream.errors import StreamError, in_words
+from denseav.stream.recording.foxglove_channels import ONE_CAMERA, Inputs
+from denseav.stream.recording.places import unused_path
 from denseav.stream.stats.stats import Stats
 from denseav.stream.types import AudioBlock, Heatmap
 from denseav.stream.web.foxglove_server import FoxgloveServer

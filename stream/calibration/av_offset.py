@@ -18,8 +18,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from denseav.stream.display.mp4_recorder import SOUND_RATE_HZ, Recorder
 from denseav.stream.errors import SourceError
+from denseav.stream.recording.film_encoder import SOUND_RATE_HZ
+from denseav.stream.recording.mp4_recorder import Recorder
 from denseav.stream.types import AudioBlock, Frame, Source
 
 CALIBRATION_S = 20.0

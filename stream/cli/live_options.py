@@ -38,7 +38,8 @@ OFFSET_MAX_MS = 1000.0
 HEAT_MAX = 1e9  # beyond it, a ceiling above a threshold is no longer another number
 
 _RECORD = (
-    "mp4: what the window shows, with its sound; gif, webp: a small one, of a minute at most; "
+    "mp4: what the window shows, with its sound; m3u8: the same as an HLS playlist, to be watched "
+    "while it grows; gif, webp: a small one, of a minute at most; "
     "mcap: frames, audio, heat and figures as data, for Foxglove, Rerun and ROS tools, and for "
     "--source"
 )
@@ -148,7 +149,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_room(parser.add_argument_group("the room"))
     output = parser.add_argument_group("where it goes")
     _add_display(output)
-    output.add_argument("--record", type=_recording, metavar="FILE.mp4|gif|webp|mcap", help=_RECORD)
+    output.add_argument(
+        "--record", type=_recording, metavar="FILE.mp4|m3u8|gif|webp|mcap", help=_RECORD
+    )
     output.add_argument("--seconds", type=positive, metavar="N", help="end after N seconds")
     _add_page(parser.add_argument_group("a page for browsers"))
     _add_figures(parser.add_argument_group("figures"))
@@ -457,7 +460,8 @@ def _check_figures(options: argparse.Namespace) -> None:
 def _recording(text: str) -> Path:
     if "://" in text:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is an address, and recordings are files; --serve and --publish send a run on"
+            f"{text!r} is an address, and recordings are files: record NAME.m3u8 and send that on "
+            "(ffmpeg -i NAME.m3u8 -c copy -f rtsp URL); --serve and --publish send a run too"
         )
     return Path(text)
 

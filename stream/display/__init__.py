@@ -1,1 +1,1 @@
-"""Heatmaps become pictures: on screen, in a file, in Rerun."""
+"""Heatmaps become pictures: on screen, and in Rerun."""

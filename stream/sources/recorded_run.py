@@ -1,4 +1,4 @@
-"""A recorded run played again: an MCAP file by `display.mcap_recorder` in, a `Film` out.
+"""A recorded run played again: an MCAP file by `recording.mcap_recorder` in, a `Film` out.
 
 Frames and audio alone are read; heat is computed anew. A recording that a kill ended is read up to
 there. The file comes from outside: lengths are checked before anything is allocated.

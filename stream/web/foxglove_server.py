@@ -14,8 +14,8 @@ from foxglove.websocket import WebSocketServer
 
 from denseav.export.process_limits import descriptors_are_few, end_connections
 from denseav.export.runtime.bundle import Head
-from denseav.stream.display.foxglove_channels import ONE_CAMERA, FoxgloveChannels, Inputs, Status
 from denseav.stream.errors import OutputError
+from denseav.stream.recording.foxglove_channels import ONE_CAMERA, FoxgloveChannels, Inputs, Status
 from denseav.stream.types import AudioBlock, Heatmap
 
 HOST, PORT = "127.0.0.1", 8765  # which Foxglove's app proposes

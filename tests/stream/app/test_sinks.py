@@ -14,12 +14,12 @@ from mcap.reader import make_reader
 from denseav.stream.app.mosaic import Mosaic
 from denseav.stream.app.view import View
 from denseav.stream.display.drawing import Canvas
-from denseav.stream.display.foxglove_channels import ONE_CAMERA, Inputs
 from denseav.stream.display.hud import Hud
-from denseav.stream.display.mp4_recorder import Recorder
 from denseav.stream.display.overlay import Overlay
 from denseav.stream.display.timeline import Strip
 from denseav.stream.errors import OutputError, StreamError
+from denseav.stream.recording.foxglove_channels import ONE_CAMERA, Inputs
+from denseav.stream.recording.mp4_recorder import Recorder
 from denseav.stream.stats.stats import Stats
 from denseav.stream.types import AudioBlock, Frame, Heatmap
 from denseav.stream.web.messages import Scaled

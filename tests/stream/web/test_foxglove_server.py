@@ -19,9 +19,9 @@ from mcap.reader import make_reader
 
 from denseav.export.runtime.bundle import demo_folder
 from denseav.stream.cli.live import main
-from denseav.stream.display import foxglove_channels
-from denseav.stream.display.foxglove_channels import STATUS_S
-from denseav.stream.display.mcap_recorder import McapRecorder
+from denseav.stream.recording import foxglove_channels
+from denseav.stream.recording.foxglove_channels import STATUS_S
+from denseav.stream.recording.mcap_recorder import McapRecorder
 from denseav.stream.types import AudioBlock, Frame, Heatmap
 from denseav.stream.web import foxglove_server
 from denseav.stream.web.foxglove_server import FoxgloveServer

@@ -10,8 +10,9 @@ import cv2
 import numpy as np
 import pytest
 
-from denseav.stream.display.mp4_recorder import Recorder, snapshot
 from denseav.stream.errors import OutputError
+from denseav.stream.recording.mp4_recorder import Recorder
+from denseav.stream.recording.places import snapshot
 
 
 def test_an_existing_file_is_not_overwritten(tmp_path: Path):
@@ -43,7 +44,7 @@ from pathlib import Path
 import numpy as np
 from denseav.stream.errors import OutputError
 from denseav.stream.types import AudioBlock
-from denseav.stream.display.mp4_recorder import Recorder
+from denseav.stream.recording.mp4_recorder import Recorder
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 limit, frames = int(sys.argv[2]), int(sys.argv[3])
@@ -106,7 +107,7 @@ import os, signal, sys
 from pathlib import Path
 import numpy as np
 from denseav.stream.types import AudioBlock
-from denseav.stream.display.mp4_recorder import Recorder
+from denseav.stream.recording.mp4_recorder import Recorder
 
 recorder = Recorder(Path(sys.argv[1]), 320, 240)
 for i in range(int(sys.argv[2])):
@@ -187,7 +188,7 @@ def test_where_memory_runs_out_what_was_recorded_plays(
     rng = np.random.default_rng(0)
     for index in range(200):
         recorder.frame(rng.integers(0, 255, (96, 128, 3), np.uint8), index / 30)
-    monkeypatch.setattr(recorder, "_video", SimpleNamespace(encode=fail))
+    monkeypatch.setattr(recorder._film, "_video", SimpleNamespace(encode=fail))
     with pytest.raises(OutputError, match=r"\(MemoryError: cannot .*kept in .*run\.part\.mp4"):
         recorder.close()
     assert pictures(tmp_path / "run.part.mp4") > 60

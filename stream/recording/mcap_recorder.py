@@ -17,8 +17,8 @@ import foxglove
 from foxglove.mcap import MCAPWriteOptions
 
 from denseav.export.runtime.bundle import Head
-from denseav.stream.display.foxglove_channels import ONE_CAMERA, FoxgloveChannels, Inputs, Status
 from denseav.stream.errors import OutputError
+from denseav.stream.recording.foxglove_channels import ONE_CAMERA, FoxgloveChannels, Inputs, Status
 from denseav.stream.types import AudioBlock, Heatmap
 
 CHUNK_S, CHUNK_BYTES = 0.5, 8 << 20  # what is written at a time

@@ -21,9 +21,9 @@ from mcap.stream_reader import StreamReader
 import denseav
 from denseav.export.runtime.bundle import demo_folder
 from denseav.stream.cli.live import main
-from denseav.stream.display.foxglove_channels import Inputs
-from denseav.stream.display.mcap_recorder import McapRecorder
 from denseav.stream.errors import OutputError, SourceError
+from denseav.stream.recording.foxglove_channels import Inputs
+from denseav.stream.recording.mcap_recorder import McapRecorder
 from denseav.stream.sources.recorded_run import RecordedRun
 from denseav.stream.types import AudioBlock, Frame, Heatmap
 from tests.support.disk import room

@@ -20,7 +20,6 @@ from denseav.stream.display.drawing import Canvas
 from denseav.stream.errors import OutputError
 from denseav.stream.types import AudioBlock
 
-SUFFIXES = (".gif", ".webp")
 FPS = 10
 LONGEST_SIDE = 480
 SECONDS_MAX = 60.0

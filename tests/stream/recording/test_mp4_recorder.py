@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from denseav.stream.display.mp4_recorder import SOUND_RATE_HZ, Recorder
+from denseav.stream.recording.film_encoder import SOUND_RATE_HZ
+from denseav.stream.recording.mp4_recorder import Recorder
 from denseav.stream.types import AudioBlock
 
 START_S = 5000.125

@@ -8,8 +8,8 @@ from PIL import Image
 
 from denseav.export.runtime.bundle import demo_folder
 from denseav.stream.cli.live import main
-from denseav.stream.display.animation_recorder import AnimationRecorder
 from denseav.stream.errors import OutputError
+from denseav.stream.recording.animation_recorder import AnimationRecorder
 from tests.support.disk import room
 from tests.support.media import grey
 

@@ -1,0 +1,213 @@
+"""A recording to watch while it grows: canvases `[H, W, 3]` and `AudioBlock`s in, HLS out.
+
+Beside `NAME.m3u8` lie `NAME-00000.ts`, `NAME-00001.ts` and so on, two seconds each; a segment is
+in the playlist once it is whole, so that all of it plays whatever ends the program. Encoding runs
+on the caller's thread.
+"""
+
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import av
+
+from denseav.export.outside_files import ffmpeg_name
+from denseav.stream.display.drawing import Canvas
+from denseav.stream.errors import OutputError
+from denseav.stream.recording.film_encoder import FilmEncoder
+from denseav.stream.recording.places import cannot_record, reason, refuse_taken
+from denseav.stream.types import AudioBlock
+
+SEGMENT_S = 2.0
+_NAME = re.compile(r"[A-Za-z0-9._-]+")
+
+
+class PlaylistRecorder:
+    """One recording. Call everything from one thread.
+
+    Parameters
+    ----------
+    path : the playlist to make, `NAME.m3u8`; neither it nor a segment's name may be taken. NAME
+        is letters a to z, digits, `.`, `_` and `-`: players take names of segments for addresses.
+    width, height : of the pictures, both even.
+
+    Raises
+    ------
+    OutputError
+        Here and from every method, when it cannot be written. The recorder is done; the segments
+        that were whole until then stay, and play.
+    """
+
+    def __init__(self, path: Path, width: int, height: int) -> None:
+        self._path = path
+        self._open = True
+        if not _NAME.fullmatch(path.stem):
+            raise OutputError(
+                f"cannot record to {path}: players take a playlist's names for addresses; use "
+                "letters a to z, digits, . _ and - alone"
+            )
+        refuse_taken(path, path.with_name(f"{path.stem}-00000.ts"))
+        self._files = _Files(path)
+        with self._or_keep():
+            self._files.claim()
+            self._container = _container(path, self._files)
+            self._film = FilmEncoder(self._container, width, height, key_s=SEGMENT_S)
+
+    def frame(self, canvas: Canvas, capture_s: float) -> None:
+        """Write a picture. One of another size is fitted into the recording's, between bars."""
+        with self._or_keep():
+            self._film.frame(canvas, capture_s)
+
+    def audio(self, block: AudioBlock) -> None:
+        """Write some sound. What comes before the first picture waits for it, at most 20 s."""
+        with self._or_keep():
+            self._film.audio(block)
+
+    def close(self) -> Path | None:
+        """Complete the playlist and return its path; None when there was no picture to record."""
+        if not self._open:
+            return None
+        if self._film.is_empty:
+            self._leave()
+            return None
+        with self._or_keep():
+            self._film.finish()
+            self._container.close()
+        self._open = False
+        return self._path
+
+    @contextmanager
+    def _or_keep(self) -> Iterator[None]:
+        """Let go of a playlist that takes no more; what it names is whole."""
+        try:
+            yield
+            if self._files.failure is not None:  # FFmpeg's muxer takes no notice
+                raise self._files.failure
+        except (OSError, av.FFmpegError, MemoryError) as error:
+            plays = self._leave()
+            why = self._files.failure or error
+            if not plays:
+                raise cannot_record(self._path, why) from None
+            raise OutputError(
+                f"cannot write the recording {self._path} ({reason(why)}); what was recorded "
+                "until then is kept there"
+            ) from None
+
+    def _leave(self) -> bool:
+        """Let it be as it is; return whether anything of it plays, else nothing of it stays."""
+        self._open = False
+        self._files.seal()
+        with suppress(OSError, av.FFmpegError, MemoryError, AttributeError):
+            self._container.close()
+        return self._files.keep_what_is_named()
+
+
+class _Files:
+    """The files of a playlist, new ones all; after a failure, or sealed, none takes anything more.
+
+    Attributes
+    ----------
+    failure : the first.
+    """
+
+    def __init__(self, playlist: Path) -> None:
+        self.failure: OSError | None = None
+        self._playlist = playlist
+        self._written: list[Path] = []
+        self._sealed = False
+
+    def claim(self) -> None:
+        """Make the playlist, so that nobody else has its name."""
+        self._playlist.open("xb").close()
+        self._written.append(self._playlist)
+
+    def seal(self) -> None:
+        """Take nothing more: what is written from now on is gone."""
+        self._sealed = True
+
+    def open(self, url: str, _flags: int, _options: object) -> io.RawIOBase:
+        """Open what FFmpeg wants to write, once or, for the playlist, again and again."""
+        path = Path(url.removeprefix(ffmpeg_name("")))
+        is_playlist = path.name == self._playlist.name
+        try:
+            file: Any = io.BytesIO() if is_playlist or self._sealed else path.open("xb", 0)
+        except OSError as error:
+            self._note(error)
+            raise
+        if not is_playlist and not self._sealed:
+            self._written.append(path)
+        return _File(self, file, is_playlist)
+
+    def keep_what_is_named(self) -> bool:
+        """Remove what the playlist does not name; return whether it names anything."""
+        named = self._playlist.read_text("utf-8", "replace") if self._written else ""
+        kept = [path for path in self._written[1:] if path.name in named]
+        for path in self._written[1 if kept else 0 :]:
+            if path not in kept:
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
+        return bool(kept)
+
+    def write(self, file: Any, data: Any) -> None:
+        """Write all of it, or note why not, and raise."""
+        view = memoryview(data)
+        try:
+            while len(view) and not self._sealed:
+                view = view[file.write(view) :]
+        except OSError as error:
+            self._note(error)
+            raise
+
+    def replace_playlist(self, text: bytes) -> None:
+        """Have the playlist say something else: the old text or the new one, whatever happens."""
+        part = self._playlist.with_name(f"{self._playlist.name}.part")
+        if self._sealed:
+            return
+        try:
+            part.write_bytes(text)
+            part.replace(self._playlist)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            self._note(error)
+            raise
+
+    def _note(self, error: OSError) -> None:
+        self.failure = self.failure or error
+        self._sealed = True
+
+
+class _File(io.RawIOBase):
+    """One of them, as FFmpeg writes it."""
+
+    def __init__(self, files: _Files, file: Any, is_playlist: bool) -> None:
+        self._files, self._file, self._is_playlist = files, file, is_playlist
+
+    def write(self, data: Any) -> int:
+        """Write all of it, or raise."""
+        self._files.write(self._file, data)
+        return len(memoryview(data))
+
+    def writable(self) -> bool:
+        """Return that it can be written."""
+        return True
+
+    def close(self) -> None:
+        """Let go of it; a playlist counts from now on. May be called twice."""
+        if not self.closed and self._is_playlist:
+            self._files.replace_playlist(self._file.getvalue())
+        self._file.close()
+        super().close()
+
+
+def _container(path: Path, files: _Files) -> av.container.OutputContainer:
+    pattern = path.with_name(f"{path.stem}-%05d.ts")
+    options = {
+        "hls_time": str(SEGMENT_S),
+        "hls_playlist_type": "event",  # it grows, and may be watched from its beginning
+        "hls_segment_filename": ffmpeg_name(pattern),
+        "hls_flags": "independent_segments",
+    }
+    return av.open(ffmpeg_name(path), "w", format="hls", options=options, io_open=files.open)
