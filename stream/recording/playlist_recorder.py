@@ -50,10 +50,10 @@ class PlaylistRecorder:
                 "letters a to z, digits, . _ and - alone"
             )
         refuse_taken(path, path.with_name(f"{path.stem}-00000.ts"))
-        self._files = _Files(path)
+        self._files = _Files(path.absolute())
         with self._or_keep():
             self._files.claim()
-            self._container = _container(path, self._files)
+            self._container = _container(path.absolute(), self._files)
             self._film = FilmEncoder(self._container, width, height, key_s=SEGMENT_S)
 
     def frame(self, canvas: Canvas, capture_s: float) -> None:

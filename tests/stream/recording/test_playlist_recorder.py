@@ -52,6 +52,16 @@ def test_pictures_and_sound_are_in_a_playlist_of_whole_segments(tmp_path: Path) 
     assert abs(sound_s - 7) < 0.1
 
 
+def test_a_playlist_in_this_folder_names_its_segments_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    recorder = PlaylistRecorder(Path("run.m3u8"), 128, 96)
+    record(recorder, 1)
+    assert recorder.close() == Path("run.m3u8")
+    assert "\nrun-00000.ts\n" in Path("run.m3u8").read_text()
+
+
 def test_it_plays_while_it_grows(tmp_path: Path) -> None:
     recorder = PlaylistRecorder(tmp_path / "run.m3u8", 128, 96)
     record(recorder, 9)
