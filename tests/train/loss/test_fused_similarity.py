@@ -46,6 +46,7 @@ def test_the_first_of_equals_has_the_gradient(fused: dict[str, list[Tensor]]) ->
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no NVIDIA GPU")
 def test_a_gpu_computes_what_the_interpreter_does(tmp_path: Path) -> None:
     found = computed(tmp_path, "cuda")
     for name in SIZES:

@@ -188,6 +188,7 @@ def test_figures_can_be_watched(tmp_path: Path) -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no NVIDIA GPU")
 def test_how_busy_a_gpu_is_can_be_watched(tmp_path: Path) -> None:
     train(replace(SMALL, machine=replace(SMALL.machine, accelerator="cuda")), tmp_path, quiet())
     figures = [json.loads(line) for line in (tmp_path / METRICS).read_text().splitlines()]
