@@ -135,7 +135,10 @@ def open_gate(
         with replacing(path) as partial:
             save_file(clusters._asdict(), partial)
         shares = ", ".join(f"{share:.0%}" for share in np.bincount(number_N) / len(number_N))
-        report(f"clusters of {len(number_N)} clips by their audio: {shares}")
+        report(
+            f"clusters of {len(number_N)} clips by their audio: {shares}; until step "
+            f"{settings.gate_steps} a clip is compared in the head of its cluster alone"
+        )
 
     on_rank_zero(work)
     return ClusterGate(settings, _read(path, heads), vectors)
