@@ -47,7 +47,8 @@ class ClusterStart:
     bank_clips
         So many clips, the first that a single process would learn from, are put into clusters.
     components
-        So many principal components of their features count.
+        So many principal components of their features count. Whitened, all weigh alike: with many,
+        clusters divide what they happen to (benchmarks/RESULTS.md).
     by
         What of a clip is put into clusters: what the audio encoder makes of it as training begins,
         or, to see what that brings, what one with random weights does, how loud it is, or a number
@@ -56,7 +57,7 @@ class ClusterStart:
 
     gate_steps: int = 1_000
     bank_clips: int = 1_024
-    components: int = 24
+    components: int = 2
     by: By = "encoder"
 
     def __post_init__(self) -> None:
