@@ -81,11 +81,20 @@ def test_the_page_draws_heat_where_it_is_and_names_as_text(tmp_path: Path) -> No
         asyncio.run(body())
 
 
-def test_viewers_of_a_run_that_shows_no_features_make_it_give_none(tmp_path: Path) -> None:
+def test_a_browser_without_webrtc_is_told_and_shows_the_run_without_features(
+    tmp_path: Path,
+) -> None:
+    """Viewers of a run that shows no features do not make it give any."""
+
     async def body() -> None:
         origin = f"http://127.0.0.1:{server.port}"
-        async with open_tab(tmp_path, f"{origin}/") as tab:
-            await tab.until(f"{FEATURES}.disabled")
+        lacking = "delete window.RTCPeerConnection"
+        async with open_tab(tmp_path, f"{origin}/", script=lacking) as tab:
+            await tab.until("document.getElementById('giving')?.innerText.includes('no WebRTC')")
+            assert await tab.value("document.getElementById('give').disabled")
+            server.show(scaled(1, monotonic()))
+            await tab.until(PIXEL)
+            assert await tab.value(f"{FEATURES}.disabled")
             for _ in range(8):
                 await tab.value(
                     "document.body.dispatchEvent("
@@ -104,7 +113,7 @@ def test_viewers_of_a_run_that_shows_no_features_make_it_give_none(tmp_path: Pat
             assert [viewer.wants_features for viewer in server._viewers] == [True]
             assert not server.wants_features
 
-    with page_server() as server:
+    with page_server(camera=BrowserCamera(SourceHealth(lambda _: None))) as server:
         asyncio.run(body())
 
 
