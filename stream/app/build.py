@@ -160,12 +160,12 @@ def run(
         )
         shown = _shown_names(names, len(ids), own_microphones)
         hud = Hud(session.backend, session.precision, shown, health.states, room)
+        mosaic = _mosaic(sources[: len(ids)], health)
         page, run_state = None, RunState(hud, stats, health)
         if options.page.serve is not None:
             features = options.display.view == "features"
-            page = open_page(options.page, manifest, run_state, camera, features)
+            page = open_page(options.page, manifest, run_state, camera, features, mosaic)
             outputs.enter_context(closing(page))
-        mosaic = _mosaic(sources[: len(ids)], health)
         inputs = ONE_CAMERA if mosaic is None else _inputs_of(ids, own_microphones)
         view = _open_view(options.display, manifest, hud, stats, page, mosaic, inputs, say=say)
         outputs.enter_context(closing(view))

@@ -40,6 +40,7 @@ class Mosaic:
 
     Attributes
     ----------
+    names : as above.
     rows, columns : of tiles.
     """
 
@@ -49,7 +50,7 @@ class Mosaic:
         sizes: Sequence[tuple[int, int]],
         fault: Callable[[int], str | None],
     ) -> None:
-        self._names = names
+        self.names = names
         self._fault = fault
         self.columns = math.ceil(math.sqrt(len(names)))
         self.rows = math.ceil(len(names) / self.columns)
@@ -63,7 +64,7 @@ class Mosaic:
         Its times and its audio are those of the newest that came.
         """
         self._newest |= {heatmap.frame.camera: heatmap for heatmap in came}
-        faults = [self._fault(camera) for camera in range(len(self._names))]
+        faults = [self._fault(camera) for camera in range(len(self.names))]
         given = {n: heatmap for n, heatmap in self._newest.items() if faults[n] is None}
         last = max(came, key=lambda heatmap: heatmap.frame.capture_s)
         frame = Frame(self._picture(given, faults), self._shown, last.frame.capture_s)
@@ -87,7 +88,7 @@ class Mosaic:
     def _picture(self, given: Mapping[int, Heatmap], faults: Sequence[str | None]) -> Canvas:
         height, width = self._height, self._width
         image_HW3 = np.full((self.rows * height, self.columns * width, 3), NIGHT, np.uint8)
-        for camera, name in enumerate(self._names):
+        for camera, name in enumerate(self.names):
             if camera in given:
                 heatmap = given[camera]
                 place = self._place(camera, self._box(heatmap), height, width)

@@ -7,6 +7,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from denseav.export.runtime.bundle import Manifest
+from denseav.stream.app.mosaic import Mosaic
 from denseav.stream.app.view import View
 from denseav.stream.display.hud import Hud
 from denseav.stream.errors import StreamError
@@ -73,6 +74,7 @@ def open_page(
     state: "RunState | None" = None,
     camera: "BrowserCamera | None" = None,
     features: bool = False,
+    mosaic: Mosaic | None = None,
 ) -> "PageServer":
     """Begin to serve, and print where.
 
@@ -82,6 +84,7 @@ def open_page(
     state : of the run; None where none goes on.
     camera : as in `web.server.Page`.
     features : whether the run shows features.
+    mosaic : the tiles of several cameras, whose names the page says.
 
     Raises
     ------
@@ -93,6 +96,8 @@ def open_page(
         from denseav.stream.web.open import open_page as open_server
     nothing: Mapping[str, Any] = {"model": "none", "note": "", "heads": []}
     about = nothing if manifest is None else about_model(manifest)
+    tiles = mosaic and {"columns": mosaic.columns, "names": list(mosaic.names)}
+    about = {**about, "tiles": tiles}
     if state is None:
         return open_server(options, about, lambda: {"rows": []}, print_with_token, camera=camera)
     return open_server(options, about, state, print_with_token, state.viewed, camera, features)

@@ -19,7 +19,7 @@ const stream = new Stream(send, streamed, (sequence) => send({ drawn: sequence }
   $("way").value = "jpeg";
   $("answer").textContent = "WebRTC does not come about here; single pictures it is.";
 });
-let socket = null, attempts = 0, paused = false, heads = [], described = "", describedAt = 0;
+let socket = null, attempts = 0, paused = false, heads = [], tiles = null, described = "", describedAt = 0;
 
 function connect() {
   const scheme = location.protocol === "https:" ? "wss:" : "ws:";
@@ -66,6 +66,7 @@ function told({ about, state, refused, answer, camera: accepted, ended,
 
 function introduce(about) {
   heads = about.heads;
+  tiles = about.tiles;
   $("model").textContent = [`Model ${about.model}.`, about.note].join(" ").trim();
   stage.setHeads(heads);
   strip.setHeads(heads);
@@ -232,13 +233,28 @@ function describe() {
   if (now - describedAt < 1500) return;
   const words = heads.map(({ name }, k) => {
     const { strength, x, y } = stage.peak(k);
-    return strength > 0.25 ? `${name}: ${place(x, y)}` : `${name}: none`;
+    return strength > 0.25 ? `${name}: ${placeOf(x, y)}` : `${name}: none`;
   }).join(", ");
   if (words !== described) {
     described = words;
     describedAt = now;
     $("described").textContent = words;
   }
+}
+
+/** Which camera's tile a place lies in, where there are several, and where in it, in parts. */
+function tileAt(x, y) {
+  if (!tiles) return { name: "", x, y, columns: 1, rows: 1 };
+  const { columns, names } = tiles, rows = Math.ceil(names.length / columns);
+  const column = Math.min(columns - 1, Math.floor(x * columns));
+  const row = Math.min(rows - 1, Math.floor(y * rows));
+  const name = names[row * columns + column] ?? "";
+  return { name, x: x * columns - column, y: y * rows - row, columns, rows };
+}
+
+function placeOf(x, y) {
+  const tile = tileAt(x, y);
+  return [place(tile.x, tile.y), tile.name].filter(Boolean).join(" of ");
 }
 
 function place(x, y) {
@@ -252,10 +268,13 @@ function readOut() {
     $("readout").textContent = "";
     return;
   }
-  const { x, y, scores } = stage.read(stage.point);
+  const scores = stage.read(stage.point), tile = tileAt(stage.point.x, stage.point.y);
+  const x = Math.floor(tile.x * stage.width / tile.columns);
+  const y = Math.floor(tile.y * stage.height / tile.rows);
   const words = scores.map(({ score, valid }, k) =>
     `${heads[k].name} ${valid && Number.isFinite(score) ? score.toFixed(2) : "silent"}`);
-  $("readout").textContent = `${words.join("  ")}  at ${x}, ${y}`;
+  const where = [`at ${x}, ${y}`, tile.name].filter(Boolean).join(" of ");
+  $("readout").textContent = `${words.join("  ")}  ${where}`;
 }
 
 // --- wishes ---

@@ -201,18 +201,15 @@ export class Stage {
     };
   }
 
-  /** The raw heat of every head at a point in parts of the picture, with its pixel. */
+  /** The raw heat of every head at a point in parts of the picture. */
   read({ x, y }) {
     const { map } = this;
     const column = Math.min(map.width - 1, Math.floor(x * map.width));
     const row = Math.min(map.height - 1, Math.floor(y * map.height));
     const cell = row * map.width + column;
-    return {
-      x: Math.floor(x * this.width), y: Math.floor(y * this.height),
-      scores: Array.from({ length: map.heads }, (_, k) => ({
-        score: map.heat[k * map.height * map.width + cell], valid: Boolean(map.valid >> k & 1),
-      })),
-    };
+    return Array.from({ length: map.heads }, (_, k) => ({
+      score: map.heat[k * map.height * map.width + cell], valid: Boolean(map.valid >> k & 1),
+    }));
   }
 
   /** A place on the screen to parts of the picture that is there, or null. */

@@ -24,6 +24,11 @@ PIXEL = """(() => {
   return canvas.width === 64 && [at(8, 6), at(56, 42)];
 })()"""
 
+POINT_AT_THE_FOURTH_TILE = """(() => {
+  const canvas = document.getElementById("picture"), box = canvas.getBoundingClientRect();
+  const place = { clientX: box.left + 0.745 * box.width, clientY: box.top + 0.745 * box.height };
+  canvas.dispatchEvent(new PointerEvent("pointermove", place));
+})()"""
 FEATURES = "document.querySelector('#view [value=features]')"
 
 
@@ -81,10 +86,10 @@ def test_the_page_draws_heat_where_it_is_and_names_as_text(tmp_path: Path) -> No
         asyncio.run(body())
 
 
-def test_a_browser_without_webrtc_is_told_and_shows_the_run_without_features(
+def test_a_browser_without_webrtc_is_told_and_shows_several_cameras_without_features(
     tmp_path: Path,
 ) -> None:
-    """Viewers of a run that shows no features do not make it give any."""
+    """Places are named by their camera; viewers do not make a run give features that shows none."""
 
     async def body() -> None:
         origin = f"http://127.0.0.1:{server.port}"
@@ -92,8 +97,15 @@ def test_a_browser_without_webrtc_is_told_and_shows_the_run_without_features(
         async with open_tab(tmp_path, f"{origin}/", script=lacking) as tab:
             await tab.until("document.getElementById('giving')?.innerText.includes('no WebRTC')")
             assert await tab.value("document.getElementById('give').disabled")
+            await tab.until("performance.now() > 1600")  # before, nothing is said of places
             server.show(scaled(1, monotonic()))
             await tab.until(PIXEL)
+            await tab.until("document.getElementById('described').innerText")
+            words = await tab.value("document.getElementById('described').innerText")
+            assert words == "speech: top left of <i>door</i>, <b>sound</b>: none"
+            await tab.value(POINT_AT_THE_FOURTH_TILE)
+            read = await tab.value("document.getElementById('readout').textContent")
+            assert read == "speech 0.00  <b>sound</b> silent  at 15, 11 of hall"
             assert await tab.value(f"{FEATURES}.disabled")
             for _ in range(8):
                 await tab.value(
@@ -113,7 +125,9 @@ def test_a_browser_without_webrtc_is_told_and_shows_the_run_without_features(
             assert [viewer.wants_features for viewer in server._viewers] == [True]
             assert not server.wants_features
 
-    with page_server(camera=BrowserCamera(SourceHealth(lambda _: None))) as server:
+    tiles = {"columns": 2, "names": ["<i>door</i>", "yard", "attic", "hall"]}
+    camera = BrowserCamera(SourceHealth(lambda _: None))
+    with page_server(camera=camera, tiles=tiles) as server:
         asyncio.run(body())
 
 

@@ -57,10 +57,11 @@ def page_server(
     token: str | None = None,
     control: bool = False,
     features: bool = False,
+    tiles: Mapping[str, Any] | None = None,
     camera: BrowserCamera | None = None,
 ) -> Iterator[PageServer]:
     """Serve a page of two heads, one of which has a name with markup."""
-    about: Mapping[str, Any] = {"model": "made", "note": "", "heads": HEADS}
+    about: Mapping[str, Any] = {"model": "made", "note": "", "heads": HEADS, "tiles": tiles}
     access = Access(token=token, names=own_names(), cookie="denseav-test")
     state = {"rows": [("frames", "1")]}
     page = Page(about=about, state=lambda: state, control=control, features=features, camera=camera)
