@@ -122,7 +122,7 @@ def test_frames_after_the_sounds_end_do_not_pile_up(tmp_path: Path, exact: bool)
 class EveryToken(HopController):
     """However slow this machine is."""
 
-    def note_audio_pass(self, seconds: float) -> None:
+    def note_audio_pass(self, seconds: float, microphone: int = 0) -> None:
         pass
 
 
