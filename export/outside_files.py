@@ -10,13 +10,16 @@ import errno
 import io
 import os
 import stat
+from collections.abc import Hashable, Iterator
+from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 
 LIST_BYTES_MAX = 2**30  # the papers' longest list has 70 MB
 _FIELD_CHARS_MAX = 2**20
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 T = TypeVar("T")
 
@@ -38,9 +41,17 @@ def within(folder: Path, name: str | Path) -> Path:
         When the name leads out of the folder.
     """
     path = folder / name
+    if is_below(name):
+        return path
     if not _plain(path).is_relative_to(_plain(folder)):
         raise ValueError(f"{str(name)!r} leads out of {folder}")
     return path
+
+
+def is_below(name: str | Path) -> bool:
+    """Tell quickly whether a name lies below any folder at all; of odd ones, False."""
+    text = str(name)
+    return ".." not in text and ":" not in text and text[:1] not in ("/", "\\")
 
 
 def require_file(path: Path) -> None:
@@ -95,10 +106,13 @@ def read_json(path: Path, kind: type[T], bytes_max: int) -> T:
     return parse_json(read_bounded(path, bytes_max), kind)
 
 
-def parse_json(data: bytes, kind: type[T]) -> T:
-    """Return JSON as a typed record; see `read_json`."""
+def parse_json(data: bytes | msgspec.Raw, kind: type[T]) -> T:
+    """Return JSON as a typed record; see `read_json`. A `Raw` field is parsed by another call."""
+    if isinstance(data, bytes):
+        data = data.removeprefix(codecs.BOM_UTF8)
     try:
-        return msgspec.json.decode(data.removeprefix(codecs.BOM_UTF8), type=kind)
+        found: T = _decoder(cast(Hashable, kind)).decode(data)
+        return found
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -118,15 +132,37 @@ def read_csv(path: Path, bytes_max: int = LIST_BYTES_MAX) -> tuple[list[dict[str
     ValueError
         When it is no such list.
     """
-    text = _text(read_bounded(path, bytes_max))
+    rows = csv_rows(read_bounded(path, bytes_max))
+    columns = next(rows)
+    return [dict(zip(columns, row, strict=True)) for row in rows], set(columns)
+
+
+def csv_rows(data: bytes) -> Iterator[list[str]]:
+    """Yield the columns of a CSV file as `read_csv` reads it, then each row with as many values.
+
+    Raises
+    ------
+    ValueError
+        When it is no such list.
+    """
     csv.field_size_limit(_FIELD_CHARS_MAX)
-    reader = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True)
+    coded = ("utf-16", "strict") if data.startswith(_UTF16) else ("utf-8-sig", "surrogateescape")
+    text = io.TextIOWrapper(io.BytesIO(data), *coded, newline="")
+    rows = csv.reader(text, skipinitialspace=True)
     try:
-        rows = list(reader)
-        columns = set(reader.fieldnames or ())
+        columns = next(filter(None, rows), [])
+        named = [at for at, name in enumerate(columns) if name]
+        yield [columns[at] for at in named]
+        for row in filter(None, rows):
+            row += [""] * (len(columns) - len(row))
+            yield [row[at] for at in named]
     except csv.Error as error:
         raise ValueError(str(error)) from None
-    return [{name: value or "" for name, value in row.items() if name} for row in rows], columns
+
+
+@cache
+def _decoder(kind: Any) -> Any:
+    return msgspec.json.Decoder(kind)
 
 
 def _plain(path: Path) -> Path:
@@ -136,9 +172,3 @@ def _plain(path: Path) -> Path:
 
 def _unnameable() -> OSError:
     return FileNotFoundError(errno.ENOENT, "there can be no file of this name")
-
-
-def _text(data: bytes) -> str:
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return data.decode("utf-16")
-    return data.decode("utf-8-sig", "surrogateescape")

@@ -13,10 +13,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from transformers import HubertConfig, HubertModel
 
+from denseav.models.config import SAMPLE_RATE_HZ as SAMPLE_RATE_HZ
 from denseav.models.config import STEM_KERNELS, STEM_STRIDES, AudioConfig
 from denseav.models.image_encoder import LAYER_NORM_EPS
-
-SAMPLE_RATE_HZ = 16_000
 
 
 class AudioEncoder(nn.Module):

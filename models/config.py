@@ -16,6 +16,8 @@ from typing import Any, ClassVar, Literal, get_args
 
 from denseav.export.outside_files import parse_json
 
+SAMPLE_RATE_HZ = 16_000
+
 FORMAT = "denseav-model"
 SCHEMA = 1
 

@@ -26,7 +26,7 @@ from denseav.stream.media.reader import MediaReader
 from denseav.train.cli.configuration import load_bounded
 from denseav.train.cli.train import parse
 from denseav.train.data.decode import UnreadableError, open_picture
-from denseav.train.data.source_lists import list_items
+from denseav.train.data.preparation.source_lists import list_items
 from denseav.train.errors import DataError
 from denseav.train.eval.items import own_folder
 from denseav.train.eval.public_sets import is3, vggss
@@ -249,12 +249,12 @@ TARGETS: Mapping[str, Target] = {
     "settings": Target(_good_settings, _settings, (DataError,)),
     "list-json": Target(
         lambda _: [_PLACES],
-        lambda data, folder: list_items(_placed(folder, "set/metadata/train.json", data)),
+        lambda data, folder: [*list_items(_placed(folder, "set/metadata/train.json", data)).keys()],
         (DataError,),
     ),
     "list-csv": Target(
         lambda _: [_AUDIOSET],
-        lambda data, folder: list_items(_placed(folder, "set/metadata/a.csv", data)),
+        lambda data, folder: [*list_items(_placed(folder, "set/metadata/a.csv", data)).keys()],
         (DataError,),
     ),
     "items": Target(

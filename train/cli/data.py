@@ -1,6 +1,7 @@
 """`denseav-data`: parse, list, prepare, say what came of it."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +21,10 @@ from denseav.export.command_line import CompletionAction, count, record, run
 from denseav.export.terminal_text import safe_console
 from denseav.export.version_report import VersionAction
 from denseav.stream.media.sound import Channel
-from denseav.train.cli.world import add_commands
-from denseav.train.data.folder_lock import WHOLE, Share
-from denseav.train.data.prepare import Prepared, parts_of, prepare
+from denseav.train.data.preparation.folder_lock import WHOLE, Share
+from denseav.train.data.preparation.prepare import Prepared, items_of, prepare
+from denseav.train.data.preparation.source_lists import left_alone, list_items
 from denseav.train.data.shards import KINDS
-from denseav.train.data.source_lists import left_alone, list_items
 from denseav.train.data.workers import usable_cores
 from denseav.train.errors import DataError
 
@@ -54,7 +54,8 @@ class PrepareOptions:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
-    given = _parser().parse_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    given = _parser(words).parse_args(words)
     options = record(given.options, given)
 
     def act(console: Console) -> None:
@@ -70,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="denseav-data", description="Make training data ready.", allow_abbrev=False
     )
@@ -124,7 +125,10 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(
         act=_prepare, options=PrepareOptions, interrupted="the same command goes on from here"
     )
-    add_commands(commands)
+    if words[:1] != ["prepare"]:  # a list that goes on does not wait for what makes worlds
+        from denseav.train.cli.world import add_commands
+
+        add_commands(commands)
     return parser
 
 
@@ -152,7 +156,7 @@ def _prepare(options: PrepareOptions, console: Console) -> None:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console) as progress:
-        total = sum(map(len, parts_of(items, options.part).values()))
+        total = items_of(items, options.part)
         task = progress.add_task("preparing", total=total)
         prepared = prepare(
             items,

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from denseav.export.outside_files import require_file
-from denseav.models.audio_encoder import SAMPLE_RATE_HZ
+from denseav.models.config import SAMPLE_RATE_HZ
 from denseav.stream.media.errors import MediaError
 from denseav.stream.media.reader import MediaReader, Picture
 from denseav.stream.media.sound import Channel, Sound

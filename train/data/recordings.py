@@ -26,7 +26,7 @@ from denseav.export.terminal_text import safe_text
 from denseav.models.audio_encoder import SAMPLE_RATE_HZ
 from denseav.train.data.batch import UNKNOWN, Batch
 from denseav.train.data.decode import Samples
-from denseav.train.data.source_lists import left_alone, likely_media
+from denseav.train.data.preparation.source_lists import left_alone, likely_media
 from denseav.train.errors import DataError, SettingsError
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from typing import Any, cast
 import numpy as np
 
 from denseav.export.outside_files import LIST_BYTES_MAX, parse_json, read_json, within
-from denseav.train.data.source_lists import audioset_ids
+from denseav.train.data.preparation.source_lists import audioset_ids
 from denseav.train.errors import DataError
 from denseav.train.eval.items import Box, EvalSet, Item, Kind, Row, finite, read_rows
 

@@ -19,15 +19,17 @@ import multiprocessing
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
-from denseav.models.audio_encoder import SAMPLE_RATE_HZ
+from denseav.models.config import SAMPLE_RATE_HZ
 from denseav.stream.media.reader import MediaReader
 from denseav.train.data.decode import (
     LEAST_SAMPLES,
@@ -38,9 +40,9 @@ from denseav.train.data.decode import (
     read_picture,
     read_sound,
 )
-from denseav.train.data.folder_lock import WHOLE, Share, is_lock, locked, remove_locks
+from denseav.train.data.preparation.folder_lock import WHOLE, Share, is_lock, locked, remove_locks
+from denseav.train.data.preparation.source_lists import FRAMES, Item, ItemList, readable
 from denseav.train.data.shards import Clip, close_shards, count_closed, write_json, write_shards
-from denseav.train.data.source_lists import FRAMES, Item, readable
 from denseav.train.data.workers import SHARED_MEMORY, shared_memory_bytes, worker_context
 from denseav.train.errors import DataError
 
@@ -71,7 +73,7 @@ class Prepared:
 
 
 def prepare(
-    items: Sequence[Item],
+    items: ItemList[Any],
     out: Path,
     *,
     jobs: int,
@@ -101,56 +103,93 @@ def prepare(
         raise DataError(_OTHERS.format(out))
     if count_closed(out):
         _claim(items, out)
-        advance(sum(map(len, parts_of(items, share).values())))
+        advance(items_of(items, share))
         return _summary(out)
     with locked(out, share):
         _claim(items, out)
         return _prepare(items, out, jobs, advance=advance, share=share)
 
 
-def parts_of(items: Sequence[Item], share: Share) -> dict[int, Sequence[Item]]:
-    """Return the parts of a share, by their numbers."""
-    starts = range((share.number - 1) * PART_ITEMS, len(items), share.of * PART_ITEMS)
-    return {at // PART_ITEMS: items[at : at + PART_ITEMS] for at in starts}
+def items_of(items: Sequence[Item], share: Share) -> int:
+    """Return how many items a share has."""
+    return sum(_part_items(items, number) for number in _parts_of(items, share))
+
+
+def _parts_of(items: Sequence[Item], share: Share) -> range:
+    """Return the numbers of the parts of a share."""
+    return range(share.number - 1, -(-len(items) // PART_ITEMS), share.of)
+
+
+def _part_items(items: Sequence[Item], number: int) -> int:
+    return min(PART_ITEMS, len(items) - number * PART_ITEMS)
+
+
+def _part(items: Sequence[Item], number: int) -> Sequence[Item]:
+    return items[number * PART_ITEMS : (number + 1) * PART_ITEMS]
 
 
 def _prepare(
-    items: Sequence[Item], out: Path, jobs: int, *, advance: Callable[[int], None], share: Share
+    items: ItemList[Any], out: Path, jobs: int, *, advance: Callable[[int], None], share: Share
 ) -> Prepared:
-    parts = parts_of(items, share)
     (out / _PARTS).mkdir(exist_ok=True)
-    _run(parts, out, jobs, advance)
+    _run(items, out, jobs, advance=advance, share=share)
     if not share.whole:
-        return _summary_of_share(items, out, parts)
-    records = [json.loads(_record_path(out, number).read_text()) for number in parts]
-    for name in (_SKIPPED, _MENDED):
-        lines = [f"{key}\t{readable(what)}\n" for record in records for key, what in record[name]]
-        (out / f"{name}.tsv").write_text("".join(lines), encoding="utf-8")
-    if not any(record["index"]["chunks"] for record in records):
-        key, reason = records[0][_SKIPPED][0]
-        raise DataError(
-            f"nothing was usable; {out / _SKIPPED}.tsv has the reasons: {key} {readable(reason)}"
-        )
-    close_shards(out, [record["index"] for record in records])
+        return _summary_of_share(items, out, share)
+    indices, first_reason = _join(items, out)
+    if not any(index["chunks"] for index in indices):
+        raise DataError(f"nothing was usable; {out / _SKIPPED}.tsv has the reasons: {first_reason}")
+    close_shards(out, indices)
     shutil.rmtree(out / _PARTS)
     remove_locks(out)
     return _summary(out)
 
 
-def _summary_of_share(
-    items: Sequence[Item], out: Path, parts: dict[int, Sequence[Item]]
-) -> Prepared:
-    records = [json.loads(_record_path(out, number).read_text()) for number in parts]
-    chunks = [chunk for record in records for chunk in record["index"]["chunks"]]
-    every = range(len(parts_of(items, WHOLE)))
+def _join(items: ItemList[Any], out: Path) -> tuple[list[dict[str, Any]], str]:
+    """List what was skipped and mended; return all shards, and the first reason to skip."""
+    indices, first_reason = [], ""
+    with (
+        (out / f"{_SKIPPED}.tsv").open("w", encoding="utf-8") as skipped,
+        (out / f"{_MENDED}.tsv").open("w", encoding="utf-8") as mended,
+    ):
+        for record in _records(out, _parts_of(items, WHOLE)):
+            for file, name in ((skipped, _SKIPPED), (mended, _MENDED)):
+                file.writelines(f"{key}\t{readable(what)}\n" for key, what in record[name])
+            if record[_SKIPPED] and not first_reason:
+                key, reason = record[_SKIPPED][0]
+                first_reason = f"{key} {readable(reason)}"
+            indices.append(record["index"])
+    return indices, first_reason
+
+
+def _summary_of_share(items: ItemList[Any], out: Path, share: Share) -> Prepared:
+    clips = skipped = mended = 0
+    for record in _records(out, _parts_of(items, share)):
+        clips += sum(int(chunk["chunk_size"]) for chunk in record["index"]["chunks"])
+        skipped += len(record[_SKIPPED])
+        mended += len(record[_MENDED])
     return Prepared(
-        parts_left=sum(not _record_path(out, number).exists() for number in every),
-        clips=sum(int(chunk["chunk_size"]) for chunk in chunks),
-        skipped=sum(len(record[_SKIPPED]) for record in records),
+        parts_left=len(_parts_of(items, WHOLE)) - len(_done(out)),
+        clips=clips,
+        skipped=skipped,
         skipped_list=out / f"{_SKIPPED}.tsv",
-        mended=sum(len(record[_MENDED]) for record in records),
+        mended=mended,
         mended_list=out / f"{_MENDED}.tsv",
     )
+
+
+def _records(out: Path, numbers: Iterable[int]) -> Iterator[dict[str, Any]]:
+    for number in numbers:
+        yield json.loads(_record_path(out, number).read_text())
+
+
+def _done(out: Path) -> set[int]:
+    """Return the numbers of all parts that have a record."""
+    return {int(path.stem) for path in (out / _PARTS).glob("*.json")}
+
+
+def _begun(out: Path) -> set[int]:
+    """Return the numbers of all parts that were begun and have not ended."""
+    return {int(path.name) for path in (out / _PARTS).iterdir() if path.name.isdecimal()}
 
 
 def _summary(out: Path) -> Prepared:
@@ -169,15 +208,40 @@ def _lines(path: Path) -> int:
     return path.read_text(encoding="utf-8").count("\n") if path.exists() else 0
 
 
-def _claim(items: Sequence[Item], out: Path) -> None:
-    digest = hashlib.sha256("\n".join(map(_claimed, items)).encode())
-    plan = {"items": len(items), "sha256": digest.hexdigest()}
+def _claim(items: ItemList[Any], out: Path) -> None:
+    """Make sure that a folder is of these items, and write whose it is into a new one.
+
+    A list of the same bytes needs no second look at its rows.
+    """
+    with _writing(out):
+        begun = json.loads((out / _PLAN).read_text()) if (out / _PLAN).exists() else None
+    digest = _digest_of_list(items)
+    if begun is not None and digest and begun.get("list") == digest:
+        return
+    plan = {"items": len(items), "sha256": _digest_of_keys(items)}
     with _writing(out):
         if all(map(is_lock, out.iterdir())):
-            write_json(out / _PLAN, plan)
-        begun = json.loads((out / _PLAN).read_text()) if (out / _PLAN).exists() else None
-    if begun != plan:
+            write_json(out / _PLAN, begun := plan | {"list": digest})
+    if begun is None or any(begun[name] != plan[name] for name in plan):
         raise DataError(_OTHERS.format(out))
+
+
+def _digest_of_keys(items: ItemList[Any]) -> str:
+    digest, first = hashlib.sha256(), items[0]
+    kind, heard = f"{first.kind} ", _heard(first)
+    for at, key in enumerate(items.keys()):
+        digest.update(f"{chr(10) * (at > 0)}{kind}{key}{heard}".encode())
+    return digest.hexdigest()
+
+
+def _digest_of_list(items: ItemList[Any]) -> str:
+    said = f"{items.digest} {items[0].kind}{_heard(items[0])}"
+    return hashlib.sha256(said.encode()).hexdigest() if items.digest else ""
+
+
+def _heard(item: Item) -> str:
+    channel = {None: "", "left": " of the first channel"}.get(item.channel, f" {item.channel}")
+    return channel + ("" if item.audio_track is None else f" of track {item.audio_track}")
 
 
 @contextmanager
@@ -188,23 +252,18 @@ def _writing(out: Path) -> Iterator[None]:
         raise DataError(f"cannot write to {out} ({error.strerror}); choose another --out") from None
 
 
-def _claimed(item: Item) -> str:
-    channel = {None: "", "left": " of the first channel"}.get(item.channel, f" {item.channel}")
-    track = "" if item.audio_track is None else f" of track {item.audio_track}"
-    return f"{item.kind} {item.key}{channel}{track}"
-
-
 def _run(
-    parts: dict[int, Sequence[Item]], out: Path, jobs: int, advance: Callable[[int], None]
+    items: ItemList[Any], out: Path, jobs: int, *, advance: Callable[[int], None], share: Share
 ) -> None:
     """Make all parts that have no record, again and again while processes die over new ones."""
-    left, before = dict(parts), None
+    left, before = set(_parts_of(items, share)), None
     while True:
-        for number in [number for number in left if _record_path(out, number).exists()]:
-            advance(len(left.pop(number)))
-        begun = {number for number in left if (out / _PARTS / f"{number:06d}").exists()}
+        done = left & _done(out)
+        advance(sum(_part_items(items, number) for number in done))
+        left -= done
         if not left:
             return
+        begun = left & _begun(out)
         if begun == before:
             raise DataError(
                 "processes that read files die again and again, likely for want of memory; run the "
@@ -212,11 +271,11 @@ def _run(
             )
         before = begun
         with suppress(BrokenProcessPool):
-            _run_once(left, out, jobs, advance)
+            _run_once(items, left, out, jobs=jobs, advance=advance)
 
 
 def _run_once(
-    left: dict[int, Sequence[Item]], out: Path, jobs: int, advance: Callable[[int], None]
+    items: ItemList[Any], left: set[int], out: Path, *, jobs: int, advance: Callable[[int], None]
 ) -> None:
     """Make parts, and take those that are done out of what is left."""
     if not shared_memory_bytes():
@@ -226,13 +285,17 @@ def _run_once(
         )
     context = worker_context(__name__)
     pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_ignore_interrupt)
+    waiting, numbers = iter(sorted(left)), dict[Future[None], int]()
     try:
-        numbers = {
-            pool.submit(make_part, number, part, out): number for number, part in left.items()
-        }
-        for done in as_completed(numbers):
-            done.result()
-            advance(len(left.pop(numbers[done])))
+        while True:
+            for number in islice(waiting, 2 * jobs - len(numbers)):  # one more for each process
+                numbers[pool.submit(make_part, number, _part(items, number), out)] = number
+            if not numbers:
+                return
+            for done in wait(numbers, return_when=FIRST_COMPLETED).done:
+                done.result()
+                left.remove(number := numbers.pop(done))
+                advance(_part_items(items, number))
     except OSError as error:
         raise DataError(
             f"cannot write to {out} ({error.strerror}); make room and run the same command "

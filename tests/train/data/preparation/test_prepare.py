@@ -17,7 +17,6 @@ from PIL import Image
 
 from denseav.models.audio_encoder import SAMPLE_RATE_HZ as RATE_HZ
 from denseav.train.cli.data import main
-from denseav.train.data import prepare as prepare_module
 from denseav.train.data.decode import (
     UnreadableError,
     cut_video,
@@ -27,10 +26,11 @@ from denseav.train.data.decode import (
     read_sound,
 )
 from denseav.train.data.example import decode_picture, decode_sound, sound_samples
-from denseav.train.data.folder_lock import WHOLE, Share, locked
-from denseav.train.data.prepare import Prepared, make_part, prepare
+from denseav.train.data.preparation import prepare as prepare_module
+from denseav.train.data.preparation.folder_lock import WHOLE, Share, locked
+from denseav.train.data.preparation.prepare import Prepared, make_part, prepare
+from denseav.train.data.preparation.source_lists import Item, ItemList, list_items, readable
 from denseav.train.data.shards import Clip, Shards
-from denseav.train.data.source_lists import Item, list_items, readable
 from denseav.train.errors import DataError
 from denseav.train.eval.public_sets import audioset
 from tests.support.media import cut, ffmpeg, grey, speak, tone, write_clip
@@ -184,6 +184,19 @@ class _StopError(Exception):
     pass
 
 
+class Given:
+    """A layout whose rows are items."""
+
+    def key(self, row: Item) -> str:
+        return row.key
+
+    def item(self, row: Item) -> Item:
+        return row
+
+    def fault(self, reason: str) -> DataError:
+        return DataError(reason)
+
+
 def _stop(_: int) -> None:
     raise _StopError
 
@@ -201,7 +214,7 @@ def test_a_file_that_ends_its_reader_is_skipped_and_all_else_is_kept(tmp_path: P
         for number in range(66)
     ]
     out, counts = tmp_path / "out", list[int]()
-    done = prepare(items, out, jobs=1, advance=counts.append)
+    done = prepare(ItemList(items, Given()), out, jobs=1, advance=counts.append)
     assert (done.clips, done.skipped, sum(counts)) == (64, 2, 66)
     assert list(clips(out)) == [item.key for item in items if item.key not in ("1", "63")]
     for line in done.skipped_list.read_text().splitlines():
@@ -211,7 +224,7 @@ def test_a_file_that_ends_its_reader_is_skipped_and_all_else_is_kept(tmp_path: P
 def test_workers_that_die_over_nothing_new_end_it(tmp_path: Path) -> None:
     items = [Item(key="a", kind="sound", sound=DeadlyPath(tmp_path / "tone.wav"))]
     with pytest.raises(DataError, match=r"die again and again.*fewer --jobs: what is done is kept"):
-        prepare(items, tmp_path / "out", jobs=1, advance=list[int]().append)
+        prepare(ItemList(items, Given()), tmp_path / "out", jobs=1, advance=list[int]().append)
 
 
 def test_a_part_left_half_done_is_done_anew(videos: Path, tmp_path: Path) -> None:
@@ -354,7 +367,7 @@ def test_lists_that_are_none_are_explained(
     (tmp_path / "metadata").mkdir()
     (tmp_path / "metadata" / name).write_text(text)
     with pytest.raises(DataError, match=message):
-        list_items(tmp_path / "metadata" / name)
+        list(list_items(tmp_path / "metadata" / name).keys())
 
 
 def test_a_missing_source_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -533,7 +546,7 @@ def test_two_at_once_are_refused_unless_they_share(tmp_path: Path) -> None:
     items = [Item(key="one", kind="sound", sound=tmp_path / "none.wav")]
 
     def begin(share: Share) -> None:
-        prepare(items, folder, jobs=1, advance=lambda _: None, share=share)
+        prepare(ItemList(items, Given()), folder, jobs=1, advance=lambda _: None, share=share)
 
     for held, refused in (
         (WHOLE, WHOLE),

@@ -15,7 +15,7 @@ from denseav.train.data.decode import (
     read_picture,
     read_sound,
 )
-from denseav.train.data.source_lists import list_items
+from denseav.train.data.preparation.source_lists import list_items
 from denseav.train.errors import DataError
 from denseav.train.eval.items import own_folder
 from denseav.train.eval.public_sets import places
@@ -87,7 +87,7 @@ HOSTILE: dict[str, tuple[str, bytes]] = {
 @pytest.mark.parametrize(("name", "content"), HOSTILE.values(), ids=HOSTILE)
 def test_a_hostile_list_is_refused_in_a_line(tmp_path: Path, name: str, content: bytes) -> None:
     with pytest.raises(DataError) as refused:
-        list_items(listed(tmp_path, name, content))
+        list(list_items(listed(tmp_path, name, content)).keys())
     assert "\n" not in str(refused.value)
     assert len(str(refused.value)) < 600
 
