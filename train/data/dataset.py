@@ -24,7 +24,8 @@ from torch.utils.data import Dataset
 from denseav.train.data.augment import mix
 from denseav.train.data.example import Augmentation, DrawOther, Example, ExampleMaker
 from denseav.train.data.sampler import ClipIndex
-from denseav.train.data.shards import Clip, DamagedClip, Shards
+from denseav.train.data.shards import Clip, DamagedClip
+from denseav.train.data.weighted_shards import WeightedShards, check_weights
 from denseav.train.errors import DataError
 
 _log = logging.getLogger(__name__)
@@ -68,9 +69,12 @@ class DataSettings:
     Attributes
     ----------
     shards
-        The folder whose clips are gone through, all once an epoch.
+        The folder whose clips are gone through, all once an epoch; or several with their weights,
+        `{FOLDER: 2, FOLDER: 1}`: each has that part of every epoch. An address will do for a
+        folder, such as s3://BUCKET/FOLDER or hf://datasets/OWNER/NAME.
     others
-        A second folder, whose clips are drawn at random; "" for none.
+        A second folder, or several with their weights, whose clips are drawn at random; "" for
+        none.
     others_share
         How often one of `others` stands in for a clip of `shards`; without mixing.
     mixing
@@ -87,8 +91,8 @@ class DataSettings:
         In a new order every epoch, without a last, smaller batch; otherwise all, in order.
     """
 
-    shards: str
-    others: str = ""
+    shards: dict[str, float] | str
+    others: dict[str, float] | str = ""
     others_share: float = 0.5
     mixing: Mixing | None = None
     changes: Augmentation = field(default_factory=Augmentation)
@@ -102,6 +106,9 @@ class DataSettings:
             raise DataError("batch_size is at least 1, workers 0, image_size 2 and even")
         if not 0 <= self.others_share <= 1:
             raise DataError(f"others_share must be in [0, 1], not {self.others_share}")
+        for sources in (self.shards, self.others):
+            if not isinstance(sources, str):
+                check_weights(sources)
         if self.mixing and not self.others:
             raise DataError("mixing needs the folder of a second set of shards: set others")
 
@@ -130,11 +137,11 @@ class ClipDataset(Dataset[Sample]):
     """
 
     def __init__(self, settings: DataSettings, seed: int) -> None:
-        self.shards = Shards(settings.shards)
-        self._others = Shards(settings.others) if settings.others else None
+        self.shards = WeightedShards(settings.shards)
+        self._others = WeightedShards(settings.others) if settings.others else None
         self._settings, self._seed = settings, seed
         self._maker = ExampleMaker(settings.image_size, settings.changes)
-        self._reported: set[str] = set()
+        self._reported = set[tuple[str, str]]()
 
     def __getitem__(self, place: ClipIndex) -> Sample:
         """Return the row of a clip in an epoch."""
@@ -148,41 +155,41 @@ class ClipDataset(Dataset[Sample]):
         partner = self._drawn(others, random)
         return Sample(example, partner, _mixed(example, partner, settings.mixing, random))
 
-    def _drawn(self, shards: Shards, random: Generator) -> Example:
-        return self._example(shards, int(random.integers(shards.clips)), random)
+    def _drawn(self, shards: WeightedShards, random: Generator) -> Example:
+        return self._example(shards, shards.draw(random), random)
 
-    def _example(self, shards: Shards, number: int, random: Generator) -> Example:
+    def _example(self, shards: WeightedShards, number: int, random: Generator) -> Example:
         for _ in range(TRIES):
             try:
                 return self._maker.make(shards.clip(number), self._drawing(shards, random), random)
             except DamagedClip as damage:
-                self._warn(shards, str(damage))
+                self._warn(shards.source(number), str(damage))
             except (ValueError, OSError) as error:
-                self._warn(shards, f"clip {number}: {error}")
-            number = int(random.integers(shards.clips))
+                self._warn(shards.source(number), f"clip {number}: {error}")
+            number = shards.draw(random)
         raise DataError(
-            f"{TRIES} clips in a row of {shards.folder} are damaged; copy the folder again, or "
-            "make it again with: denseav-data prepare"
+            f"{TRIES} clips in a row of {shards.source(number)} are damaged; copy the folder "
+            "again, or make it again with: denseav-data prepare"
         )
 
-    def _drawing(self, shards: Shards, random: Generator) -> DrawOther:
+    def _drawing(self, shards: WeightedShards, random: Generator) -> DrawOther:
         def draw_other(use: Callable[[Clip], T]) -> T:
             for _ in range(TRIES):
-                number = int(random.integers(shards.clips))
+                number = shards.draw(random)
                 try:
                     return use(shards.clip(number))
                 except DamagedClip as damage:
-                    self._warn(shards, str(damage))
+                    self._warn(shards.source(number), str(damage))
                 except (ValueError, OSError) as error:
-                    self._warn(shards, f"clip {number}: {error}")
+                    self._warn(shards.source(number), f"clip {number}: {error}")
             raise DamagedClip("many shards")
 
         return draw_other
 
-    def _warn(self, shards: Shards, what: str) -> None:
-        if what not in self._reported:
-            self._reported.add(what)
-            _log.warning("%s: %s is damaged; other clips stand in for it", shards.folder, what)
+    def _warn(self, source: str, what: str) -> None:
+        if (source, what) not in self._reported:
+            self._reported.add((source, what))
+            _log.warning("%s: %s is damaged; other clips stand in for it", source, what)
 
 
 def _mixed(example: Example, partner: Example, mixing: Mixing, random: Generator) -> Tensor:

@@ -152,6 +152,7 @@ def make_loader(settings: DataSettings, *, rank: int, world_size: int, seed: int
         )
     order = ClipSampler(
         samples.shards.sizes,
+        samples.shards.weights,
         settings.batch_size,
         rank=rank,
         world_size=world_size,

@@ -27,7 +27,7 @@ import json
 import os
 import struct
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
@@ -35,6 +35,7 @@ from typing import Any, Self
 from zlib import crc32
 
 from denseav.models.checkpoints.atomic_files import replacing
+from denseav.train.data.remote_folder import RemoteFolder, is_address
 from denseav.train.errors import DataError
 
 FORMAT = "denseav-shards"
@@ -175,11 +176,11 @@ def write_json(path: Path, record: dict[str, Any]) -> None:
 
 
 class Shards:
-    """A folder of shards, whose clips are read by number. May be sent to other processes.
+    """A set of shards, whose clips are read by number. May be sent to other processes.
 
     Parameters
     ----------
-    folder : written by `denseav-data prepare`.
+    source : a folder written by `denseav-data prepare`, or the address of a copy.
 
     Attributes
     ----------
@@ -188,21 +189,25 @@ class Shards:
     Raises
     ------
     DataError
-        When the folder is no set of shards, is unfinished, empty, or lacks a shard.
+        When the folder is no set of shards, is unfinished, empty, or lacks a shard, or the address
+        is wrong.
     """
 
-    def __init__(self, folder: Path | str) -> None:
-        self.folder = Path(folder)
-        chunks = _inspect(self.folder)
+    def __init__(self, source: Path | str) -> None:
+        self.source = str(source)
         _litdata()  # what it lacks is told now, and is no clip's damage
+        self._remote: RemoteFolder | None = None
+        if is_address(self.source):
+            self._remote = RemoteFolder(self.source, (_PASSPORT, _INDEX))
+        self.folder = self._remote.path if self._remote else Path(source)
+        chunks = _inspect(self.folder)
         self.sizes = [int(chunk["chunk_size"]) for chunk in chunks]
         self._ends = list(accumulate(self.sizes))
         self._names = [chunk["filename"] for chunk in chunks]
-        self._damaged = {
-            chunk["filename"]
-            for chunk in chunks
-            if (self.folder / chunk["filename"]).stat().st_size != chunk["chunk_bytes"]
-        }
+        self._bytes = {chunk["filename"]: chunk["chunk_bytes"] for chunk in chunks}
+        if self._remote is None:
+            _require_all(self.folder, self._names)
+        self._whole = dict[str, bool]()
         self._reader: Any = None
 
     @property
@@ -217,9 +222,11 @@ class Shards:
         ------
         DamagedClip
             When its bytes are not what was written.
+        DataError
+            When its shard is elsewhere and cannot be fetched.
         """
         name = self._names[bisect_right(self._ends, number)]
-        if name in self._damaged:
+        if not self._is_whole(name):
             raise DamagedClip(name)
         litdata = _litdata()
         if self._reader is None:
@@ -227,10 +234,19 @@ class Shards:
         try:
             return Clip.unpack(self._reader[number])
         except (litdata.exceptions.ChunkWaitTimeoutError, RuntimeError):
-            self._damaged.add(name)
+            self._whole[name] = False
             raise DamagedClip(name) from None
         except (ValueError, KeyError, TypeError, IndexError, OSError, struct.error):
             raise DamagedClip(name) from None
+
+    def _is_whole(self, name: str) -> bool:
+        """Tell whether a shard has as many bytes as were written; have it first, if need be."""
+        if name not in self._whole:
+            if self._remote is not None:
+                self._remote.fetch(name)
+            path = self.folder / name
+            self._whole[name] = path.is_file() and path.stat().st_size == self._bytes[name]
+        return self._whole[name]
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave open files behind."""
@@ -266,10 +282,17 @@ def _inspect(folder: Path) -> list[dict[str, Any]]:
             f"the shards in {folder} are of another version of denseav; upgrade the older one, or "
             "make them again with: denseav-data prepare"
         )
-    missing = [c["filename"] for c in chunks if not (folder / c["filename"]).is_file()]
+    odd = next((c["filename"] for c in chunks if Path(c["filename"]).name != c["filename"]), None)
+    if odd is not None:
+        raise DataError(f"{folder / _INDEX} names a shard elsewhere ({odd!r}); copy it again")
+    return chunks
+
+
+def _require_all(folder: Path, names: Sequence[str]) -> None:
+    there = {path.name for path in folder.iterdir()}
+    missing = [name for name in names if name not in there]
     if missing:
         raise DataError(
-            f"{folder} lacks {len(missing)} of its {len(chunks)} shards, {missing[0]} first; copy "
+            f"{folder} lacks {len(missing)} of its {len(names)} shards, {missing[0]} first; copy "
             "the folder again, or make it again with: denseav-data prepare"
         )
-    return chunks

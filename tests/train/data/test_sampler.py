@@ -17,7 +17,20 @@ SIZES = st.lists(st.integers(1, 9), min_size=1, max_size=40)
 def order(
     sizes: list[int], batch: int = 2, rank: int = 0, world_size: int = 1, seed: int = 0
 ) -> ClipSampler:
-    return ClipSampler(sizes, batch, rank=rank, world_size=world_size, seed=seed, shuffle=True)
+    return mixed([sizes], [1.0], batch, rank, world_size, seed)
+
+
+def mixed(
+    sizes: list[list[int]],
+    weights: list[float],
+    batch: int = 2,
+    rank: int = 0,
+    world_size: int = 1,
+    seed: int = 0,
+) -> ClipSampler:
+    return ClipSampler(
+        sizes, weights, batch, rank=rank, world_size=world_size, seed=seed, shuffle=True
+    )
 
 
 def numbers(one: ClipSampler) -> list[int]:
@@ -70,3 +83,55 @@ def test_reading_stays_within_a_few_shards() -> None:
 def test_a_state_of_others_is_refused(clips: list[int], seed: int) -> None:
     with pytest.raises(DataError, match="the checkpoint was made with"):
         order(clips, seed=seed).load_state_dict(order([5]).state_dict())
+
+
+FOLDERS = [[4, 3], [2], [5, 5, 1]]
+"""Clips 0 to 6, 7 and 8, 9 to 19."""
+
+
+def test_each_folder_has_its_part_and_no_clip_comes_again_before_all_have() -> None:
+    one = mixed(FOLDERS, [0.5, 0.3, 0.2], batch=1)
+    given = list[list[int]]()
+    for _ in range(6):
+        given.append(numbers(one))
+        one.next_epoch()
+    for epoch in given:
+        folders = [sum(number >= first for first in (7, 9)) for number in epoch]
+        assert [folders.count(folder) for folder in range(3)] == [10, 6, 4]
+        assert folders != sorted(folders)
+    every = [number for epoch in given for number in epoch]
+    for clips in (range(7), range(7, 9), range(9, 20)):
+        own = [number for number in every if number in clips]
+        for at in range(0, len(own) - len(clips), len(clips)):
+            assert sorted(own[at : at + len(clips)]) == [*clips]
+
+
+def test_a_clip_that_comes_twice_is_in_another_pass() -> None:
+    one = mixed(FOLDERS, [0.1, 0.8, 0.1], batch=1)
+    places = [place for batch in one.batches() for place in batch]
+    assert len(set(places)) == len(places) == 20
+    assert {number_of_pass for number_of_pass, number in places if number in (7, 8)} == {*range(8)}
+
+
+def test_weighted_folders_go_on_where_another_number_of_processes_stopped() -> None:
+    whole = numbers(mixed(FOLDERS, [0.5, 0.3, 0.2], batch=1))
+    stopped = mixed(FOLDERS, [0.5, 0.3, 0.2], batch=1, world_size=4)
+    for _ in range(2):
+        stopped.advance()
+    state = json.loads(json.dumps(stopped.state_dict()))
+    left = list[list[int]]()
+    for rank in range(2):
+        one = mixed(FOLDERS, [0.5, 0.3, 0.2], batch=1, rank=rank, world_size=2)
+        one.load_state_dict(state)
+        left.append(numbers(one))
+    assert [number for pair in zip(*left, strict=True) for number in pair] == whole[8:]
+    with pytest.raises(DataError, match="made with parts"):
+        mixed(FOLDERS, [0.5, 0.2, 0.3], batch=1).load_state_dict(state)
+
+
+def test_a_folder_alone_has_the_order_that_it_always_had() -> None:
+    random = np.random.default_rng([3, 0])
+    shards = random.permutation(2)
+    starts, sizes = [0, 4], [4, 3]
+    pool = np.concatenate([starts[shard] + np.arange(sizes[shard]) for shard in shards])
+    assert numbers(order([4, 3], batch=1, seed=3)) == random.permutation(pool).tolist()
