@@ -154,8 +154,11 @@ def csv_rows(data: bytes) -> Iterator[list[str]]:
         named = [at for at, name in enumerate(columns) if name]
         yield [columns[at] for at in named]
         for row in filter(None, rows):
-            row += [""] * (len(columns) - len(row))
-            yield [row[at] for at in named]
+            if len(row) == len(named) == len(columns):
+                yield row
+            else:
+                row += [""] * (len(columns) - len(row))
+                yield [row[at] for at in named]
     except csv.Error as error:
         raise ValueError(str(error)) from None
 

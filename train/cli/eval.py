@@ -85,7 +85,7 @@ class EvalOptions:
     source: str
     device: str
     folders: Sequence[tuple[Layout, Path]]
-    shards: Sequence[Path]
+    shards: Sequence[str]
     allow_missing: bool
     channel: Channel | None
     retrieval_items: int
@@ -165,11 +165,10 @@ def _parser() -> argparse.ArgumentParser:
         )
     data.add_argument(
         "--shards",
-        type=Path,
         action="append",
         default=[],
         metavar="DIR",
-        help="made by denseav-data: retrieval",
+        help="made by denseav-data, or their address (s3://…): retrieval",
     )
     data.add_argument(
         "--allow-missing",

@@ -84,25 +84,32 @@ class RemoteFolder:
         if (self.path / name).exists():
             return
         try:
-            # LitData gives up at once where another process fetches the same file.
-            with FileLock(self.path / f".{name}.fetch"):
-                self._download(name, self.path)
+            with FileLock(self.path / f".{name}.lock"):
+                if not (self.path / name).exists():
+                    self._download(name, self.path)
         except OSError as error:
             raise _unwritable(self.path, error) from None
 
     def _download(self, name: str, into: Path) -> None:
         from litdata.streaming.downloader import get_downloader
 
-        try:
-            if self._downloader is None:
-                self._downloader = get_downloader(self._address, str(into), [])
-            self._downloader.download_file(f"{self._address}/{name}", str(into / name))
-        except Exception as error:  # noqa: BLE001 - each cloud's client has its own
-            reason = safe_text(" ".join(str(error).split())[:SHOWN]) or type(error).__name__
-            raise DataError(
-                f"{safe_text(self._address)}/{name} cannot be fetched ({reason}); check the "
-                "address, and who may read it"
-            ) from None
+        remote = f"{self._address}/{name}"
+        with replacing(into / name) as partial:
+            try:
+                if self._downloader is None:
+                    self._downloader = get_downloader(self._address, str(into), [])
+                if remote.startswith("hf:"):  # of which LitData has no stream
+                    self._downloader.download_file(remote, str(partial))
+                    partial.stat()  # it says nothing of what is not there
+                else:  # its other way, obstore, refuses servers without TLS
+                    with partial.open("wb") as file:
+                        self._downloader.download_fileobj(remote, file)
+            except Exception as error:  # noqa: BLE001 - each cloud's client has its own
+                reason = safe_text(" ".join(str(error).split())[:SHOWN]) or type(error).__name__
+                raise DataError(
+                    f"{safe_text(remote)} cannot be fetched ({reason}); check the address, and "
+                    "who may read it"
+                ) from None
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave connections behind."""

@@ -14,13 +14,13 @@ from denseav.train.eval.items import EvalSet, Item, Kind
 SEED = 0
 
 
-def shards(folder: Path, into: Path, count: int) -> list[EvalSet]:
+def shards(folder: str, into: Path, count: int) -> list[EvalSet]:
     """Unpack a draw of clips, each with its middle frame; one set for each kind of audio.
 
     Parameters
     ----------
     folder
-        Written by `denseav-data prepare`.
+        Written by `denseav-data prepare`, or the address of a copy.
     into
         An existing folder for the pictures and sounds, some 0.3 MB a clip.
     count
@@ -50,7 +50,7 @@ def shards(folder: Path, into: Path, count: int) -> list[EvalSet]:
         raise DataError(
             f"{folder} does not say whether its clips are speech or sound; prepare it with a kind"
         )
-    name = folder.resolve().name
+    name = Path(folder).resolve().name
     return [
         EvalSet(name=f"{name} {kind}", kind=kind, task="retrieval", items=tuple(items))
         for kind, items in kinds.items()

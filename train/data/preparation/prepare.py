@@ -258,9 +258,9 @@ def _run(
     """Make all parts that have no record, again and again while processes die over new ones."""
     left, before = set(_parts_of(items, share)), None
     while True:
-        done = left & _done(out)
-        advance(sum(_part_items(items, number) for number in done))
-        left -= done
+        if done := left & _done(out):
+            advance(sum(_part_items(items, number) for number in done))
+            left -= done
         if not left:
             return
         begun = left & _begun(out)

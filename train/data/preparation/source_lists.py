@@ -318,7 +318,8 @@ class _AudioSet:
     def pack(self, row: Sequence[str]) -> bytes:
         """Take in YTID, start, end and labels."""
         for side in (0, 1):
-            self._whole[side] = self._whole[side] and _is_whole(row[1 + side])
+            if self._whole[side] and not _is_whole(row[1 + side]):
+                self._whole[side] = False
         return msgspec.msgpack.encode(row)
 
     def key(self, packed: bytes) -> str:
@@ -357,11 +358,8 @@ def _audioset(segments: Path, item: Callable[..., Item]) -> ItemList[bytes]:
     try:
         data = read_bounded(segments, LIST_BYTES_MAX)
         rows = csv_rows(data)
-        columns = next(rows)
-        packed = []
-        for row in rows:
-            named = dict(zip(columns, row, strict=True))
-            packed.append(layout.pack([named[name] for name in SEGMENT_COLUMNS]))
+        places = {name: at for at, name in enumerate(next(rows))}
+        packed = [layout.pack([row[places[name]] for name in SEGMENT_COLUMNS]) for row in rows]
     except (OSError, ValueError, KeyError) as error:
         raise layout.fault(_reason(error)) from None
     return ItemList(packed, layout, hashlib.sha256(data).hexdigest())

@@ -453,7 +453,7 @@ def test_channels_are_mixed_and_resampled_like_live_sound(tmp_path: Path) -> Non
 
 
 def test_resampling_agrees_with_the_recorded_below_6_khz(tmp_path: Path) -> None:
-    with np.load(Path(__file__).parents[2] / "golden" / "data.npz") as golden:
+    with np.load(Path(__file__).parents[3] / "golden" / "data.npz") as golden:
         wave44_S, wave16_S = golden["prep/wave44"], golden["prep/wave16"]
     soundfile.write(tmp_path / "wave.wav", wave44_S, 44_100, subtype="FLOAT")
     ours_S = read_sound(media_reader(tmp_path / "wave.wav"))[: len(wave16_S)]
