@@ -116,7 +116,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     )
     command.add_argument(
         "--part",
-        type=_share,
+        type=share,
         default=WHOLE,
         metavar="I/N",
         help="prepare only the Ith of N equal parts, as in 1/4, beside others that do the rest; "
@@ -132,7 +132,8 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     return parser
 
 
-def _share(text: str) -> Share:
+def share(text: str) -> Share:
+    """Return a part such as 1/4, of an argument."""
     try:
         number, of = text.split("/")
         return Share(int(number), int(of))

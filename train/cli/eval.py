@@ -1,6 +1,7 @@
 """`denseav-eval`: parse, find the data, load, evaluate, show."""
 
 import argparse
+import hashlib
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,15 +19,17 @@ from denseav.export.terminal_text import safe_console, safe_text
 from denseav.export.version_report import VersionAction
 from denseav.models import CheckpointError, DenseAV, load
 from denseav.stream.media.sound import Channel
+from denseav.train.cli.data import share
+from denseav.train.data.preparation.folder_lock import WHOLE, Share
 from denseav.train.errors import DataError
 from denseav.train.eval import public_sets
 from denseav.train.eval.evaluate import RETRIEVAL_ITEMS, Variants, audible, evaluate, subset
 from denseav.train.eval.exported_model import DEMO
 from denseav.train.eval.from_shards import shards
-from denseav.train.eval.heatmaps import T
 from denseav.train.eval.items import EvalSet, own_folder, with_channel, with_files
 from denseav.train.eval.model import TorchModel
 from denseav.train.eval.negative_audio import SEEDS
+from denseav.train.eval.pieces import Pieces, T
 from denseav.train.eval.report import Row, tables, write_json
 from denseav.train.eval.world import run as world_eval
 from denseav.train.eval.world.run import CLIPS
@@ -51,8 +54,13 @@ OF_DATA = (
     "mixed",
     "snr",
     "negative-audio",
+    "work",
+    "part",
+    "batch-size",
 )
 OF_WORLD = ("seed", "model", "clips")
+
+BATCH_SIZE = 8
 
 UNTRAINED = " (UNTRAINED: random weights)"
 
@@ -93,6 +101,9 @@ class EvalOptions:
     snr: Sequence[float]
     negative_audio: bool
     json: Path | None
+    work: Path | None
+    part: Share
+    batch_size: int
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -140,6 +151,9 @@ def _parse(arguments: Sequence[str] | None) -> EvalOptions | WorldOptions:
     # Defaults come late: a value that was given is an error where it does not belong.
     given.model, given.seed = given.model or DEMO, given.seed or 0
     given.clips = given.clips or CLIPS
+    given.batch_size = given.batch_size or BATCH_SIZE
+    if not given.part.whole and (given.work is None or given.json is not None):
+        parser.error("--part goes with --work and without --json: what it computes is kept there")
     given.retrieval_items = given.retrieval_items or RETRIEVAL_ITEMS
     given.snr = given.snr or (0.0,)
     if given.world:
@@ -209,6 +223,28 @@ def _parser() -> argparse.ArgumentParser:
         f"({len(SEEDS)} draws each); threshold U is the third quartile of all their maps' maxima, "
         f"of which silence is one in {2 * len(SEEDS) + 1}",
     )
+    parser.add_argument(
+        "--batch-size",
+        type=count,
+        metavar="N",
+        help=f"pictures, and sounds, that are encoded at a time; default: {BATCH_SIZE}",
+    )
+    parser.add_argument(
+        "--work",
+        type=Path,
+        metavar="DIR",
+        help="keep what the model makes of each item, in pieces, so that the same command goes on "
+        "where it was stopped",
+    )
+    parser.add_argument(
+        "--part",
+        type=share,
+        default=WHOLE,
+        metavar="I/N",
+        help="with --work: compute only the Ith of N equal parts of the pieces, beside others that "
+        "do the rest, each on a device or machine of its own; when all are done, the same command "
+        "without --part measures",
+    )
     world = parser.add_argument_group("the synthetic world", "instead of SOURCE and data")
     world.add_argument(
         "--world", action="store_true", help="make a test split from a seed, and measure everything"
@@ -267,7 +303,7 @@ def _evaluate(options: EvalOptions, sets: Sequence[EvalSet], console: Console) -
     variants = Variants(
         mixed=options.mixed, snrs_db=options.snr, negative_audio=options.negative_audio
     )
-    source, track = TorchModel(model), _Tracker(console)
+    source, track = TorchModel(model, batch_size=options.batch_size), _Tracker(console)
     sets = [
         audible(data, source, variants, track, allow_missing=options.allow_missing) for data in sets
     ]
@@ -275,11 +311,28 @@ def _evaluate(options: EvalOptions, sets: Sequence[EvalSet], console: Console) -
         if data.silent:
             console.print(f"{data.name}: {len(data.silent)} silent sounds were left out")
     about = _about(options, model, sets)
+    identity = {"weights": _digest_of_weights(model), "items": _digest_of_items(sets)}
+    with Pieces(options.work, about | identity, track=track, share=options.part) as pieces:
+        _report(evaluate(source, sets, variants, pieces), options, about, model)
+    if not options.part.whole:
+        left = f"{pieces.left} pieces are left to others; " * bool(pieces.left)
+        console.print(
+            f"part {options.part.number}/{options.part.of} is done; {left}when all parts are, the "
+            "same command without --part measures",
+            soft_wrap=True,
+            markup=False,
+        )
+
+
+def _report(
+    found: Iterable[list[Row]], options: EvalOptions, about: dict[str, Any], model: DenseAV
+) -> None:
+    """Show and write rows as they come."""
     rows: list[Row] = []
     out = safe_console()
     try:
-        for found in evaluate(source, sets, variants, track):
-            rows += found
+        for more in found:
+            rows += more
             if options.json is not None:
                 write_json(options.json, about, rows)
     finally:
@@ -332,6 +385,22 @@ def _about(options: EvalOptions, model: DenseAV, sets: Sequence[EvalSet]) -> dic
             for data in sets
         ],
     }
+
+
+def _digest_of_weights(model: DenseAV) -> str:
+    digest = hashlib.sha256()
+    for name, weight in model.state_dict().items():
+        digest.update(name.encode() + weight.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _digest_of_items(sets: Sequence[EvalSet]) -> str:
+    said = [
+        (data.name, item.key, item.category, item.label_class, item.word_s)
+        for data in sets
+        for item in data.items
+    ]
+    return hashlib.sha256(repr(said).encode(errors="surrogateescape")).hexdigest()
 
 
 class _Tracker:

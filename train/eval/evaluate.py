@@ -13,7 +13,7 @@ from torch import Tensor
 
 from denseav.train.errors import DataError
 from denseav.train.eval import tasks
-from denseav.train.eval.heatmaps import TOTAL, LoadAudio, Track, maps, read_truths, similarities
+from denseav.train.eval.heatmaps import TOTAL, LoadAudio, maps, read_truths, similarities
 from denseav.train.eval.items import EvalSet, Item, listed
 from denseav.train.eval.mixtures import (
     Wave,
@@ -26,8 +26,9 @@ from denseav.train.eval.mixtures import (
     read_pairs,
     write_pairs,
 )
-from denseav.train.eval.model import EvalModel
+from denseav.train.eval.model import BatchedModel, EvalModel
 from denseav.train.eval.negative_audio import negative_maps
+from denseav.train.eval.pieces import Pieces, Track
 from denseav.train.eval.read import read_wave
 from denseav.train.eval.report import Row
 
@@ -92,16 +93,18 @@ def audible(
 
 
 def evaluate(
-    model: EvalModel, sets: Sequence[EvalSet], variants: Variants, track: Track
+    model: BatchedModel, sets: Sequence[EvalSet], variants: Variants, pieces: Pieces
 ) -> Iterator[list[Row]]:
     """Ask every set its question.
 
     Parameters
     ----------
-    source
+    model
         What makes the heatmaps.
     sets
         The data, files present.
+    pieces
+        Where its results are kept; of a share of them nothing is yielded.
 
     Yields
     ------
@@ -116,7 +119,7 @@ def evaluate(
     heads = (TOTAL, *model.heads)
     clean: dict[str, Tensor] = {}
     truths = {
-        data.name: read_truths(data, model.frame_size, track)
+        data.name: read_truths(data, model.frame_size, pieces.track)
         for data in sets
         if data.task != "retrieval"
     }
@@ -125,14 +128,18 @@ def evaluate(
             condition = tasks.Condition(data=data.name, audio=audio, heads=heads)
             what = f"{data.name}, {audio}"
             if data.task == "retrieval":
-                found = similarities(
-                    model=model, data=data, load_audio=load_audio, what=what, track=track
-                )
+                found = similarities(model, data, load_audio, what, pieces)
+                if found is None:
+                    continue
                 if audio == "clean":
                     clean.setdefault(data.kind, found)
                 yield tasks.retrieval(condition, found)
                 continue
-            drawn = maps(model, data, load_audio=load_audio, what=what, track=track)
+            drawn = maps(model, data, load_audio, what, pieces)
+            negative = data.task == "boxes" and variants.negative_audio
+            silent = negative_maps(model, data, load_audio, pieces) if negative else None
+            if drawn is None:
+                continue
             if data.task == "segmentation":
                 categories = [item.category for item in data.items]
                 yield tasks.segmentation(condition, drawn, categories, truths[data.name])
@@ -140,8 +147,7 @@ def evaluate(
             yield tasks.boxes(
                 condition, drawn, truths[data.name], [item.scene for item in data.items]
             )
-            if variants.negative_audio:
-                silent = negative_maps(model, data, load_audio, track)
+            if silent is not None:
                 yield tasks.negatives(condition, drawn, silent, truths[data.name])
     if len(clean) == len(model.heads) == 2:
         condition = tasks.Condition(data="speech and sound", audio="clean", heads=heads)

@@ -5,8 +5,9 @@ N items, A clips, V pictures, K heads, T tokens, H W pixels, h w the feature gri
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,8 @@ from denseav.models.similarity import aggregate
 from denseav.train.errors import DataError
 from denseav.train.eval.items import EvalSet, Item, listed
 from denseav.train.eval.mixtures import Wave
-from denseav.train.eval.model import EvalModel, Features, token_mask
+from denseav.train.eval.model import BatchedModel, EvalModel, Features, token_mask
+from denseav.train.eval.pieces import Arrays, Pieces, Track
 from denseav.train.eval.read import read_picture, read_truth
 from denseav.train.metrics.localization import Mask
 from denseav.train.metrics.segmentation import time_mean, word_tokens
@@ -28,16 +30,8 @@ TOTAL = "total"
 TILE = 16
 MISA = Aggregation(clips="misa")
 
-T = TypeVar("T")
 LoadAudio = Callable[[Item], tuple[Wave, int]]
 """Gives what an item sounds like in a source's window, and how many samples are heard."""
-
-
-class Track(Protocol):
-    """Shows how far a loop has come."""
-
-    def __call__(self, sequence: Sequence[T], description: str) -> Iterable[T]:
-        """Yield the sequence."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,9 +89,33 @@ def read_truths(data: EvalSet, size: tuple[int, int], track: Track) -> Truths:
     return truths
 
 
-def picture(model: EvalModel, data: EvalSet, item: Item) -> Features:
-    """Encode an item's picture."""
-    return model.encode_image(read_picture(item.image, model.frame_size, stretch=data.stretch))
+def pictures(model: BatchedModel, data: EvalSet, items: range) -> Tensor:
+    """Encode the pictures of some items."""
+    with ThreadPoolExecutor() as readers:
+        images = list(readers.map(lambda at: _picture(model, data, data.items[at]), items))
+    return _batched(model.encode_images, images, model.batch_size)
+
+
+def sounds(model: BatchedModel, waves: Iterable[Wave]) -> Tensor:
+    """Encode sounds of the model's window."""
+    return _batched(model.encode_waves, list(waves), model.batch_size)
+
+
+def read_sounds(data: EvalSet, items: range, load_audio: LoadAudio) -> list[tuple[Wave, int]]:
+    """Return what some items sound like, and how many samples of it are heard."""
+    with ThreadPoolExecutor() as readers:
+        return list(readers.map(lambda at: load_audio(data.items[at]), items))
+
+
+def _picture(model: EvalModel, data: EvalSet, item: Item) -> NDArray[np.uint8]:
+    return read_picture(item.image, model.frame_size, stretch=data.stretch)
+
+
+def _batched(
+    encode: Callable[[NDArray[Any]], Tensor], given: Sequence[NDArray[Any]], batch_size: int
+) -> Tensor:
+    starts = range(0, len(given), batch_size)
+    return torch.cat([encode(np.stack(given[at : at + batch_size])) for at in starts])
 
 
 def heat(
@@ -126,43 +144,62 @@ def heat(
     return time_mean(variants_VTHW, mask_VT).cpu().numpy(), cut
 
 
-def maps(model: EvalModel, data: EvalSet, load_audio: LoadAudio, what: str, track: Track) -> Maps:
-    """Return the heatmaps of all items of a set."""
-    found, cuts = [], 0
-    for item in track(data.items, what):
-        wave_S, samples = load_audio(item)
-        seen, heard = picture(model, data, item), model.encode_audio(wave_S)
-        heat_Vhw, cut = heat(model=model, seen=seen, heard=heard, samples=samples, item=item)
-        found.append(heat_Vhw)
-        cuts += cut
-    return Maps(heat_VNhw=np.stack(found, axis=1), words_cut=cuts)
+def maps(
+    model: BatchedModel, data: EvalSet, load_audio: LoadAudio, what: str, pieces: Pieces
+) -> Maps | None:
+    """Return the heatmaps of all items of a set; None while others compute their share."""
+
+    def compute(items: range) -> Arrays:
+        heard = read_sounds(data, items, load_audio)
+        image, audio = pictures(model, data, items), sounds(model, [wave_S for wave_S, _ in heard])
+        drawn = [
+            heat(model, image[at], audio[at], samples=heard[at][1], item=data.items[item])
+            for at, item in enumerate(items)
+        ]
+        return {
+            "heat_NVhw": np.stack([heat_Vhw for heat_Vhw, _ in drawn]),
+            "cut_N": np.array([cut for _, cut in drawn]),
+        }
+
+    found = pieces.of(what, len(data.items), compute)
+    if found is None:
+        return None
+    return Maps(heat_VNhw=found["heat_NVhw"].swapaxes(0, 1), words_cut=int(found["cut_N"].sum()))
 
 
 def similarities(
-    model: EvalModel, data: EvalSet, load_audio: LoadAudio, what: str, track: Track
-) -> Tensor:
+    model: BatchedModel, data: EvalSet, load_audio: LoadAudio, what: str, pieces: Pieces
+) -> Tensor | None:
     """Return the similarity [A, V, K] of every clip with every picture; partners lie on A = V.
 
     Features of the whole set are held: 1.3 MB for an item of the full-size model.
     """
-    seen, heard, samples = [], [], []
-    for item in track(data.items, what):
-        wave_S, count = load_audio(item)
-        seen.append(picture(model, data, item))
-        heard.append(model.encode_audio(wave_S))
-        samples.append(count)
-    starts = range(0, len(seen), TILE)
-    rows = [
-        torch.cat(
-            [
-                _tile(model, heard[a : a + TILE], seen[v : v + TILE], samples[a : a + TILE])
-                for v in starts
-            ],
-            dim=1,
-        )
-        for a in track(starts, f"{what}: all with all")
-    ]
-    return torch.cat(rows)
+
+    def encode(items: range) -> Arrays:
+        heard = read_sounds(data, items, load_audio)
+        return {
+            "image": pictures(model, data, items).numpy(),
+            "audio": sounds(model, [wave_S for wave_S, _ in heard]).numpy(),
+            "samples": np.array([samples for _, samples in heard]),
+        }
+
+    count = len(data.items)
+    features = pieces.of(f"{what}: features", count, encode)
+    if features is None:
+        return None
+    image, audio = torch.from_numpy(features["image"]), torch.from_numpy(features["audio"])
+
+    def compare(items: range) -> Arrays:
+        rows = slice(items.start, items.stop)
+        samples = features["samples"][rows].tolist()
+        tiles = [
+            _tile(model, list(audio[rows]), list(image[at : at + TILE]), samples)
+            for at in range(0, count, TILE)
+        ]
+        return {"similarity_AVK": torch.cat(tiles, dim=1).numpy()}
+
+    found = pieces.of(f"{what}: all with all", count, compare)
+    return None if found is None else torch.from_numpy(found["similarity_AVK"])
 
 
 def _tile(

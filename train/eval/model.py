@@ -52,13 +52,30 @@ class EvalModel(Protocol):
         """Return the volumes [A, V, K, T, H, W] of every sound with every picture, float32."""
 
 
+class BatchedModel(EvalModel, Protocol):
+    """What is evaluated on whole sets: features are tensors, and are made several at a time.
+
+    Attributes
+    ----------
+    batch_size : so many.
+    """
+
+    batch_size: int
+
+    def encode_images(self, images_BHW3: NDArray[np.uint8]) -> Tensor:
+        """Encode RGB pictures of `frame_size` into features [B, ...] on the CPU."""
+
+    def encode_waves(self, waves_BS: NDArray[np.float32]) -> Tensor:
+        """Encode sounds of `window_samples` into features [B, ...] on the CPU."""
+
+
 class TorchModel:
     """A network in evaluation mode, on its device, without gradients; square pictures if not said.
 
     Parameters
     ----------
     model : the network.
-    window_samples, frame_size : what it is given.
+    window_samples, frame_size, batch_size : what it is given.
     """
 
     def __init__(
@@ -66,7 +83,9 @@ class TorchModel:
         model: DenseAV,
         window_samples: int = WINDOW_SAMPLES,
         frame_size: tuple[int, int] | None = None,
+        batch_size: int = 1,
     ) -> None:
+        self.batch_size = batch_size
         self.heads = model.config.heads
         self.frame_size = frame_size or (model.config.image.size, model.config.image.size)
         self.window_samples = window_samples
@@ -74,21 +93,30 @@ class TorchModel:
         self._device = next(model.parameters()).device
 
     @torch.inference_mode()
-    def encode_image(self, image_HW3: NDArray[np.uint8]) -> Tensor:
-        """Encode a picture into features [K, C, H, W]."""
-        image_3HW = torch.from_numpy(image_HW3).to(self._device).movedim(-1, 0) / 255
-        return self._model.encode_image(normalize_image(image_3HW[None]))[0]
+    def encode_images(self, images_BHW3: NDArray[np.uint8]) -> Tensor:
+        """Encode pictures into features [B, K, C, H, W], given back on the CPU."""
+        images_B3HW = torch.from_numpy(images_BHW3).to(self._device).movedim(-1, 1) / 255
+        return self._model.encode_image(normalize_image(images_B3HW)).cpu()
 
     @torch.inference_mode()
+    def encode_waves(self, waves_BS: NDArray[np.float32]) -> Tensor:
+        """Encode sounds into features [B, K, C, T]; mean and variance are those of each window."""
+        given_BS = torch.from_numpy(waves_BS).to(self._device)
+        return self._model.encode_audio(normalize_wave(given_BS)).cpu()
+
+    def encode_image(self, image_HW3: NDArray[np.uint8]) -> Tensor:
+        """Encode a picture into features [K, C, H, W]."""
+        return self.encode_images(image_HW3[None])[0]
+
     def encode_audio(self, wave_S: NDArray[np.float32]) -> Tensor:
-        """Encode a sound into features [K, C, T]; its mean and variance are those of the window."""
-        wave_1S = torch.from_numpy(wave_S).to(self._device)[None]
-        return self._model.encode_audio(normalize_wave(wave_1S))[0]
+        """Encode a sound into features [K, C, T]."""
+        return self.encode_waves(wave_S[None])[0]
 
     @torch.inference_mode()
     def volumes(self, sounds: Sequence[Tensor], pictures: Sequence[Tensor]) -> Tensor:
         """Return the volumes of every sound with every picture, on the model's device."""
-        return all_volumes(torch.stack(list(pictures)), torch.stack(list(sounds)))
+        seen, heard = (torch.stack(list(part)).to(self._device) for part in (pictures, sounds))
+        return all_volumes(seen, heard)
 
 
 def token_mask(heard_samples: int, window_samples: int, tokens: int) -> Tensor:

@@ -14,9 +14,10 @@ from torch import Tensor
 from denseav.train.errors import DataError
 from denseav.train.eval import mixtures
 from denseav.train.eval.evaluate import Variants, evaluate, subset
-from denseav.train.eval.heatmaps import T, heat
+from denseav.train.eval.heatmaps import heat
 from denseav.train.eval.items import EvalSet, Item, Kind
-from denseav.train.eval.model import EvalModel, TorchModel, token_mask
+from denseav.train.eval.model import BatchedModel, TorchModel, token_mask
+from denseav.train.eval.pieces import Pieces, T
 from denseav.train.eval.read import read_wave
 from denseav.train.eval.report import Row
 from tests.support import tiny_model
@@ -35,6 +36,14 @@ class Painter:
     heads = ("speech", "sound")
     frame_size = (SIDE, SIDE)
     window_samples = TOKENS * SECOND
+
+    batch_size = 2
+
+    def encode_images(self, images_BHW3: NDArray[np.uint8]) -> Tensor:
+        return torch.stack([self.encode_image(image_HW3) for image_HW3 in images_BHW3])
+
+    def encode_waves(self, waves_BS: NDArray[np.float32]) -> Tensor:
+        return torch.stack([self.encode_audio(wave_S) for wave_S in waves_BS])
 
     def encode_image(self, image_HW3: NDArray[np.uint8]) -> Tensor:
         cells = torch.from_numpy(image_HW3).float().reshape(GRID, SIDE // GRID, GRID, -1, 3)
@@ -55,8 +64,8 @@ def run(
     sets: Sequence[EvalSet], variants: Variants | None = None
 ) -> dict[tuple[str, str, str], Row]:
     """Evaluate the painter; rows by set, metric and head."""
-    source: EvalModel = Painter()
-    found = evaluate(source, sets, variants or Variants(), untracked)
+    source: BatchedModel = Painter()
+    found = evaluate(source, sets, variants or Variants(), Pieces(None, {}, track=untracked))
     return {(row.data, row.metric, row.head): row for rows in found for row in rows}
 
 

@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 from denseav.train.errors import DataError
 
 _LOCK = re.compile(r"\.prepare(-\d+-of-(?P<of>\d+))?\.lock")
+_CLAIM = ".prepare-claim.lock"
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ WHOLE = Share()
 
 def is_lock(path: Path) -> bool:
     """Tell whether a file of a folder is one of these locks."""
-    return _LOCK.fullmatch(path.name) is not None
+    return path.name == _CLAIM or _LOCK.fullmatch(path.name) is not None
 
 
 @contextmanager
@@ -71,6 +72,19 @@ def locked(folder: Path, share: Share) -> Iterator[None]:
             if found and path != own and (share.whole or found["of"] != str(share.of)):
                 with _held(path, folder):
                     pass
+        yield
+
+
+@contextmanager
+def claiming(folder: Path) -> Iterator[None]:
+    """Hold what shares that begin at once do one after the other: say whose the folder is.
+
+    Raises
+    ------
+    OSError
+        When the lock cannot be written.
+    """
+    with FileLock(folder / _CLAIM):
         yield
 
 

@@ -40,7 +40,14 @@ from denseav.train.data.decode import (
     read_picture,
     read_sound,
 )
-from denseav.train.data.preparation.folder_lock import WHOLE, Share, is_lock, locked, remove_locks
+from denseav.train.data.preparation.folder_lock import (
+    WHOLE,
+    Share,
+    claiming,
+    is_lock,
+    locked,
+    remove_locks,
+)
 from denseav.train.data.preparation.source_lists import FRAMES, Item, ItemList, readable
 from denseav.train.data.shards import Clip, close_shards, count_closed, write_json, write_shards
 from denseav.train.data.workers import SHARED_MEMORY, shared_memory_bytes, worker_context
@@ -98,7 +105,7 @@ def prepare(
     """
     with _writing(out):
         out.mkdir(parents=True, exist_ok=True)
-        ours = (out / _PLAN).exists() or all(map(is_lock, out.iterdir()))
+        ours = _is_new(out) or (out / _PLAN).exists()
     if not ours:  # and nothing is left in it, no lock either
         raise DataError(_OTHERS.format(out))
     if count_closed(out):
@@ -213,17 +220,29 @@ def _claim(items: ItemList[Any], out: Path) -> None:
 
     A list of the same bytes needs no second look at its rows.
     """
-    with _writing(out):
-        begun = json.loads((out / _PLAN).read_text()) if (out / _PLAN).exists() else None
+    begun = _plan(out)
     digest = _digest_of_list(items)
     if begun is not None and digest and begun.get("list") == digest:
         return
     plan = {"items": len(items), "sha256": _digest_of_keys(items)}
-    with _writing(out):
-        if all(map(is_lock, out.iterdir())):
-            write_json(out / _PLAN, begun := plan | {"list": digest})
+    with _writing(out), claiming(out):
+        if _is_new(out):
+            write_json(out / _PLAN, plan | {"list": digest})
+    begun = _plan(out)
     if begun is None or any(begun[name] != plan[name] for name in plan):
         raise DataError(_OTHERS.format(out))
+
+
+def _plan(out: Path) -> dict[str, Any] | None:
+    with _writing(out), suppress(FileNotFoundError):
+        plan: dict[str, Any] = json.loads((out / _PLAN).read_text())
+        return plan
+    return None
+
+
+def _is_new(out: Path) -> bool:
+    """Tell whether a folder holds nothing but what runs that begin put there."""
+    return all(is_lock(path) or path.name == f".{_PLAN}.partial" for path in out.iterdir())
 
 
 def _digest_of_keys(items: ItemList[Any]) -> str:

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from denseav.train.eval.exported_model import Calibration
-from denseav.train.eval.heatmaps import TOTAL, Track, Truths
+from denseav.train.eval.heatmaps import TOTAL, Truths
 from denseav.train.eval.model import Features
+from denseav.train.eval.pieces import Track
 from denseav.train.eval.world.evaluator import WorldEvaluator
 from denseav.train.metrics.localization import Mask
 from denseav.train.metrics.segmentation import time_mean, to_pixels

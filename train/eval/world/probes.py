@@ -11,7 +11,8 @@ from torch import Tensor
 from denseav.models.config import Aggregation
 from denseav.models.similarity import aggregate
 from denseav.train.eval.exported_model import Calibration
-from denseav.train.eval.heatmaps import MISA, TOTAL, Track, Truths
+from denseav.train.eval.heatmaps import MISA, TOTAL, Truths
+from denseav.train.eval.pieces import Track
 from denseav.train.eval.world.evaluator import HEADS, WorldEvaluator
 from denseav.train.eval.world.heatmaps import OWN, Maps
 from denseav.train.metrics.localization import Mask

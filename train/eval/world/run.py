@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from denseav.train.eval.exported_model import Calibration, OpenedModel, open_model
-from denseav.train.eval.heatmaps import Track
+from denseav.train.eval.pieces import Track
 from denseav.train.eval.report import write_json
 from denseav.train.eval.world.evaluator import HEADS, WorldEvaluator, make_evaluator, preferred
 from denseav.train.eval.world.heatmaps import Prompted, prompted
