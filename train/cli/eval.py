@@ -60,7 +60,7 @@ OF_DATA = (
 )
 OF_WORLD = ("seed", "model", "clips")
 
-BATCH_SIZE = 8
+GPU_BATCH_SIZE = 16
 
 UNTRAINED = " (UNTRAINED: random weights)"
 
@@ -103,7 +103,7 @@ class EvalOptions:
     json: Path | None
     work: Path | None
     part: Share
-    batch_size: int
+    batch_size: int | None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -151,7 +151,6 @@ def _parse(arguments: Sequence[str] | None) -> EvalOptions | WorldOptions:
     # Defaults come late: a value that was given is an error where it does not belong.
     given.model, given.seed = given.model or DEMO, given.seed or 0
     given.clips = given.clips or CLIPS
-    given.batch_size = given.batch_size or BATCH_SIZE
     if not given.part.whole and (given.work is None or given.json is not None):
         parser.error("--part goes with --work and without --json: what it computes is kept there")
     given.retrieval_items = given.retrieval_items or RETRIEVAL_ITEMS
@@ -227,7 +226,8 @@ def _parser() -> argparse.ArgumentParser:
         "--batch-size",
         type=count,
         metavar="N",
-        help=f"pictures, and sounds, that are encoded at a time; default: {BATCH_SIZE}",
+        help="pictures, and sounds, that are encoded at a time; default: "
+        f"{GPU_BATCH_SIZE} on a GPU, 1 on a CPU, where more are hardly faster",
     )
     parser.add_argument(
         "--work",
@@ -303,7 +303,9 @@ def _evaluate(options: EvalOptions, sets: Sequence[EvalSet], console: Console) -
     variants = Variants(
         mixed=options.mixed, snrs_db=options.snr, negative_audio=options.negative_audio
     )
-    source, track = TorchModel(model, batch_size=options.batch_size), _Tracker(console)
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    batch_size = options.batch_size or (1 if on_cpu else GPU_BATCH_SIZE)
+    source, track = TorchModel(model, batch_size=batch_size), _Tracker(console)
     sets = [
         audible(data, source, variants, track, allow_missing=options.allow_missing) for data in sets
     ]

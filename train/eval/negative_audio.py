@@ -15,6 +15,7 @@ from denseav.train.eval.mixtures import Wave, place
 from denseav.train.eval.model import BatchedModel
 from denseav.train.eval.pieces import Arrays, Pieces
 
+KINDS = ("silence", "noise", "off screen")
 SEEDS = (1234, 2345, 3456, 4567, 5678, 6789, 7890, 8901, 9012, 9999)
 
 
@@ -41,7 +42,7 @@ def negative_maps(
 
     def compute(items: range) -> Arrays:
         image = pictures(model, data, items)
-        found: dict[str, list[NDArray[np.float32]]] = {"silence": [], "noise": [], "off screen": []}
+        found: dict[str, list[NDArray[np.float32]]] = {kind: [] for kind in KINDS}
         for at, number in enumerate(items):
             samples = load_audio(data.items[number])[1]
             waves = {
@@ -61,12 +62,12 @@ def negative_maps(
     found_NDVhw = pieces.of(f"{data.name}: negative audio", len(data.items), compute)
     if found_NDVhw is None:
         return None
-    return {
-        kind: np.ascontiguousarray(heat_NDVhw.transpose(2, 1, 0, 3, 4)).reshape(
-            heat_NDVhw.shape[2], -1, *heat_NDVhw.shape[3:]
-        )
-        for kind, heat_NDVhw in found_NDVhw.items()
-    }
+    return {kind: _draw_by_draw(found_NDVhw[kind]) for kind in KINDS}
+
+
+def _draw_by_draw(heat_NDVhw: NDArray[np.float32]) -> NDArray[np.float32]:
+    heat_VDNhw = np.ascontiguousarray(heat_NDVhw.transpose(2, 1, 0, 3, 4))
+    return heat_VDNhw.reshape(len(heat_VDNhw), -1, *heat_VDNhw.shape[3:])
 
 
 def _noise(model: BatchedModel, samples: int, seed: int, number: int) -> Wave:
