@@ -26,7 +26,7 @@ from denseav.train.eval.mixtures import (
     read_pairs,
     write_pairs,
 )
-from denseav.train.eval.model import BatchedModel, EvalModel
+from denseav.train.eval.model import BatchedModel, VolumeModel
 from denseav.train.eval.negative_audio import negative_maps
 from denseav.train.eval.pieces import Pieces, Track
 from denseav.train.eval.read import read_wave
@@ -63,7 +63,7 @@ def subset(data: EvalSet, count: int = RETRIEVAL_ITEMS) -> EvalSet:
 
 
 def audible(
-    data: EvalSet, model: EvalModel, variants: Variants, track: Track, *, allow_missing: bool
+    data: EvalSet, model: VolumeModel, variants: Variants, track: Track, *, allow_missing: bool
 ) -> EvalSet:
     """Listen whether distractors can be drawn for all items: nothing is as loud as silence.
 
@@ -156,7 +156,7 @@ def evaluate(
 
 
 def _audio_variants(
-    model: EvalModel, data: EvalSet, sets: Sequence[EvalSet], variants: Variants
+    model: VolumeModel, data: EvalSet, sets: Sequence[EvalSet], variants: Variants
 ) -> Iterator[tuple[str, LoadAudio]]:
     window_samples = model.window_samples
     if not data.overlaid_by:

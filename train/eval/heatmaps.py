@@ -20,7 +20,7 @@ from denseav.models.similarity import aggregate
 from denseav.train.errors import DataError
 from denseav.train.eval.items import EvalSet, Item, listed
 from denseav.train.eval.mixtures import Wave
-from denseav.train.eval.model import BatchedModel, EvalModel, Features, token_mask
+from denseav.train.eval.model import BatchedModel, Features, VolumeModel, token_mask
 from denseav.train.eval.pieces import Arrays, Pieces, Track
 from denseav.train.eval.read import read_picture, read_truth
 from denseav.train.metrics.localization import Mask
@@ -107,7 +107,7 @@ def read_sounds(data: EvalSet, items: range, load_audio: LoadAudio) -> list[tupl
         return list(readers.map(lambda at: load_audio(data.items[at]), items))
 
 
-def _picture(model: EvalModel, data: EvalSet, item: Item) -> NDArray[np.uint8]:
+def _picture(model: VolumeModel, data: EvalSet, item: Item) -> NDArray[np.uint8]:
     return read_picture(item.image, model.frame_size, stretch=data.stretch)
 
 
@@ -119,7 +119,7 @@ def _batched(
 
 
 def heat(
-    model: EvalModel, seen: Features, heard: Features, samples: int, item: Item
+    model: VolumeModel, seen: Features, heard: Features, samples: int, item: Item
 ) -> tuple[NDArray[np.float32], bool]:
     """Return the heatmaps [V, h, w] of one picture with one sound, and whether a word was cut.
 
@@ -203,7 +203,7 @@ def similarities(
 
 
 def _tile(
-    model: EvalModel, heard: Sequence[Features], seen: Sequence[Features], samples: Sequence[int]
+    model: VolumeModel, heard: Sequence[Features], seen: Sequence[Features], samples: Sequence[int]
 ) -> Tensor:
     volume_AVKTHW = model.volumes(heard, seen)
     tokens = volume_AVKTHW.shape[3]

@@ -1,6 +1,6 @@
 """Who makes the heatmaps that are evaluated: pictures and sound enter, similarity volumes leave.
 
-`EvalModel` is all that the evaluation knows of a model; `TorchModel` is a network in PyTorch. An
+Its protocols are all that the evaluation knows of a model; `TorchModel` is a network in PyTorch. An
 exported bundle becomes a source by stacking its slices token by token.
 
 A clips, V pictures, K heads, T tokens, H W the feature grid, S samples at 16 kHz.
@@ -28,8 +28,8 @@ WINDOW_SAMPLES = 164_200
 AUDIBLE = 0.01
 
 
-class EvalModel(Protocol):
-    """What is evaluated.
+class VolumeModel(Protocol):
+    """What is evaluated, as far as it has features already.
 
     Attributes
     ----------
@@ -42,17 +42,21 @@ class EvalModel(Protocol):
     frame_size: tuple[int, int]
     window_samples: int
 
+    def volumes(self, sounds: Sequence[Features], pictures: Sequence[Features]) -> Tensor:
+        """Return the volumes [A, V, K, T, H, W] of every sound with every picture, float32."""
+
+
+class EvalModel(VolumeModel, Protocol):
+    """What is evaluated item by item."""
+
     def encode_image(self, image_HW3: NDArray[np.uint8]) -> Features:
         """Encode an RGB picture of `frame_size`."""
 
     def encode_audio(self, wave_S: NDArray[np.float32]) -> Features:
         """Encode a sound of `window_samples` as recorded, zero where there is none."""
 
-    def volumes(self, sounds: Sequence[Features], pictures: Sequence[Features]) -> Tensor:
-        """Return the volumes [A, V, K, T, H, W] of every sound with every picture, float32."""
 
-
-class BatchedModel(EvalModel, Protocol):
+class BatchedModel(VolumeModel, Protocol):
     """What is evaluated on whole sets: features are tensors, and are made several at a time.
 
     Attributes
@@ -63,10 +67,10 @@ class BatchedModel(EvalModel, Protocol):
     batch_size: int
 
     def encode_images(self, images_BHW3: NDArray[np.uint8]) -> Tensor:
-        """Encode RGB pictures of `frame_size` into features [B, ...] on the CPU."""
+        """Encode RGB pictures of `frame_size` into features [B, ...]."""
 
     def encode_waves(self, waves_BS: NDArray[np.float32]) -> Tensor:
-        """Encode sounds of `window_samples` into features [B, ...] on the CPU."""
+        """Encode sounds of `window_samples` into features [B, ...]."""
 
 
 class TorchModel:

@@ -18,10 +18,11 @@ from torch import Tensor
 from denseav.models.image_encoder import normalize_image
 from denseav.models.similarity import all_volumes
 from denseav.train.eval import public_sets
-from denseav.train.eval.heatmaps import TOTAL, T, maps, read_truths
+from denseav.train.eval.heatmaps import TOTAL, maps, read_truths
 from denseav.train.eval.items import EvalSet, with_files
 from denseav.train.eval.mixtures import place
 from denseav.train.eval.model import WINDOW_SAMPLES
+from denseav.train.eval.pieces import Pieces, T
 from denseav.train.eval.read import read_wave
 from denseav.train.loss.learner import Learner
 from denseav.train.metrics.segmentation import score_classes
@@ -53,6 +54,7 @@ def prompted_sets(settings: PromptedSettings | None) -> list[EvalSet]:
 def prompted_scores(learner: Learner, sets: Sequence[EvalSet]) -> dict[str, float]:
     """Return mAP and mIoU, in percent, of each set by all heads and by the head of its kind."""
     model, found = _LearnerModel(learner), dict[str, float]()
+    nothing_kept = Pieces(None, {}, track=_silently)
     for data in sets:
         truths = read_truths(data, model.frame_size, _silently)
         drawn = maps(
@@ -60,8 +62,9 @@ def prompted_scores(learner: Learner, sets: Sequence[EvalSet]) -> dict[str, floa
             data,
             load_audio=lambda item: place(read_wave(item), WINDOW_SAMPLES),
             what=data.name,
-            track=_silently,
+            pieces=nothing_kept,
         )
+        assert drawn is not None, "nobody else has a share"
         categories = [item.category for item in data.items]
         scores = score_classes(torch.from_numpy(drawn.heat_VNhw), categories, truths)
         for variant, name in enumerate((TOTAL, *model.heads)):
@@ -78,16 +81,16 @@ class _LearnerModel:
         config = learner.model.config
         self.heads = config.heads
         self.frame_size = (config.image.size, config.image.size)
-        self.window_samples = WINDOW_SAMPLES
+        self.window_samples, self.batch_size = WINDOW_SAMPLES, 1
         self._learner = learner
         self._device = learner.model.calibrator.scale.device
 
-    def encode_image(self, image_HW3: NDArray[np.uint8]) -> Tensor:
-        image_3HW = torch.from_numpy(image_HW3).to(self._device).movedim(-1, 0) / 255
-        return normalize_image(image_3HW)
+    def encode_images(self, images_BHW3: NDArray[np.uint8]) -> Tensor:
+        images_B3HW = torch.from_numpy(images_BHW3).to(self._device).movedim(-1, 1) / 255
+        return normalize_image(images_B3HW)
 
-    def encode_audio(self, wave_S: NDArray[np.float32]) -> Tensor:
-        return torch.from_numpy(wave_S).to(self._device)
+    def encode_waves(self, waves_BS: NDArray[np.float32]) -> Tensor:
+        return torch.from_numpy(waves_BS).to(self._device)
 
     def volumes(self, sounds: Sequence[Tensor], pictures: Sequence[Tensor]) -> Tensor:
         wave_AS = torch.stack(list(sounds))
