@@ -11,6 +11,7 @@ from denseav.train.data.batch import SOUND, SPEECH, UNKNOWN
 from denseav.train.errors import DataError
 from denseav.train.eval.evaluate import Variants, evaluate
 from denseav.train.eval.model import TorchModel
+from denseav.train.eval.pieces import Pieces
 from denseav.train.loss.pooling import AUDIBLE
 from denseav.train.metrics.disentanglement import (
     activation_disentanglement,
@@ -69,7 +70,8 @@ def test_prompted_maps_score_as_evaluation_says(tmp_path: Path) -> None:
     )
     made, sets = learner().eval(), prompted_sets(settings)
     found = prompted_scores(made, sets)
-    rows = evaluate(TorchModel(made.model), sets, Variants(), lambda items, _: items)
+    nothing_kept = Pieces(None, {}, track=lambda items, _: items)
+    rows = evaluate(TorchModel(made.model), sets, Variants(), nothing_kept)
     kinds = {data.name: data.kind for data in sets}
     wanted = {
         f"{row.metric}/{kinds[row.data]}/{row.head}": pytest.approx(row.value, abs=1e-3)
