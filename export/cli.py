@@ -28,7 +28,14 @@ from denseav.export.builder.trt_engine import (
     engines_here,
     write_engines,
 )
-from denseav.export.command_line import CompletionAction, record, run, size, whole_number
+from denseav.export.command_line import (
+    CompletionAction,
+    ends_in_a_line,
+    record,
+    run,
+    size,
+    whole_number,
+)
 from denseav.export.hub import HUB, model_card, named_heads, push_bundle, require_name
 from denseav.export.runtime.bundle import (
     AUDIO_STEP,
@@ -100,6 +107,7 @@ class ExportOptions:
     push: str | None
 
 
+@ends_in_a_line("denseav-export")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     options = _parse(arguments)

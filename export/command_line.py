@@ -5,21 +5,39 @@ Strings in, records and exit codes out; no torch, no thread. It lies where `stre
 """
 
 import argparse
+import os
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import fields
+from functools import wraps
+from pathlib import Path
 from threading import Event, current_thread, main_thread
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from denseav.export.terminal_text import safe_text
+
 if TYPE_CHECKING:
     from rich.console import Console
 
+UNFORESEEN = 1
+"""The exit code where something failed that nobody foresaw."""
 INTERRUPTED = 130
 """The exit code after Ctrl-C, where a command does not run until it is ended so."""
 
+# As Python, C++, OpenCV, PyTorch and a system that gives no thread say it.
+_TOO_LITTLE_MEMORY = (
+    *("MemoryError", "bad_alloc", "Insufficient memory", "start new thread"),
+    *("can't allocate memory", "out of memory", "Cannot allocate memory"),
+)
+_PLACES = 3  # of ours, where it happened, from the innermost
+_OURS = "denseav."
+
 Record = TypeVar("Record")
+Main = Callable[[Sequence[str] | None], int]
 
 
 class CompletionAction(argparse.Action):
@@ -88,6 +106,77 @@ def run(
             code: int = getattr(error, "exit_code")  # noqa: B009  # each of these has one
             return code
     return 0
+
+
+def ends_in_a_line(name: str) -> Callable[[Main], Callable[..., int]]:
+    """Return a decorator of a command's `main`: whatever fails is one line and an exit code.
+
+    What a command foresees it says itself; this is for the rest, for a Ctrl-C that comes before
+    or after its work, and for what it printed and nobody can take.
+
+    Parameters
+    ----------
+    name : the command's, which its line begins with.
+    """
+
+    def decorate(main: Main) -> Callable[..., int]:
+        @wraps(main)
+        def ended(arguments: Sequence[str] | None = None) -> int:
+            try:
+                try:
+                    return main(arguments)
+                finally:
+                    if sys.stdout is not None:
+                        sys.stdout.flush()
+            except KeyboardInterrupt:
+                _say(f"{name}: interrupted")
+                return INTERRUPTED
+            except Exception as error:  # noqa: BLE001 - one line, whatever nobody foresaw
+                _say(f"{name}: error: {unforeseen(error)}")
+                _leave_unprinted()
+                return UNFORESEEN
+
+        return ended
+
+    return decorate
+
+
+def unforeseen(error: Exception, what: str = "it") -> str:
+    """Return one line for people on what nobody foresaw: what, where, and what to do."""
+    words = in_words(error)
+    if any(sign in words for sign in _TOO_LITTLE_MEMORY):
+        return f"there is too little memory ({words}); free some, or raise its limit"
+    if isinstance(error, BrokenPipeError):
+        return "nobody reads what it prints any more"
+    calls = list(traceback.walk_tb(error.__traceback__))
+    ours = [each for each in calls if each[0].f_globals.get("__name__", "").startswith(_OURS)]
+    places = [calls[-1], *(each for each in ours[::-1] if each is not calls[-1])][:_PLACES]
+    where = ", called at ".join(
+        f"{Path(frame.f_code.co_filename).name}:{line}" for frame, line in places
+    )
+    return (
+        f"{what} failed unexpectedly ({words}) at {where}; please report it with this line, what "
+        "you ran, and what it says to --version"
+    )
+
+
+def in_words(error: BaseException) -> str:
+    """Return what an exception that nobody foresaw says of itself, and its kind."""
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def _say(line: str) -> None:
+    with suppress(OSError, ValueError):  # nobody reads it
+        print(safe_text(line), file=sys.stderr, flush=True)  # noqa: T201
+
+
+def _leave_unprinted() -> None:
+    """Leave what cannot be printed, so that the interpreter does not fail at it once more."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        with suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:  # noqa: PTH123
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 @contextmanager

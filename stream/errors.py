@@ -51,8 +51,3 @@ class OutputError(StreamError):
     """A recording or report cannot be written."""
 
     exit_code: ClassVar[int] = 7
-
-
-def in_words(error: BaseException) -> str:
-    """Return what an exception that nobody foresaw says of itself, and its kind."""
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -12,10 +12,11 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from time import monotonic
 
+from denseav.export.command_line import in_words
 from denseav.export.runtime.bundle import BundleError
 from denseav.export.runtime.session import Interrupted
 from denseav.stream.app.view import View
-from denseav.stream.errors import SourceError, StreamError, in_words
+from denseav.stream.errors import SourceError, StreamError
 from denseav.stream.inference.delay_line import DelayLine, TimedFrame
 from denseav.stream.inference.latest_slot import LatestSlot
 from denseav.stream.inference.pipeline import Pipeline

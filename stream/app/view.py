@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from denseav.export.command_line import in_words
 from denseav.stream.app.mosaic import Mosaic
 from denseav.stream.app.sinks import (
     Drawn,
@@ -29,7 +30,7 @@ from denseav.stream.display.overlay import Overlay
 from denseav.stream.display.rerun_viewer import RerunDisplay
 from denseav.stream.display.timeline import Strip
 from denseav.stream.display.window import Screen
-from denseav.stream.errors import StreamError, in_words
+from denseav.stream.errors import StreamError
 from denseav.stream.recording.foxglove_channels import ONE_CAMERA, Inputs
 from denseav.stream.recording.places import unused_path
 from denseav.stream.stats.stats import Stats

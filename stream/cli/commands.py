@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
+from denseav.export.command_line import ends_in_a_line
 from denseav.export.version_report import VersionAction
 
 _COMMANDS = {
@@ -22,10 +23,25 @@ _COMMANDS = {
 _EXTRAS = {"export": "export", "train": "train", "eval": "train", "data": "train"}
 
 
+@ends_in_a_line("denseav")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that is named, and return its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     name = _parser().parse_args(given[:1]).command
+    # The program itself, as if it had been started by its own name.
+    sys.argv = [f"denseav-{name}", *given[1:]]
+    return _run(name)
+
+
+def _program(name: str) -> Callable[[], int]:
+    return ends_in_a_line(f"denseav-{name}")(lambda _: _run(name))
+
+
+export, train, evaluate, data = (_program(name) for name in ("export", "train", "eval", "data"))
+"""The programs `denseav-export` and so on, which say what they lack before it is imported."""
+
+
+def _run(name: str) -> int:
     module, _ = _COMMANDS[name]
     try:
         command: Callable[[], int] = import_module(module).main
@@ -38,8 +54,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-    # The program itself, as if it had been started by its own name.
-    sys.argv = [f"denseav-{name}", *given[1:]]
     return command()
 
 

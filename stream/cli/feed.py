@@ -18,7 +18,7 @@ from typing import NoReturn
 
 from rich.live import Live
 
-from denseav.export.command_line import CompletionAction, positive, record
+from denseav.export.command_line import CompletionAction, ends_in_a_line, positive, record
 from denseav.export.terminal_text import safe_console, safe_text
 from denseav.export.version_report import VersionAction
 from denseav.stream.errors import (
@@ -105,6 +105,7 @@ class NewClientOptions(ClientOptions):
     out: Path | None
 
 
+@ends_in_a_line("denseav-feed")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     handler = signal.signal(signal.SIGTERM, _interrupt)

@@ -11,24 +11,21 @@ import signal
 import socket
 import sys
 import threading
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
+from denseav.export.command_line import unforeseen
 from denseav.export.process_limits import address_space_mb, keep_memory_together
 from denseav.export.runtime.bundle import BundleError
 from denseav.export.terminal_text import safe_text
 from denseav.stream.cli.live_options import parse
 from denseav.stream.cli.standard_error import StandardError
-from denseav.stream.errors import StreamError, in_words
+from denseav.stream.errors import StreamError
 
 ADDRESS_SPACE_MB = 1_000  # the demo with a recording takes 900
 OPENING_S = 1.5  # for what is being opened to get ready to end in order
 ENDING_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # Ctrl-C, `kill`, a closed terminal
-# As Python, C++, OpenCV and a system that gives no thread say it.
-_TOO_LITTLE_MEMORY = ("MemoryError", "bad_alloc", "Insufficient memory", "start new thread")
 _LIBRARIES = "libgl1 libglib2.0-0 libsm6 libice6 libx11-6 libxext6"
 
 
@@ -50,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if arguments is None:
                 _end(code, log)
     except RuntimeError as error:  # the system gives no thread
-        _say(f"error: {_unforeseen(error)}")
+        _say(f"error: {unforeseen(error, 'the run')}")
         return StreamError.exit_code
     return code
 
@@ -65,22 +62,13 @@ def _code(arguments: Sequence[str] | None, stop: threading.Event, opened: thread
     except SystemExit as ended:  # --help
         return int(ended.code or 0)
     except Exception as error:  # noqa: BLE001 - one line, whatever nobody foresaw
-        _say(f"error: {_unforeseen(error)}")
+        _say(f"error: {unforeseen(error, 'the run')}")
         return StreamError.exit_code
     finally:
         threading.excepthook = threading.__excepthook__
     for failure in failures:
         _say(f"error: {failure}")
     return StreamError.exit_code if failures else 0
-
-
-def _unforeseen(error: Exception) -> str:
-    words = in_words(error)
-    if any(sign in words for sign in _TOO_LITTLE_MEMORY):
-        return f"there is too little memory ({words}); free some, or raise its limit"
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    where = f"{Path(place.filename).name}:{place.lineno}"
-    return f"the run failed unexpectedly ({words}) at {where}; please report it"
 
 
 def _run(arguments: Sequence[str] | None, stop: threading.Event, opened: threading.Event) -> None:

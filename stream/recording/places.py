@@ -10,8 +10,9 @@ from pathlib import Path
 
 import cv2
 
+from denseav.export.command_line import in_words
 from denseav.stream.display.drawing import Canvas
-from denseav.stream.errors import OutputError, in_words
+from denseav.stream.errors import OutputError
 
 
 def check_recording(path: Path) -> None:

@@ -6,7 +6,8 @@ A function in; its end, or one `UnexpectedSourceError`, out. Nothing here knows 
 import threading
 from collections.abc import Callable
 
-from denseav.stream.errors import SourceError, UnexpectedSourceError, in_words
+from denseav.export.command_line import in_words
+from denseav.stream.errors import SourceError, UnexpectedSourceError
 
 
 class SourceThread(threading.Thread):

@@ -2,13 +2,24 @@
 
 import argparse
 import signal
+import subprocess
+import sys
 from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
-from denseav.export.command_line import count, positive, record, run, size, whole_number
+from denseav.export.command_line import (
+    count,
+    ends_in_a_line,
+    positive,
+    record,
+    run,
+    size,
+    whole_number,
+)
 from denseav.export.terminal_text import safe_console
 
 
@@ -76,6 +87,40 @@ def test_a_command_ends_with_its_code_and_one_line(capsys: pytest.CaptureFixture
         ended(failing(ZeroDivisionError()))
     shown = capsys.readouterr().err
     assert shown == "it: error: no \\x1b[31mway[/b]\nit: interrupted; nothing is lost\n"
+
+
+def test_too_little_memory_a_reader_gone_and_ctrl_c_are_a_line_each(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def ended(error: BaseException) -> int:
+        return ends_in_a_line("it")(failing(error))()
+
+    assert ended(MemoryError()) == 1
+    assert ended(BrokenPipeError(32, "Broken pipe")) == 1
+    assert ended(KeyboardInterrupt()) == 130
+    with pytest.raises(SystemExit):
+        ended(SystemExit(2))
+    assert capsys.readouterr().err == (
+        "it: error: there is too little memory (MemoryError); free some, or raise its limit\n"
+        "it: error: nobody reads what it prints any more\n"
+        "it: interrupted\n"
+    )
+
+
+def test_what_cannot_be_printed_is_a_line_and_no_second_failure(tmp_path: Path) -> None:
+    program = (
+        "import sys; from denseav.export.command_line import ends_in_a_line\n"
+        "@ends_in_a_line('it')\n"
+        "def main(arguments=None): print('much'); return 0\n"
+        "sys.exit(main())"
+    )
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", program], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith("it: error: it failed unexpectedly (OSError: [Errno 28]")
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_ctrl_c_that_a_library_turns_into_its_own_error_is_one(

@@ -17,7 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from denseav.export.command_line import CompletionAction, count, record, run
+from denseav.export.command_line import CompletionAction, count, ends_in_a_line, record, run
 from denseav.export.terminal_text import safe_console
 from denseav.export.version_report import VersionAction
 from denseav.stream.media.sound import Channel
@@ -52,6 +52,7 @@ class PrepareOptions:
     part: Share
 
 
+@ends_in_a_line("denseav-data")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)

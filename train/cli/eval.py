@@ -14,7 +14,14 @@ from rich.console import Console
 from rich.progress import track as rich_track
 from rich.text import Text
 
-from denseav.export.command_line import CompletionAction, count, record, run, whole_number
+from denseav.export.command_line import (
+    CompletionAction,
+    count,
+    ends_in_a_line,
+    record,
+    run,
+    whole_number,
+)
 from denseav.export.terminal_text import safe_console, safe_text
 from denseav.export.version_report import VersionAction
 from denseav.models import CheckpointError, DenseAV, load
@@ -106,6 +113,7 @@ class EvalOptions:
     batch_size: int | None
 
 
+@ends_in_a_line("denseav-eval")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     options = _parse(arguments)

@@ -13,7 +13,7 @@ from typing import Any
 import jsonargparse
 from rich.console import Console
 
-from denseav.export.command_line import CompletionAction
+from denseav.export.command_line import CompletionAction, ends_in_a_line
 from denseav.export.terminal_text import safe_console
 from denseav.export.version_report import VersionAction
 from denseav.models import CheckpointError
@@ -39,6 +39,7 @@ _IN_GROUP = re.compile(
 _SENTENCE_END = re.compile(r"(?<=\.)\s|:\s")
 
 
+@ends_in_a_line("denseav-train")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     console = safe_console(stderr=True)
