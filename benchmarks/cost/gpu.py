@@ -7,12 +7,13 @@ Each device's proof; full-size frames a second and milliseconds from a picture t
 audio passes beside them, in windows and as a stream, in both precisions, CUDA graphs on and off;
 the released way (one picture and the whole window for every heatmap, PyTorch in half precision);
 similarities of many pairs and training steps, plain, chunked and by the fused kernel, float32 and
-bfloat16; FSDP with one process; the tests marked `gpu`. What cannot run here is in the record with
-its reason. Without TensorRT's library the bundles have no engines; with `--work` a second run finds
-the bundles that the first one exported.
+bfloat16, and with compiled layers; FSDP with one process; the tests marked `gpu`. What cannot run
+here is in the record with its reason. Without TensorRT's library the bundles have no engines; with
+`--work` a second run finds the bundles that the first one exported.
 """
 
 import argparse
+import copy
 import gc
 import importlib.util
 import logging
@@ -53,6 +54,7 @@ from denseav.export.runtime.proof import prove
 from denseav.export.runtime.session import AudioWay, Level, Session
 from denseav.models import DenseAV, load
 from denseav.models.similarity import aggregate, all_volumes, similarity_slice
+from denseav.train.distributed.fabric import compile_layers
 from denseav.train.distributed.fsdp import shard
 from denseav.train.loss.chunked_similarity import dense_similarity, use_fused
 from denseav.train.loss.info_nce import info_nce
@@ -293,6 +295,11 @@ def _training(rows: list[dict[str, Any]], source: str, options: argparse.Namespa
             if options.device == "cuda":
                 with _row(rows, "training step", f"{name}, the largest that fits") as row:
                     row |= _largest_step(model, batch, way, dtype, options)
+    with _row(rows, "training step", f"chunked, bfloat16, compiled, batch {batch}") as row:
+        compiled = copy.deepcopy(model)
+        compile_layers(compiled)
+        row |= _step(compiled, batch, "chunked", torch.bfloat16, options)
+        del compiled
     with _row(rows, "FSDP, one process", "chunked, float32") as row, _process_group(options):
         mesh = init_device_mesh(options.device, (1,), mesh_dim_names=("data_parallel",))
         model = shard(model, mesh)
