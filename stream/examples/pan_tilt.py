@@ -33,11 +33,11 @@ class Mount:
 
 def rates_deg_s(message: HeatMessage) -> tuple[float, float]:
     """Return how fast to turn, across and down, to bring the sound into the middle."""
-    peak = message.heads["sound"].peak
-    if peak is None or message.heads["sound"].box is None:
+    sound = message.heads.get("sound")
+    if sound is None or sound.peak is None or sound.box is None:
         return 0.0, 0.0
     found = []
-    for place, size, view_deg in zip(peak, message.frame_size, FIELD_OF_VIEW_DEG):  # noqa: B905
+    for place, size, view_deg in zip(sound.peak, message.frame_size, FIELD_OF_VIEW_DEG):  # noqa: B905
         off_deg = (place / size - 0.5) * view_deg
         rate = 0.0 if abs(off_deg) < DEAD_ZONE_DEG else GAIN_PER_S * off_deg
         found.append(max(-RATE_MAX_DEG_S, min(RATE_MAX_DEG_S, rate)))

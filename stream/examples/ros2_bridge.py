@@ -18,8 +18,12 @@ an executor run on. Copy `stream/feed/client.py` beside this file as `feed_clien
 """
 # mypy: ignore-errors
 
+import os
 import signal
 from typing import Any
+
+# A preview is at most so large; OpenCV reads it when it is loaded.
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(1280 * 1280))
 
 import numpy as np
 import rclpy
@@ -44,6 +48,7 @@ except ImportError:
 
 STEP_S = 1 / 120  # between two looks for a new message
 STATUS_MAX_AGE_MS = 1500
+OUTPUTS_MAX = 64  # topics: a publisher could name its heads anew in each message
 LEVELS = {"excellent": DiagnosticStatus.OK, "fair": DiagnosticStatus.OK}
 
 
@@ -75,7 +80,11 @@ class Bridge(Node):
             return
         if (message.run, message.sequence) != self.last:
             self.last = (message.run, message.sequence)
-            self.publish(message)
+            try:
+                self.publish(message)
+            except Exception as error:  # noqa: BLE001 - what cannot be said in ROS costs its message alone
+                words = f"a message cannot be passed on: {type(error).__name__}: {error}"
+                self.get_logger().warning(words, throttle_duration_sec=2.0)
 
     def publish(self, message: HeatMessage) -> None:
         """Publish all there is to a message."""
@@ -84,6 +93,7 @@ class Bridge(Node):
         header.stamp.sec, header.stamp.nanosec = divmod(unix_ns, 10**9)
         for head, heat_HW in zip(message.heads.values(), message.maps_KHW):  # noqa: B905
             name = "".join(c if c.isascii() and c.isalnum() else "_" for c in head.name)
+            name = name if name[:1].isalpha() else f"head_{name}"
             image = Image(header=header, encoding="32FC1", step=4 * heat_HW.shape[1])
             image.height, image.width = heat_HW.shape
             image.data = heat_HW.astype("<f4").tobytes()
@@ -103,6 +113,8 @@ class Bridge(Node):
     def output(self, topic: str, kind: type) -> Any:
         """Return the publisher of a topic, made when it is first needed."""
         if topic not in self.outputs:
+            if len(self.outputs) >= OUTPUTS_MAX:
+                raise ValueError("it has other heads than those before it")
             self.outputs[topic] = self.create_publisher(kind, topic, qos_profile_sensor_data)
         return self.outputs[topic]
 
@@ -148,6 +160,8 @@ def detection(head: Head, header: Header) -> Any:
 def overlay(message: HeatMessage) -> bytes:
     """Return the preview with the heat of all heads over it, as JPEG."""
     picture_HW3 = cv2.imdecode(np.frombuffer(message.preview_jpeg, np.uint8), cv2.IMREAD_COLOR)
+    if picture_HW3 is None:
+        raise ValueError("its preview is no picture")
     height, width = picture_HW3.shape[:2]
     strength_HW = np.zeros((height, width), np.float32)
     for head, heat_HW in zip(message.heads.values(), message.maps_KHW):  # noqa: B905

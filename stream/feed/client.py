@@ -47,6 +47,10 @@ _MACHINE = r"SOFTWARE\Microsoft\Cryptography", "MachineGuid"  # in the registry 
 _MEMORY = r"SYSTEM\CurrentControlSet\Control\Session Manager\Memory Management"
 _START = rf"{_MEMORY}\PrefetchParameters", "BootId"
 _TIMES = "capture_ns", "publish_ns", "audio_start_ns", "audio_end_ns"
+_RUNS_MAX = 64  # that a reader tells apart: several cameras, and publishers that started again
+_SAID = {"frame": int, "skew_ms": float, "audio_dbfs": float}  # and what is named
+_SAID.update(dict.fromkeys(("model", "backend", "precision"), str))
+_FIGURES = "audio_dbfs", "fps_in", "fps_out", "fps_published", "latency_p50_ms", "latency_p95_ms"
 _SILENCE_S = 2.0  # how long iteration waits for a message
 DRIFT = 5000  # two monotonic clocks drift apart by less than 1 in this many
 _HANDSHAKE = 0x7800  # libzmq's events of a handshake: it succeeded, or failed in one of three ways
@@ -159,6 +163,8 @@ def decode_status(data: bytes) -> StatusMessage:
         expect(shape == (0, 0, 0) and starts[1] == len(data), "it carries more than a header")
         state, grade = field(header, "state", str), field(header, "health", str)
         replay = field(header, "replay", bool)
+        _check(header, dict.fromkeys(_FIGURES, float))
+        _check(header, dict.fromkeys(("published", "subscribers"), int))
         sources = tuple(_source(record) for record in header.get("sources", ()))
     except DAMAGE as error:
         raise FeedFormatError(f"not a status message: {error!s:.99}") from None
@@ -194,12 +200,30 @@ def _heat(data: bytes) -> HeatMessage:
     expect(min(size) > 0 and max(size) < 65536, f"a frame of {size}")
     heads = {r["name"]: _head(r, size, heat) for r, heat in zip(header["heads"], maps_KHW)}
     expect(len(heads) == len(header["heads"]) == shape[0], "there is not one map for each head")
-    capture_ns, publish_ns, *_ = (field(header, name, int, TIME_MAX_NS) for name in _TIMES)
+    capture_ns, publish_ns, *sound_ns = (field(header, name, int, TIME_MAX_NS) for name in _TIMES)
     expect(capture_ns <= publish_ns, "it was captured after it was published")
+    expect(sound_ns[0] <= sound_ns[1], "its sound ends before it begins")
+    _check(header, _SAID)
     matrix_33 = np.reshape([field(header["heat_to_pixel"], i, float) for i in range(9)], (3, 3))
-    expect(abs(np.linalg.det(matrix_33)) > 1e-9, "its heat_to_pixel takes all cells to one place")
+    _check_places(matrix_33, size, maps_KHW, list(heads.values()))
     answer = capture_ns, publish_ns, size, heads, maps_KHW, matrix_33
     return HeatMessage(run, sequence, *answer, data[starts[1] :], header, data)
+
+
+def _check_places(matrix_33: Any, size: tuple[int, int], maps_KHW: Any, heads: list[Head]) -> None:
+    """Check that the maps lie on the frame, and each peak where its map is hottest."""
+    expect(abs(np.linalg.det(matrix_33)) > 1e-9, "its heat_to_pixel takes all cells to one place")
+    rows, columns = maps_KHW.shape[1:]
+    x_4, y_4, w_4 = matrix_33 @ [[0, columns, 0, columns], [0, 0, rows, rows], [1, 1, 1, 1]]
+    expect(bool(np.allclose(w_4, 1)), "its heat_to_pixel is no map of a plane")
+    inside = min(x_4.min(), y_4.min()) > -1 and x_4.max() < size[0] + 1 and y_4.max() < size[1] + 1
+    expect(bool(inside), "its heat_to_pixel takes cells beside the frame")
+    pixel_to_heat_33 = np.linalg.inv(matrix_33)
+    for head, heat_HW in zip(heads, maps_KHW):
+        if head.peak is not None:
+            column, row, _ = (int(each) for each in pixel_to_heat_33 @ (*head.peak, 1))
+            hottest = heat_HW[min(row, rows - 1), min(column, columns - 1)] == heat_HW.max()
+            expect(bool(hottest), "a peak where its map is not hottest")
 
 
 def _head(record: Any, size: tuple[int, int], heat_HW: Any) -> Head:
@@ -212,10 +236,14 @@ def _head(record: Any, size: tuple[int, int], heat_HW: Any) -> Head:
             expect(valid and inside, f"a {name} of an invalid head, or outside the frame")
         places.append(place)
     peak, box = places
-    if box is not None:
-        expect(peak is not None, "a box without a peak")
-        expect(box[0] < box[2] and box[1] < box[3], "a box that ends before it begins")
+    expect((peak is not None) == valid, "a valid head without a peak")
     score, threshold, ceiling = (field(record, n, float) for n in ("score", "threshold", "ceiling"))
+    expect(threshold < ceiling, "a ceiling that is not above the threshold")
+    if box is not None:
+        expect(box[0] < box[2] and box[1] < box[3], "a box that ends before it begins")
+        around = box[0] <= peak[0] <= box[2] and box[1] <= peak[1] <= box[3]
+        expect(around, "a box that is not round its peak")
+        expect(score >= threshold - 1e-6 * abs(threshold), "a box though nothing is hot enough")
     highest = float(heat_HW.max())
     close = abs(score - highest) <= 1e-3 * max(1.0, abs(highest))
     expect(close, "a score that is not the map's highest value")
@@ -234,6 +262,25 @@ def _head(record: Any, size: tuple[int, int], heat_HW: Any) -> Head:
 def _source(record: Any) -> SourceReport:
     counts = (field(record, name, int, TIME_MAX_NS) for name in ("for_ms", "losses"))
     return SourceReport(field(record, "kind", str), field(record, "state", str), *counts)
+
+
+def _check(header: dict[str, Any], kinds: dict[str, type]) -> None:
+    """Check those of these fields that are there, and the counts of what was dropped."""
+    for name, kind in kinds.items():
+        if header.get(name) is not None:
+            field(header, name, kind, TIME_MAX_NS)
+    for name in header.get("drops", {}):
+        field(header["drops"], name, int, TIME_MAX_NS)
+    _check_numbers(header)
+
+
+def _check_numbers(value: Any) -> None:
+    """Check that all numbers are some, in fields that this reader does not know, too."""
+    if isinstance(value, (dict, list)):
+        for each in value.values() if isinstance(value, dict) else value:
+            _check_numbers(each)
+    elif isinstance(value, (int, float)):
+        expect(abs(value) <= TIME_MAX_NS, f"a number of {value!s:.20}")
 
 
 def field(record: Any, name: str | int, kind: type, limit: float = 1e9) -> Any:
@@ -266,7 +313,18 @@ def clock_name() -> str:
             clock = get_clock_info("monotonic").implementation
             said = f"{_registered(*_MACHINE)} {_registered(*_START)} {clock}"
             return hashlib.sha256(said.encode()).hexdigest()[:32]
-        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+        return f"{boot}{_namespace()}"
+    return ""
+
+
+def _namespace() -> str:
+    """Return by how much a container's own clock is set off from the machine's; mostly nothing."""
+    with suppress(OSError, LookupError):
+        offsets = Path("/proc/self/timens_offsets").read_text("ascii").split()
+        seconds, nanoseconds = offsets[offsets.index("monotonic") + 1 :][:2]
+        if int(seconds) or int(nanoseconds):
+            return f" {seconds} {nanoseconds}"
     return ""
 
 
@@ -319,7 +377,9 @@ class HeatmapSubscriber(AbstractContextManager[Any], Iterator[Any], AsyncIterato
     def __init__(
         self, endpoint: str, keys: Path | str | None = None, tap: Any = None, camera: str = ""
     ) -> None:
-        self.gaps = self.repeats = self.restarts = self._shift_ns = self._noted_ns = 0
+        self.gaps = self.repeats = self.restarts = self._shift_ns = 0
+        # Of each run the last sequence, the publisher's clock, and when that was noted.
+        self._runs: dict[str, tuple[int, int, int]] = {}
         self._endpoint, self._tap, self._unread = endpoint, tap, False
         topic = f"{self._kind}/{camera}".encode()  # whole, or another's id could begin with it
         self._topic = topic.ljust(32, b"\0") if camera else topic
@@ -434,17 +494,22 @@ class HeatmapSubscriber(AbstractContextManager[Any], Iterator[Any], AsyncIterato
 
     def _is_news(self, message: Any) -> bool:
         """Return whether it is newer than the newest, and set the publisher's clock by it."""
-        now_ns, last = monotonic_ns(), self._newest
-        shift_ns = now_ns - message.publish_ns
-        if last and last.run == message.run:
-            shift_ns = min(shift_ns, self._shift_ns + (now_ns - self._noted_ns) // DRIFT)
-            missed = message.sequence - last.sequence - 1
+        now_ns, last, missed = monotonic_ns(), self._newest, 0
+        shift_ns, sequence = now_ns - message.publish_ns, message.sequence
+        if known := self._runs.pop(message.run, None):
+            before, least_ns, noted_ns = known
+            shift_ns = min(shift_ns, least_ns + (now_ns - noted_ns) // DRIFT)
+            missed, sequence = sequence - before - 1, max(sequence, before)
             self.gaps += max(0, missed)
             self.repeats += missed < 0
         else:
-            self.restarts, missed = self.restarts + bool(last), 0
-        same_clock = message.header["host"] == self._clock != "" and message.publish_ns <= now_ns
-        self._shift_ns, self._noted_ns = 0 if same_clock else shift_ns, now_ns
+            self.restarts += bool(last)
+        self._runs[message.run] = sequence, shift_ns, now_ns
+        if len(self._runs) > _RUNS_MAX:
+            del self._runs[next(iter(self._runs))]
+        if missed >= 0 or message.run == last.run:
+            same_clock = message.header["host"] == self._clock != ""
+            self._shift_ns = 0 if same_clock and message.publish_ns <= now_ns else shift_ns
         return bool(missed >= 0)
 
     def _judge(self, event: Any, breaks: int) -> int:

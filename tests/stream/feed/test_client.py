@@ -207,6 +207,48 @@ def test_from_another_machine_a_message_that_comes_again_is_no_news(sender: Send
         assert (feed._newest.sequence, feed.gaps, feed.restarts) == (2, 0, 0)
 
 
+def test_what_comes_late_of_an_earlier_run_is_no_news_either(sender: Sender) -> None:
+    """As a proxy may send it again; and of several cameras, each has its own run and clock."""
+    first, second = Envelope("heat", "cam0", RUN), Envelope("heat", "cam0", bytes(16))
+    first._host = second._host = "another machine"
+    old, other, new = message(0, envelope=first), message(1, envelope=second), None
+    with HeatmapSubscriber(sender.endpoint) as feed:
+        sender.wait()
+        for data in (old, other):
+            sender.socket.send(data)
+            next(feed)
+        sender.socket.send(old)
+        until(lambda: feed.repeats == 1)
+        assert (feed._newest.run, feed.restarts) == (bytes(16).hex(), 1)
+        new = message(2, envelope=first)
+        sender.socket.send(new)
+        assert (next(feed).sequence, feed.gaps, feed.restarts) == (2, 0, 1)
+
+
+def test_any_number_of_runs_needs_no_more_memory(sender: Sender) -> None:
+    with HeatmapSubscriber(sender.endpoint) as feed:
+        sender.wait()
+        for number in range(100):
+            run = number.to_bytes(16, "little")
+            sender.socket.send(message(envelope=Envelope("heat", "cam0", run)))
+            until(lambda: feed._newest and feed._newest.run == run.hex())  # noqa: B023
+        assert feed.restarts == 99
+        assert len(feed._runs) == 64
+
+
+def test_a_clock_that_a_container_sets_off_has_another_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    texts = {"boot_id": "0f" * 16 + "\n", "timens_offsets": "monotonic 0 0\nboottime 9 9\n"}
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(Path, "read_text", lambda path, *_: texts[path.name])
+    assert clock_name() == "0f" * 16
+    texts["timens_offsets"] = "monotonic       -86400         7\nboottime 0 0\n"
+    assert clock_name() == "0f" * 16 + " -86400 7"
+    del texts["timens_offsets"]
+    assert clock_name() == "0f" * 16
+
+
 def test_clocks_without_a_name_are_not_the_same(sender: Sender) -> None:
     """The publisher's has another zero: an age by the reader's own would be years."""
     envelope = Envelope("heat", "cam0", RUN)

@@ -148,6 +148,17 @@ def test_a_prefix_that_is_not_so_is_refused(prefix: dict[str, Any], complaint: s
         {"heat_to_pixel": [0] * 9},
         {"heat_to_pixel": [1, 0, 0, 1, 0, 0, 0, 0, 1]},
         {"host": None},
+        {"heat_to_pixel": [213.3, 0, 0, 0, 120, 0, 0, 0, 1]},
+        {"heat_to_pixel": [106.667, 0, 0, 0, 120, 0, 0.1, 0, 1]},
+        {"heat_to_pixel": [-106.667, 0, 640, 0, 120, 0, 0, 0, 1]},
+        {"audio_start_ns": 2, "audio_end_ns": 1},
+        {"skew_ms": "late"},
+        {"audio_dbfs": [1]},
+        {"model": "\x1b[2J"},
+        {"drops": {"model_busy": 1.5}},
+        {"drops": 3},
+        {"unknown": [{"deep": 1e999}]},
+        {"unknown": 10**400},
     ],
 )
 def test_a_header_that_is_not_so_is_refused(change: dict[str, Any]) -> None:
@@ -182,6 +193,12 @@ def test_a_missing_field_is_refused(name: str) -> None:
         {"peak": None},
         {"score": 0.7},
         {"ceiling": None},
+        {"ceiling": 0.25},
+        {"threshold": 0.8, "ceiling": 0.9},
+        {"peak": [53.333, 60]},
+        {"peak": [53.333, 60], "box": [0, 0, 640, 480]},
+        {"box": [0, 0, 106.667, 120]},
+        {"peak": None, "box": None},
         {"name": "speech"},
         {"name": 3},
     ],
@@ -218,6 +235,18 @@ def test_numbers_that_are_none_are_refused() -> None:
     assert "Infinity" in text
     with pytest.raises(FeedFormatError, match="score"):
         decode(repacked(data, text.encode()))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"fps_in": "many"}, {"latency_p50_ms": [1]}, {"published": 1.5}, {"later": 10**400}],
+)
+def test_a_status_with_figures_that_are_none_is_refused(change: dict[str, Any]) -> None:
+    fields = {"state": "live", "health": "fair", "replay": False, "fps_in": 30.0, "drops": {}}
+    data = Envelope("status", "cam0", RUN).seal(fields, None)
+    status = decode_status(data)
+    with pytest.raises(FeedFormatError):
+        decode_status(repacked(data, status.header | change))
 
 
 def test_maps_that_are_not_numbers_are_refused() -> None:
