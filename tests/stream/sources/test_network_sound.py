@@ -19,7 +19,7 @@ from denseav.stream.inference.pipeline import Pipeline
 from denseav.stream.options import SourceOptions
 from denseav.stream.sources.camera import Camera
 from denseav.stream.sources.camera_sound import CameraWithSound
-from denseav.stream.sources.network_capture import options_for
+from denseav.stream.sources.network_capture import NetworkCapture, options_for
 from denseav.stream.sources.open import DEMO_CLIP, open_sources, supervised
 from denseav.stream.stats.source_health import SourceHealth, State
 from denseav.stream.stats.stats import Stats
@@ -176,10 +176,13 @@ def test_a_stream_that_changes_its_size_and_its_rate_goes_on(tmp_path: Path) -> 
     (tmp_path / "both.ts").write_bytes(before + after)
     heard = Collector()
     with over_http(tmp_path) as url:
-        camera = Camera(f"{url}/both.ts", sound=True)
-        camera.start(heard)
-        heard.wait_end()
-        camera.stop()
+        capture = NetworkCapture(f"{url}/both.ts", "both", threading.Event(), sound=True)
+        capture.hear = heard.audio
+        while capture.grab():
+            image_HW3 = capture.retrieve()
+            if image_HW3 is not None:
+                heard.frame(Frame(image_HW3, len(heard.frames), monotonic()))
+        capture.release()
     assert {frame.image_HW3.shape for frame in heard.frames} == {(240, 320, 3), (128, 160, 3)}
     assert {block.rate_hz for block in heard.blocks} == {48_000, 32_000}
     pipeline = Pipeline(FakeSession(), fake_manifest())
