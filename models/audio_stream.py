@@ -11,13 +11,13 @@ S samples at 16 kHz, L frames, N keys, R tokens computed in a step, D hidden, E 
 H attention heads, K heads, C channels of a head.
 """
 
+from functools import partial
 from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers.models.hubert.modeling_hubert import (
-    HubertAttention,
     HubertEncoderLayerStableLayerNorm,
 )
 
@@ -69,7 +69,11 @@ class StreamState(NamedTuple):
 
 
 class AudioStream(nn.Module):
-    """A network's audio encoder, aligner and heads, a token at a time; in evaluation mode."""
+    """A network's audio encoder, aligner and heads, a token at a time; in evaluation mode.
+
+    The same numbers as the modules give, in fewer and smaller operations: rows of frames stay rows,
+    and only tokens that are asked for are mixed.
+    """
 
     def __init__(self, model: DenseAV, config: StreamConfig) -> None:
         super().__init__()
@@ -79,6 +83,32 @@ class AudioStream(nn.Module):
         self.active_frames = config.active_tokens * self.frames_per_token
         self.ring_frames = config.tokens * self.frames_per_token
         self.positions_before = model.config.audio.position_kernel // 2
+        self._tabulate(next(model.parameters()).device)
+
+    def _tabulate(self, device: torch.device) -> None:
+        """Note what follows from how many tokens were taken: a row for each number, T of them.
+
+        Where in the ring the active frames are put; the masks of ring and tokens, which are added
+        to attention: -inf for what no token of this audio has had; and the next number.
+        """
+        config, memory = self.config, self.config.tokens
+        taken_T1 = torch.arange(2 * memory, device=device)[:, None]
+        active_L = torch.arange(self.active_frames, device=device)
+        first_T1 = (taken_T1 + memory - config.revisit) * self.frames_per_token
+        frames_N = torch.arange(self.ring_frames, device=device)
+        ages_N = torch.arange(memory, device=device).flip(0)
+        if self.model.audio_cls is not None:
+            ages_N = functional.pad(ages_N, (0, 1))  # the CLS comes last, and is always there
+        tables = {
+            "places_TL": (first_T1 + active_L) % self.ring_frames,
+            "ring_mask_TN": _additive(frames_N < (taken_T1 + 1) * self.frames_per_token),
+            "token_mask_TN": _additive(ages_N <= taken_T1),
+            "next_T": torch.where(taken_T1 + 1 < 2 * memory, taken_T1 + 1, taken_T1 + 1 - memory)[
+                :, 0
+            ],
+        }
+        for name, table in tables.items():
+            self.register_buffer(name, table, persistent=False)
 
     def start(self) -> StreamState:
         """Return the state before any audio."""
@@ -117,9 +147,8 @@ class AudioStream(nn.Module):
         frames_LD = torch.cat((state.frames_LD, self._stem(wave_S)))
         hidden_LD, keys_HND, values_HND = self._transform(frames_LD, state)
         features_KCR, tokens_NE = self._align(hidden_LD, state)
-        taken, memory = state.taken + 1, self.config.tokens
         return features_KCR, StreamState(
-            taken=torch.where(taken < 2 * memory, taken, taken - memory),
+            taken=self.next_T.index_select(0, state.taken),
             samples_S=wave_S[-OVERLAP_SAMPLES:],
             frames_LD=frames_LD[self.frames_per_token :],
             tokens_NE=tokens_NE,
@@ -134,9 +163,15 @@ class AudioStream(nn.Module):
         return torch.cat((before_S, wave_S[OVERLAP_SAMPLES:]))
 
     def _stem(self, wave_S: Tensor) -> Tensor:
-        dtype = next(self.model.parameters()).dtype
-        frames_BLD: Tensor = self.model.audio_encoder.stem(wave_S[None].to(dtype))
-        return frames_BLD[0]
+        """Return the frames [L, D] of these samples, as `AudioEncoder.stem` does."""
+        hubert = self.model.audio_encoder.hubert
+        first, *others = hubert.feature_extractor.conv_layers
+        convolved_BCL = first.conv(wave_S[None, None].to(first.conv.weight.dtype))
+        frames_LC = first.activation(first.layer_norm(convolved_BCL[0].T))
+        for layer in others:
+            frames_LC = layer.activation(layer.layer_norm(_convolve(layer.conv, frames_LC)))
+        projection = hubert.feature_projection
+        return _project(projection.projection, projection.layer_norm(frames_LC))
 
     def _transform(
         self, frames_LD: Tensor, state: StreamState
@@ -144,27 +179,31 @@ class AudioStream(nn.Module):
         """Return the active frames [L, D], and each layer's next keys and values."""
         encoder = self.model.audio_encoder.hubert.encoder
         hidden_LD = frames_LD[self.positions_before :] + self._positions(frames_LD)
-        hidden_1LD = hidden_LD[None]  # products of three axes are exported so that int8 fits them
-        places_L, mask_N = self._places(state.taken)
+        heads_H1 = torch.arange(self.model.config.audio.heads, device=hidden_LD.device)[:, None]
+        places = heads_H1, self.places_TL.index_select(0, state.taken)
+        mask_1N = self.ring_mask_TN.index_select(0, state.taken)
         keys, values = [], []
         for module, keys_HND, values_HND in zip(
             encoder.layers, state.keys_HND, state.values_HND, strict=True
         ):
             layer = cast(HubertEncoderLayerStableLayerNorm, module)
-            normed_1LD = layer.layer_norm(hidden_1LD)
-            attended_1LD, keys_HND, values_HND = self._attend(
-                attention=layer.attention,
-                normed_1LD=normed_1LD,
-                keys_HND=keys_HND,
-                values_HND=values_HND,
-                places_L=places_L,
-                mask_N=mask_N,
+            attention, normed_LD = layer.attention, layer.layer_norm(hidden_LD)
+            split = partial(_split, heads=attention.num_heads)
+            keys_HND = torch.index_put(
+                keys_HND, places, split(_project(attention.k_proj, normed_LD))
             )
-            hidden_1LD = hidden_1LD + attended_1LD
-            hidden_1LD = hidden_1LD + layer.feed_forward(layer.final_layer_norm(hidden_1LD))
+            values_HND = torch.index_put(
+                values_HND, places, split(_project(attention.v_proj, normed_LD))
+            )
+            queries_HLD = split(_project(attention.q_proj, normed_LD) * attention.scaling)
+            attended_LD = _attend(queries_HLD, keys_HND, values_HND, mask_1N)
+            hidden_LD = hidden_LD + _project(attention.out_proj, attended_LD)
+            feed, normed_LD = layer.feed_forward, layer.final_layer_norm(hidden_LD)
+            wide_LW = feed.intermediate_act_fn(_project(feed.intermediate_dense, normed_LD))
+            hidden_LD = hidden_LD + _project(feed.output_dense, wide_LW)
             keys.append(keys_HND)
             values.append(values_HND)
-        return encoder.layer_norm(hidden_1LD)[0], tuple(keys), tuple(values)
+        return encoder.layer_norm(hidden_LD), tuple(keys), tuple(values)
 
     def _positions(self, frames_LD: Tensor) -> Tensor:
         """Return the active frames' position terms [L, D]: no frame after the newest is there."""
@@ -180,60 +219,85 @@ class AudioStream(nn.Module):
         activated_1DL: Tensor = cast(nn.Module, embedding.activation)(placed_1DL)
         return activated_1DL[0].T
 
-    def _attend(
-        self,
-        attention: HubertAttention,
-        normed_1LD: Tensor,
-        keys_HND: Tensor,
-        values_HND: Tensor,
-        places_L: Tensor,
-        mask_N: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Put the active frames in their places in the ring, and let them see all that is there."""
-        heads = attention.num_heads
-        places = torch.arange(heads, device=places_L.device)[:, None], places_L[None]
-
-        def split(projected_1LD: Tensor) -> Tensor:
-            return projected_1LD.reshape(self.active_frames, heads, -1).transpose(0, 1)
-
-        keys_HND = torch.index_put(keys_HND, places, split(attention.k_proj(normed_1LD)))
-        values_HND = torch.index_put(values_HND, places, split(attention.v_proj(normed_1LD)))
-        queries_HLD = split(attention.q_proj(normed_1LD) * attention.scaling)
-        scores_HLN = torch.matmul(queries_HLD, keys_HND.transpose(1, 2)).float() + mask_N
-        weights_HLN = functional.softmax(scores_HLN, dim=-1).to(values_HND.dtype)
-        seen_LHD = torch.matmul(weights_HLN, values_HND).transpose(0, 1)
-        attended_1LD: Tensor = attention.out_proj(seen_LHD.flatten(1)[None])
-        return attended_1LD, keys_HND, values_HND
-
-    def _places(self, taken: Tensor) -> tuple[Tensor, Tensor]:
-        """Return where in the ring the active frames are put, [L], and its mask, [1, N].
-
-        The mask is added to attention: -inf for places that no token of this audio has had.
-        """
-        first = (taken + self.config.tokens - self.config.revisit) * self.frames_per_token
-        places_L = (
-            first + torch.arange(self.active_frames, device=taken.device)
-        ) % self.ring_frames
-        frames_N = torch.arange(self.ring_frames, device=taken.device)
-        begun_N = frames_N < (taken + 1) * self.frames_per_token
-        return places_L, torch.where(begun_N, 0.0, float("-inf"))[None]
-
     def _align(self, hidden_LD: Tensor, state: StreamState) -> tuple[Tensor, Tensor]:
         """Return the active tokens' features [K, C, R], and the tokens to remember."""
-        aligner, active = self.model.audio_aligner, self.config.active_tokens
         cls_BD = None if self.model.audio_cls is None else self.model.audio_cls[None]
-        new_BER, cls_BE = aligner.tokens(hidden_LD.T[None], cls_BD)
+        new_BER, cls_BE = self.model.audio_aligner.tokens(hidden_LD.T[None], cls_BD)
         tokens_NE = torch.cat((state.tokens_NE, new_BER[0].T))
-        age_N = torch.arange(self.config.tokens, device=state.taken.device).flip(0)
-        mask_N = torch.where(age_N <= state.taken, 0.0, float("-inf"))[None]
-        sequence_NE = tokens_NE
-        if cls_BE is not None:
-            mask_N = functional.pad(mask_N, (1, 0))
-            sequence_NE = torch.cat((cls_BE, tokens_NE))
-        mixed_BNE = aligner.mixer.mix(sequence_NE[None], mask_N.to(sequence_NE.dtype)[None, None])
-        mixed_BER = mixed_BNE[:, -active:].transpose(1, 2)
+        sequence_NE = tokens_NE if cls_BE is None else torch.cat((tokens_NE, cls_BE))
+        mask_1N = self.token_mask_TN.index_select(0, state.taken)
+        active = self.config.active_tokens
+        mixed_RE = self._mix(sequence_NE, mask_1N)
         features_KCR = self.model.split_heads(
-            mixed_BER, None if cls_BE is None else mixed_BNE[:, 0]
+            mixed_RE[:active].T[None], None if cls_BE is None else mixed_RE[active:]
         )[0]
-        begun_R = age_N[-active:] <= state.taken
+        begun_R = mask_1N[0, self.config.context_tokens : self.config.tokens] == 0
         return features_KCR * begun_R, tokens_NE[1 : 1 + self.config.context_tokens]
+
+    def _mix(self, sequence_NE: Tensor, mask_1N: Tensor) -> Tensor:
+        """Return the active tokens and the CLS [R, E] as `TokenMixer.mix` does, not the others."""
+        mixer = self.model.audio_aligner.mixer
+        block, attention = mixer.block, mixer.block.attention
+        if mixer.padding:
+            sequence_NE = functional.pad(sequence_NE, (mixer.padding, 0))
+        mixed_RE = sequence_NE[self.config.context_tokens :]
+        normed_NE = block.layernorm_before(sequence_NE)
+        normed_RE = normed_NE[self.config.context_tokens :]
+        split = partial(_split, heads=attention.num_attention_heads)
+        attended_RE = _attend(
+            queries_HLD=split(_project(attention.q_proj, normed_RE) * attention.scaling),
+            keys_HND=split(_project(attention.k_proj, normed_NE)),
+            values_HND=split(_project(attention.v_proj, normed_NE)),
+            mask_1N=mask_1N,
+        )
+        mixed_RE = mixed_RE + _project(attention.o_proj, attended_RE)
+        wide_RW = _project(block.mlp.fc1, block.layernorm_after(mixed_RE))
+        mixed_RE = mixed_RE + _project(block.mlp.fc2, block.mlp.activation_fn(wide_RW))
+        return mixed_RE[:, mixer.padding :]
+
+
+def _additive(seen: Tensor) -> Tensor:
+    """Return what is added to attention: 0 where something is seen, else -inf; float32."""
+    return torch.zeros(seen.shape, device=seen.device).masked_fill(~seen, float("-inf"))
+
+
+def _project(linear: nn.Module, rows_LD: Tensor) -> Tensor:
+    """Return what a linear layer does, as a plain product and a sum.
+
+    So it is exported: eight bits fit it, and its weights lie as those of the window's graph do.
+    """
+    assert isinstance(linear, nn.Linear)
+    return torch.matmul(rows_LD, linear.weight.T) + linear.bias
+
+
+def _convolve(convolution: nn.Conv1d, frames_LC: Tensor) -> Tensor:
+    """Return what a convolution does, of frames side by side: products of as many as it steps by.
+
+    Nothing has to be transposed, and what one product sees of the frames lies in one piece.
+    """
+    (taps,), (stride,) = convolution.kernel_size, convolution.stride
+    length = (len(frames_LC) - taps) // stride + 1
+    weight_TCE = convolution.weight.permute(2, 1, 0)
+    convolved_LE = convolution.bias
+    assert convolved_LE is not None
+    whole = taps - taps % stride
+    for tap in range(0, whole, stride):
+        blocks_LX = frames_LC[tap : tap + length * stride].reshape(length, -1)
+        weight_XE = weight_TCE[tap : tap + stride].flatten(0, 1)
+        convolved_LE = torch.matmul(blocks_LX, weight_XE) + convolved_LE
+    for tap in range(whole, taps):
+        every_LC = frames_LC[tap::stride][:length]
+        convolved_LE = torch.matmul(every_LC, weight_TCE[tap]) + convolved_LE
+    return convolved_LE
+
+
+def _split(rows_LD: Tensor, heads: int) -> Tensor:
+    """Return rows head by head, [H, L, D / H]."""
+    return rows_LD.reshape(len(rows_LD), heads, -1).transpose(0, 1)
+
+
+def _attend(queries_HLD: Tensor, keys_HND: Tensor, values_HND: Tensor, mask_1N: Tensor) -> Tensor:
+    """Return what each query sees, [L, D], all heads side by side; softmax in float32."""
+    scores_HLN = torch.matmul(queries_HLD, keys_HND.transpose(1, 2)).float() + mask_1N
+    weights_HLN = functional.softmax(scores_HLN, dim=-1).to(values_HND.dtype)
+    return torch.matmul(weights_HLN, values_HND).transpose(0, 1).flatten(1)

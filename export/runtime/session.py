@@ -147,14 +147,23 @@ class Level(NamedTuple):
         variance = float(np.square(heard_S, out=heard_S).mean())
         return cls(mean, math.sqrt(variance + _VARIANCE_EPS)).at_least(least_deviation)
 
+    @classmethod
+    def of_sums(cls, total: float, squares: float, samples: int) -> "Level":
+        """Return the level of samples, so many, by their sum and that of their squares."""
+        mean = total / samples
+        return cls(mean, math.sqrt(max(0.0, squares / samples - mean**2) + _VARIANCE_EPS))
+
     def at_least(self, deviation: float) -> "Level":
         """Return the same level, or that of so much more deviation."""
         return Level(self.mean, max(self.deviation, math.sqrt(deviation**2 + _VARIANCE_EPS)))
 
     def normalized(self, wave_S: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return samples at this level; one that is no number is 0."""
-        normed_S = (wave_S.astype(np.float64) - self.mean) / self.deviation
-        return np.nan_to_num(normed_S, posinf=0.0, neginf=0.0).astype(np.float32)
+        normed_S = np.subtract(wave_S, self.mean, dtype=np.float64)
+        normed_S /= self.deviation
+        if not np.isfinite(normed_S).all():
+            np.nan_to_num(normed_S, copy=False, posinf=0.0, neginf=0.0)
+        return normed_S.astype(np.float32)
 
 
 def normalized(wave_S: NDArray[np.float32], least_deviation: float = 0.0) -> NDArray[np.float32]:

@@ -53,9 +53,7 @@ class RingBuffer:
         wave_S = np.zeros(stop - start, np.float32)
         heard = max(stop, 0) - max(start, 0)
         at = max(start, 0) % len(self._wave_S)
-        parts_S = (
-            self._wave_S[at : at + heard],
-            self._wave_S[: max(0, at + heard - len(self._wave_S))],
-        )
-        wave_S[len(wave_S) - heard :] = np.concatenate(parts_S)
+        wrapped = max(0, at + heard - len(self._wave_S))
+        wave_S[len(wave_S) - heard : len(wave_S) - wrapped] = self._wave_S[at : at + heard]
+        wave_S[len(wave_S) - wrapped :] = self._wave_S[:wrapped]
         return wave_S
