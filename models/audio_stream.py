@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.models.hubert.modeling_hubert import (
     HubertEncoderLayerStableLayerNorm,
+    HubertLayerNormConvLayer,
 )
 
 from denseav.models.config import STEM_HOP_SAMPLES, STEM_SPAN_SAMPLES
@@ -75,6 +76,11 @@ class AudioStream(nn.Module):
     and only tokens that are asked for are mixed.
     """
 
+    places_TL: Tensor
+    ring_mask_TN: Tensor
+    token_mask_TN: Tensor
+    next_T: Tensor
+
     def __init__(self, model: DenseAV, config: StreamConfig) -> None:
         super().__init__()
         self.model = model
@@ -103,9 +109,7 @@ class AudioStream(nn.Module):
             "places_TL": (first_T1 + active_L) % self.ring_frames,
             "ring_mask_TN": _additive(frames_N < (taken_T1 + 1) * self.frames_per_token),
             "token_mask_TN": _additive(ages_N <= taken_T1),
-            "next_T": torch.where(taken_T1 + 1 < 2 * memory, taken_T1 + 1, taken_T1 + 1 - memory)[
-                :, 0
-            ],
+            "next_T": torch.cat((taken_T1[1:, 0], taken_T1[memory, :1])),  # round and round
         }
         for name, table in tables.items():
             self.register_buffer(name, table, persistent=False)
@@ -165,7 +169,8 @@ class AudioStream(nn.Module):
     def _stem(self, wave_S: Tensor) -> Tensor:
         """Return the frames [L, D] of these samples, as `AudioEncoder.stem` does."""
         hubert = self.model.audio_encoder.hubert
-        first, *others = hubert.feature_extractor.conv_layers
+        layers = cast(list[HubertLayerNormConvLayer], hubert.feature_extractor.conv_layers)
+        first, *others = layers
         convolved_BCL = first.conv(wave_S[None, None].to(first.conv.weight.dtype))
         frames_LC = first.activation(first.layer_norm(convolved_BCL[0].T))
         for layer in others:
