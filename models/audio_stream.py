@@ -256,9 +256,12 @@ class AudioStream(nn.Module):
             mask_1N=mask_1N,
         )
         mixed_RE = mixed_RE + _project(attention.o_proj, attended_RE)
-        wide_RW = _project(block.mlp.fc1, block.layernorm_after(mixed_RE))
-        mixed_RE = mixed_RE + _project(block.mlp.fc2, block.mlp.activation_fn(wide_RW))
-        return mixed_RE[:, mixer.padding :]
+        mixed_1RE = mixed_RE[None]  # OpenVINO's compiler crashes on this sum of a few rows as rows
+        wide_1RW = block.mlp.activation_fn(
+            _project(block.mlp.fc1, block.layernorm_after(mixed_1RE))
+        )
+        mixed_1RE = mixed_1RE + _project(block.mlp.fc2, wide_1RW)
+        return mixed_1RE[0, :, mixer.padding :]
 
 
 def _additive(seen: Tensor) -> Tensor:
@@ -266,13 +269,13 @@ def _additive(seen: Tensor) -> Tensor:
     return torch.zeros(seen.shape, device=seen.device).masked_fill(~seen, float("-inf"))
 
 
-def _project(linear: nn.Module, rows_LD: Tensor) -> Tensor:
+def _project(linear: nn.Module, rows_xD: Tensor) -> Tensor:
     """Return what a linear layer does, as a plain product and a sum.
 
     So it is exported: eight bits fit it, and its weights lie as those of the window's graph do.
     """
     assert isinstance(linear, nn.Linear)
-    return torch.matmul(rows_LD, linear.weight.T) + linear.bias
+    return torch.matmul(rows_xD, linear.weight.T) + linear.bias
 
 
 def _convolve(convolution: nn.Conv1d, frames_LC: Tensor) -> Tensor:
