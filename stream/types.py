@@ -19,12 +19,14 @@ class Frame:
     """One picture. `image_HW3` is uint8, blue-green-red as OpenCV has it; never written to.
 
     `index` counts the frames of its camera, and `camera` says which of a run's cameras that is.
+    `missed` is how many before it came faster than they could be decoded, and were left out.
     """
 
     image_HW3: NDArray[np.uint8]
     index: int
     capture_s: float
     camera: int = 0
+    missed: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

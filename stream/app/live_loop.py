@@ -83,6 +83,7 @@ class LiveRun:
         came_s, camera = monotonic(), self._cameras[frame.camera]
         camera.frame_in()
         self._stats.stage("capture", came_s - frame.capture_s)
+        camera.drop("decoder_busy", frame.missed)
         camera.drop("model_busy", self._frames.put((frame, came_s)))
 
     def audio(self, block: AudioBlock) -> None:

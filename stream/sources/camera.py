@@ -34,9 +34,11 @@ class Capture(Protocol):
     ----------
     fps : pictures a second, by its own words; anything.
     known : what is known of it, in words: its format, why it ended.
+    left_out : how many pictures came faster than they could be decoded, and were not.
     """
 
     fps: float
+    left_out: int
 
     @property
     def known(self) -> str:
@@ -162,7 +164,7 @@ class Camera:
             self._receiver.ended(error)
 
     def _give_frames(self) -> None:
-        index, blanks, seen_s = 0, 0, time.monotonic()
+        index, blanks, left_out, seen_s = 0, 0, 0, time.monotonic()
         single = True
         while not self._stopping.is_set():
             if not (self._capture.grab() or (single and self._gives_single_pictures())):
@@ -180,9 +182,12 @@ class Camera:
                 continue
             blanks, seen_s = 0, captured_s
             if self._receiver is not None and not self._stopping.is_set():
-                stamp_s = self._capture.stamp_s(captured_s)
-                self._receiver.frame(Frame(image_HW3, index, stamp_s))
-                index += 1
+                stamp_s, missed = (
+                    self._capture.stamp_s(captured_s),
+                    self._capture.left_out - left_out,
+                )
+                self._receiver.frame(Frame(image_HW3, index, stamp_s, missed=missed))
+                index, left_out = index + 1, left_out + missed
             self._leave_rest_of_burst()
 
     def _leave_rest_of_burst(self) -> None:

@@ -44,7 +44,7 @@ class DeviceCapture:
     def __init__(
         self, spec: str, name: str, size: tuple[int, int] | None, fps: float | None
     ) -> None:
-        self.fps, self.known = fps or 0.0, ""
+        self.fps, self.known, self.left_out = fps or 0.0, "", 0
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
         # OpenCV refuses what is no 32-bit number.
         device = int(spec) if spec.isdecimal() and len(spec) < 10 else spec

@@ -2,9 +2,11 @@
 
 RTSP, MJPEG over HTTP, HLS and whatever else FFmpeg opens. HLS segments are played at the pace of
 their own time stamps. The size of a picture is bounded before it is decoded; one that cannot be
-decoded costs itself. Sound comes along, where it is wanted, on the stream's one clock. What an
-address leads to, as a playlist does, is opened over the network alone. An address that gives a
-single picture is asked again and again (`SnapshotCapture`). Runs on the thread that calls it.
+decoded costs itself, and where pictures come faster than they are decoded, some are left out, so
+that none that is shown is old. Sound comes along, where it is wanted, on the stream's one clock.
+What an address leads to, as a playlist does, is opened over the network alone. An address that
+gives a single picture is asked again and again (`SnapshotCapture`). Runs on the thread that calls
+it.
 """
 
 import threading
@@ -34,6 +36,11 @@ SEGMENTS_TIMEOUT_S = 30.0  # segments of HLS may last for 10 s
 LARGEST_PIXELS = 8192 * 8192 // 2  # 8K, and as much of other shapes
 SNAPSHOT_S = 0.2
 SEGMENTED = ("hls", "dash")
+UNAWAITED_S = 1.0  # when no packet had to be waited for so long, pictures may wait themselves
+AWAITED_S = 0.005  # a packet that takes longer was waited for
+LOOK_S = 0.05  # so long it is looked how many there are
+BEHIND = 8  # pictures that wait are too many: the oldest go
+GROUP_MAX = 60  # without one to begin at, so many may wait
 SLIP_S = 10.0  # time stamps that jump so far begin a new count
 OPTIONS = {
     "rtsp_transport": "tcp",  # UDP loses pictures without a word
@@ -76,6 +83,7 @@ class NetworkCapture:
     ----------
     fps : as the stream says it; 0 when it does not.
     sound : the stream's, where it has some and it is wanted.
+    left_out : how many pictures came faster than they could be decoded, and were not.
     hear : called with audio, on the thread that grabs; may be set at any time.
 
     Raises
@@ -87,7 +95,7 @@ class NetworkCapture:
     def __init__(self, url: str, name: str, stopping: threading.Event, sound: bool = False) -> None:
         av.logging.set_level(None)  # FFmpeg's own words hold the address
         self._url, self._name, self._wants_sound = url, name, sound
-        self._broken = 0
+        self._broken = self.left_out = 0
         self._has_stamp = False
         self._stopping = stopping
         self._anchor_s: float | None = None
@@ -135,6 +143,9 @@ class NetworkCapture:
         if audio is not None and audio.codec_context is not None:
             self.sound = NetworkSound(audio, self._time_of)
         self._packets = self._container.demux(*([video] if self.sound is None else [video, audio]))
+        self._ahead: deque[Any] = deque()  # packets that waited, in their order
+        self._begins_anew = False
+        self._awaited_s = self._last_picture_s
 
     def grab(self) -> bool:
         """Wait for the next packet and decode it; False when none will come."""
@@ -160,12 +171,15 @@ class NetworkCapture:
     @property
     def known(self) -> str:
         """What could not be decoded; empty while all was well."""
-        if not self._broken:
-            return ""
-        return (
-            f"{self._format}, {self._broken} pictures could not be decoded, or were larger than "
-            f"{LARGEST_PIXELS // 1_000_000} million pixels"
-        )
+        known = ""
+        if self._broken:
+            known += (
+                f", {self._broken} pictures could not be decoded, or were larger than "
+                f"{LARGEST_PIXELS // 1_000_000} million pixels"
+            )
+        if self.left_out:
+            known += f", {self.left_out} were left out: they came faster than they are decoded"
+        return known and self._format + known
 
     def captured_s(self) -> float:
         """Return the time: networks do not say when a picture was captured."""
@@ -216,20 +230,56 @@ class NetworkCapture:
         None when only sound has come for long.
         """
         while True:
-            packet = next(self._packets)
-            if packet.stream.type == "video":
+            packet = self._next_packet()
+            is_picture = packet.stream.type == "video"
+            if is_picture and self._begins_anew and not packet.is_keyframe:
+                self.left_out += 1
+            elif is_picture:
+                self._begins_anew = False
                 self._last_picture_s = monotonic()
                 if packet.pts is not None and self.sound is not None:
                     self._observe(float(packet.pts * packet.time_base))
                 return packet
             if monotonic() - self._last_picture_s > READ_TIMEOUT_S or self._stopping.is_set():
                 return None
-            if self.sound is not None:
+            if not is_picture and self.sound is not None:
                 if packet.pts is not None:
                     end = packet.pts + (packet.duration or 0)
                     self._observe(float(end * packet.time_base))
                 for block in self.sound.blocks(packet):
                     self.hear(block)
+
+    def _next_packet(self) -> Any:
+        behind = monotonic() - self._awaited_s > UNAWAITED_S and self._format not in SEGMENTED
+        if behind and not self._ahead:
+            self._look_ahead()
+        return self._ahead.popleft() if self._ahead else self._awaited()
+
+    def _awaited(self) -> Any:
+        begun_s = monotonic()
+        packet = next(self._packets)
+        if monotonic() - begun_s > AWAITED_S:
+            self._awaited_s = monotonic()
+        return packet
+
+    def _look_ahead(self) -> None:
+        """Take what waits; of too many pictures keep those from the last on that needs no other.
+
+        Where there is none, they are decoded in their order, until so many wait that no picture is
+        better than an old one.
+        """
+        before_s, end_s = self._awaited_s, monotonic() + LOOK_S
+        with suppress(StopIteration, av.FFmpegError, OSError, IndexError):  # said by the next read
+            while self._awaited_s == before_s and monotonic() < end_s:
+                self._ahead.append(self._awaited())
+        pictures = [each for each in self._ahead if each.stream.type == "video"]
+        whole = [number for number, each in enumerate(pictures) if each.is_keyframe]
+        self._begins_anew = not whole and len(pictures) > GROUP_MAX
+        first = len(pictures) if self._begins_anew else max(whole, default=0)
+        if len(pictures) > BEHIND and first:
+            left_out = set(map(id, pictures[:first]))
+            self._ahead = deque(each for each in self._ahead if id(each) not in left_out)
+            self.left_out += first
 
     def _observe(self, stamp_s: float) -> None:
         self._clock.observe(round(stamp_s * STAMPS_HZ), monotonic())
@@ -341,6 +391,7 @@ class SnapshotCapture:
     def __init__(self, url: str, name: str, stopping: threading.Event, fps: float) -> None:
         self.fps = fps
         self.known = f"single pictures, asked for {fps:g} times a second"
+        self.left_out = 0
         self._asked = (url, name, stopping)
         self._due_s = monotonic() + 1 / fps
         self._image_HW3: Image | None = None

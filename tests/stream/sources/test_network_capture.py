@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -13,11 +14,13 @@ import numpy as np
 import pytest
 
 from denseav.stream.errors import SourceError
+from denseav.stream.sources import network_capture
 from denseav.stream.sources.camera import Camera
+from denseav.stream.types import Frame
 from tests.support.fakes import Collector
 from tests.support.media import ffmpeg, grey
 from tests.support.servers import MjpegServer
-from tests.support.stalls import thrice
+from tests.support.stalls import thrice, until
 
 
 class Files(http.server.SimpleHTTPRequestHandler):
@@ -100,6 +103,75 @@ def test_a_corrupt_picture_costs_itself() -> None:
         server.kill()
     assert collector.errors == []
     assert all(abs(float(frame.image_HW3.mean()) - 100) < 3 for frame in collector.frames)
+
+
+def numbered(number: int) -> np.ndarray:
+    """A picture that says which it is, in bars of one bit each."""
+    bits = [255 * (number >> bit & 1) for bit in range(10)]
+    return np.repeat(np.tile(np.repeat(np.uint8(bits), 16), (120, 1))[..., None], 3, axis=-1)
+
+
+def number_of(image_HW3: np.ndarray) -> int:
+    return sum(int(image_HW3[60, 16 * bit + 8, 1] > 128) << bit for bit in range(10))
+
+
+def test_pictures_that_come_faster_than_they_are_decoded_are_left_out_and_none_is_old(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Three come while one is decoded: of 600, the last one seen would be one of the first 200."""
+    sent, behind = [0], []
+
+    def picture(number: int) -> np.ndarray:
+        sent[0] = number
+        return numbered(number)
+
+    class Late(Collector):
+        def frame(self, frame: Frame) -> None:
+            behind.append(sent[0] - number_of(frame.image_HW3))
+            super().frame(frame)
+
+    decode = network_capture.NetworkCapture._decode
+
+    def decode_slowly(capture: network_capture.NetworkCapture, packet: object) -> None:
+        before = sent[0]
+        until(lambda: sent[0] >= before + 3 or sent[0] >= 600)
+        decode(capture, packet)
+
+    monkeypatch.setattr(network_capture, "UNAWAITED_S", 0.1)
+    monkeypatch.setattr(network_capture.NetworkCapture, "_decode", decode_slowly)
+    server, late = MjpegServer(picture, 0.003), Late()
+    try:
+        camera = Camera(server.url)
+        camera.start(late)
+        until(lambda: sent[0] >= 600)
+        camera.stop()
+    finally:
+        server.kill()
+    assert max(behind) < 300
+    assert sum(frame.missed for frame in late.frames) > 200
+
+
+def test_what_follows_pictures_that_were_left_out_needs_none_of_them(
+    website: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(400):
+        cv2.imwrite(str(tmp_path / f"{number:03d}.png"), numbered(number))
+    coded = ("-c:v", "libx264", "-g", "20", "-sc_threshold", "0", "-bf", "0", "-pix_fmt", "yuv420p")
+    ffmpeg(
+        "-i", tmp_path / "%03d.png", *coded, tmp_path / "film.ts"
+    )  # a web server sends it at once
+    monkeypatch.setattr(network_capture, "UNAWAITED_S", 0.0)
+    monkeypatch.setattr(network_capture, "LOOK_S", 0.0005)
+    capture = network_capture.NetworkCapture(f"{website}/film.ts", "film", threading.Event())
+    seen = []
+    while capture.grab():
+        image_HW3 = capture.retrieve()
+        if image_HW3 is not None:
+            seen.append((number_of(image_HW3), capture.left_out))
+    capture.release()
+    assert capture.left_out > 0
+    for (before, left_out), (number, more_left_out) in pairwise(seen):
+        assert number == before + 1 or (number % 20 == 0 and more_left_out > left_out)
 
 
 HUGE = """
