@@ -219,7 +219,7 @@ def test_sound_goes_on_where_time_is_when_the_server_is_back(
     assert sum(jump > 0.4 * blocks[0].rate_hz for jump in jumps) == 2
     counted_s = blocks[-1].first_sample / blocks[-1].rate_hz
     assert counted_s == pytest.approx(blocks[-1].capture_s - blocks[0].capture_s, abs=0.1)
-    end = rolling.wait(None, 0)
+    end = rolling.newest_end(None)
     assert end is not None
     assert rolling.time_of(end) == pytest.approx(blocks[-1].end_s, abs=0.4)
 
@@ -344,7 +344,7 @@ def test_a_microphone_may_come_back_with_another_rate(keep: Keep) -> None:
     rolling = RollingWindow(160_000)
     for block in kept.collector.blocks:
         rolling.push(block)
-    end = rolling.wait(None, 0)
+    end = rolling.newest_end(None)
     assert end is not None
     heard_S = rolling.window(end)[-end:] if end < 160_000 else rolling.window(end)
     assert heard_S[8_000] == pytest.approx(1, abs=0.01)
