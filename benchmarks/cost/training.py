@@ -124,6 +124,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             stage=stage,
             step=step,
             teacher=None,
+            gate=None,
         )
         optimizer_step(
             settings=settings,
