@@ -5,7 +5,9 @@ import json
 import multiprocessing
 import os
 import shutil
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -538,6 +540,23 @@ def test_shares_of_many_machines_join_to_what_one_makes(
     assert "1 of 5 files were skipped" in run(tmp_path / "four")
     assert bytes_of(tmp_path / "four") == bytes_of(tmp_path / "one")
     assert Shards(tmp_path / "four").clips == 4
+
+
+def test_four_shares_at_once_are_what_one_makes(
+    many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepare_module, "PART_ITEMS", 1)
+    items, begin = list_items(many), threading.Barrier(4)
+
+    def run(number: int) -> None:
+        begin.wait()
+        prepare(items, tmp_path / "four", jobs=1, advance=lambda _: None, share=Share(number, 4))
+
+    with ThreadPoolExecutor(4) as machines:
+        list(machines.map(run, range(1, 5)))
+    for folder in ("four", "one"):
+        prepare(items, tmp_path / folder, jobs=1, advance=lambda _: None)
+    assert bytes_of(tmp_path / "four") == bytes_of(tmp_path / "one")
 
 
 def test_two_at_once_are_refused_unless_they_share(tmp_path: Path) -> None:
