@@ -225,10 +225,11 @@ def _claim(items: ItemList[Any], out: Path) -> None:
     if begun is not None and digest and begun.get("list") == digest:
         return
     plan = {"items": len(items), "sha256": _digest_of_keys(items)}
-    with _writing(out), claiming(out):
-        if _is_new(out):
-            write_json(out / _PLAN, plan | {"list": digest})
-    begun = _plan(out)
+    if begun is None:
+        with _writing(out), claiming(out):
+            if _is_new(out):
+                write_json(out / _PLAN, plan | {"list": digest})
+        begun = _plan(out)
     if begun is None or any(begun[name] != plan[name] for name in plan):
         raise DataError(_OTHERS.format(out))
 
@@ -247,9 +248,10 @@ def _is_new(out: Path) -> bool:
 
 def _digest_of_keys(items: ItemList[Any]) -> str:
     digest, first = hashlib.sha256(), items[0]
-    kind, heard = f"{first.kind} ", _heard(first)
+    before, after = f"{first.kind} ", _heard(first)
     for at, key in enumerate(items.keys()):
-        digest.update(f"{chr(10) * (at > 0)}{kind}{key}{heard}".encode())
+        line = f"{before}{key}{after}"
+        digest.update((f"\n{line}" if at else line).encode())
     return digest.hexdigest()
 
 
