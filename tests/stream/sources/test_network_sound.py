@@ -13,7 +13,7 @@ import av
 import numpy as np
 import pytest
 
-from denseav.stream.calibration.av_offset import Watcher, match, write_clip
+from denseav.stream.calibration.av_offset import Offset, Watcher, match, write_clip
 from denseav.stream.errors import SourceError
 from denseav.stream.inference.pipeline import Pipeline
 from denseav.stream.options import SourceOptions
@@ -60,6 +60,12 @@ def until(condition: object, timeout_s: float = 20.0) -> None:
         sleep(0.02)
 
 
+def apart(watcher: Watcher, from_flash: int, from_click: int) -> Offset | None:
+    """How far apart they are, once enough of both have met."""
+    flash_F, frame_s = watcher.flashes()
+    return match(flash_F[from_flash:], watcher.clicks()[from_click:], frame_s)
+
+
 @needs_gstreamer
 @pytest.mark.realtime
 def test_picture_and_sound_of_rtsp_are_in_sync_and_come_back_after_a_kill(flashes: Path) -> None:
@@ -72,28 +78,22 @@ def test_picture_and_sound_of_rtsp_are_in_sync_and_come_back_after_a_kill(flashe
         assert isinstance(source, CameraWithSound)
         with closing_source(source):
             source.start(watcher)
-            until(lambda: len(watcher.clicks()) >= 3 and len(watcher.flashes()[0]) >= 3)
-            before = watcher.flashes()[0], watcher.clicks()
+            until(lambda: apart(watcher, 0, 0) is not None)
+            skews = [apart(watcher, 0, 0)]
+            flashes_before, clicks_before = len(watcher.flashes()[0]), len(watcher.clicks())
             server.kill()
             until(lambda: State.LOST in [each.state for each in health.states()])
             server.start()
             begun_s = monotonic()
             until(lambda: [each.state for each in health.states()] == [State.RUNNING] * 2)
             assert monotonic() - begun_s < 5.0
-            until(
-                lambda: (
-                    len(watcher.clicks()) >= len(before[1]) + 3
-                    and len(watcher.flashes()[0]) >= len(before[0]) + 3
-                )
-            )
+            until(lambda: apart(watcher, flashes_before, clicks_before) is not None)
+            skews.append(apart(watcher, flashes_before, clicks_before))
     finally:
         server.kill()
-    flash_F, frame_s = watcher.flashes()
-    click_C = watcher.clicks()
-    for flashes_, clicks in (before, (flash_F[len(before[0]) :], click_C[len(before[1]) :])):
-        found = match(flashes_, clicks, frame_s)
-        assert found is not None
-        assert abs(found.seconds) < 0.04, found
+    for skew in skews:
+        assert skew is not None
+        assert abs(skew.seconds) < 0.04, skew
     assert any("is back after" in line for line in said)
 
 
