@@ -1,7 +1,8 @@
 """Several network cameras and a microphone in one run: heatmaps and drops of each, and one killed.
 
 Each camera is a server of its own that sends the demo's film as JPEGs; the microphone hears noise.
-First all are there, then one is killed, then it serves again.
+With `--own-sound` each is an RTSP server of a test picture with its own noise instead. First all
+are there, then one is killed, then it serves again.
 """
 
 import argparse
@@ -25,13 +26,20 @@ from denseav.stream.sources.media_file import Clip
 from denseav.stream.sources.open import DEMO_CLIP
 from denseav.stream.types import Frame
 from tests.support.live_command import environment
-from tests.support.servers import MjpegServer, PulseServer
+from tests.support.servers import MjpegServer, PulseServer, RtspServer
 
 SETTLED_S = 5.0
 KEPT_SHARE = 0.95
 BACK_S = 3.0
 PATIENCE_S = 60.0
 PICTURES = 60
+WITH_SOUND = (
+    "( videotestsrc is-live=true pattern=ball ! video/x-raw,width=320,height=240,"
+    "framerate={fps}/1 ! x264enc tune=zerolatency threads=1 speed-preset=ultrafast key-int-max=5 "
+    "! rtph264pay config-interval=-1 name=pay0 "
+    "audiotestsrc is-live=true wave=pink-noise volume=0.3 ! audio/x-raw,rate=48000,channels=1 "
+    "! opusenc ! rtpopuspay name=pay1 )"
+)
 
 
 def main() -> int:
@@ -42,25 +50,40 @@ def main() -> int:
     parser.add_argument(
         "--seconds", type=float, default=15.0, help="of each part; default: %(default)s"
     )
+    parser.add_argument("--own-sound", action="store_true", help="a microphone for each camera")
     options = parser.parse_args()
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
-        record = _measured(Path(folder), options.cameras, options.fps, options.seconds)
+        record = _measured(
+            Path(folder), options.cameras, options.fps, options.seconds, options.own_sound
+        )
+    record["own_sound"] = options.own_sound
     record |= {"benchmark": "cameras", "fps_asked": options.fps, "load_before": round(load, 2)}
     return finish([_table(record)], record, _checks(record, options.fps))
 
 
-def _measured(folder: Path, cameras: int, fps: float, seconds: float) -> dict[str, Any]:
+def _measured(
+    folder: Path, cameras: int, fps: float, seconds: float, own_sound: bool
+) -> dict[str, Any]:
     pictures = list(itertools.islice(_pictures(), PICTURES))
     with ExitStack() as stack:
         sound = PulseServer(folder, "/dev/urandom")
         stack.callback(sound.kill)
-        servers = []
+        servers: list[MjpegServer | RtspServer] = []
         for number in range(cameras):
-            server = MjpegServer(_from(pictures, number), 1 / fps)
+            server: MjpegServer | RtspServer
+            if own_sound:
+                server = RtspServer(WITH_SOUND.format(fps=round(fps)))
+            else:
+                server = MjpegServer(_from(pictures, number), 1 / fps)
             stack.callback(server.kill)
             servers.append(server)
-        last = stack.enter_context(_live(folder, servers, sound))
+        cameras_given = [
+            f"rtsp://{each.address}/cam" if isinstance(each, RtspServer) else each.url
+            for each in servers
+        ]
+        mic = "camera" if own_sound else "pulse"
+        last = stack.enter_context(_live(folder, cameras_given, mic, sound))
         _until(lambda: len([each for each in _of_each(last()) if each["frames_out"]]) == cameras)
         time.sleep(SETTLED_S)
         whole = _over(last, seconds)
@@ -78,6 +101,8 @@ def _measured(folder: Path, cameras: int, fps: float, seconds: float) -> dict[st
         "one_killed": without,
         "back_s": round(back_s, 2),
         "to_heatmap_ms": [each["capture_to_heatmap_ms"] for each in _of_each(final)],
+        "audio_age_ms": [each["audio_age_ms"] for each in _of_each(final)],
+        "audio": final["audio"],
     }
 
 
@@ -93,12 +118,12 @@ def _from(pictures: Sequence[NDArray[np.uint8]], number: int) -> Callable[[int],
 
 @contextmanager
 def _live(
-    folder: Path, servers: Sequence[MjpegServer], sound: PulseServer
+    folder: Path, cameras: Sequence[str], mic: str, sound: PulseServer
 ) -> Iterator[Callable[[], dict[str, Any]]]:
     """Run `denseav-live`; yield what reads its last line of figures."""
     stats = folder / "stats.json"
-    command = [program("denseav-live"), "--headless", "--device", "cpu", "--mic", "pulse"]
-    command += [part for server in servers for part in ("--camera", server.url)]
+    command = [program("denseav-live"), "--headless", "--device", "cpu", "--mic", mic]
+    command += [part for camera in cameras for part in ("--camera", camera)]
     command += ["--stats-json", str(stats)]
     say(" ".join(command))
     env = environment(folder, **sound.environment)
