@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
 
 
-def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
+def _parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="denseav-data", description="Make training data ready.", allow_abbrev=False
     )
