@@ -23,6 +23,7 @@ from denseav.stream.feed.clock import SlipDetector
 from denseav.stream.feed.message import Envelope, Origin, heat_fields, new_run, preview_jpeg
 from denseav.stream.feed.sockets import FeedSockets
 from denseav.stream.inference.latest_slot import LatestSlot
+from denseav.stream.stats.series import WINDOW_S
 from denseav.stream.stats.source_health import Kind, SourceState, State
 from denseav.stream.stats.stats import Snapshot, Stats
 from denseav.stream.types import Heatmap
@@ -180,7 +181,7 @@ class _Topics:
         self._camera = camera
         self._drops: Mapping[str, int] = {}  # counting anew for each message would cost too much
         self._newest: Heatmap | None = None  # with numbers
-        self._complete = True
+        self._incomplete_s = -math.inf  # when a head last gave what is no number
         self.begin_run()
 
     def begin_run(self) -> None:
@@ -197,7 +198,8 @@ class _Topics:
     def note(self, heatmap: Heatmap) -> None:
         """Note how the newest is, whether it will be sent or not."""
         finite_K = np.isfinite(heatmap.heat_KHW).all(axis=(1, 2))
-        self._complete = bool(finite_K.all())
+        if not finite_K.all():
+            self._incomplete_s = monotonic()
         if finite_K.any():
             self._newest = heatmap
 
@@ -217,7 +219,8 @@ class _Topics:
             self._drops = {**self._drops, "clock_slipped": self.slipped_away}
         sources = self._camera.sources()
         state = "ended" if ended else _state(newest, sources, now_s)
-        complete = self._complete and _well("microphone", sources)
+        numbers = now_s - self._incomplete_s > WINDOW_S
+        complete = numbers and _well("microphone", sources)
         recent_s = [sent_s for sent_s in self.sent_s if sent_s > now_s - 2]
         return {
             "state": state,

@@ -214,7 +214,8 @@ def _stereo(samples_SC: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _video_stream(container: OutputContainer, width: int, height: int) -> VideoStream:
-    options = {"preset": "veryfast", "crf": "21", "bf": "0", "g": "60"}
+    # Nothing is held back: a picture that the encoder still had would be lost to a kill.
+    options = {"preset": "veryfast", "tune": "zerolatency", "crf": "23", "g": "60"}
     options |= {"color_range": "tv", "colorspace": "smpte170m"}  # what OpenCV's conversion makes
     stream = container.add_stream("libx264", rate=30, options=options)
     stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"

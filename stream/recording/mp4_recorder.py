@@ -27,7 +27,7 @@ from denseav.stream.recording.places import (
 )
 from denseav.stream.types import AudioBlock
 
-FRAGMENT_S = 1.0  # what a kill or a power cut costs, at most, beside what the encoders hold
+FRAGMENT_S = 1.0  # what a kill or a power cut costs, at most
 _BOX = struct.Struct(">I4s")  # what every part of an MP4 begins with: its length and kind
 
 

@@ -10,6 +10,7 @@ import math
 import random
 from collections.abc import Callable
 from functools import partial
+from hashlib import blake2b
 from threading import Event, Lock, current_thread
 from time import monotonic
 from typing import Protocol, Self
@@ -27,7 +28,8 @@ GIVEN_UP_S = 1.5  # what stalled for so long is opened anew
 SLOW = 3.0  # a source is given this many times its last pause, or its usual one
 LEARNED_S = 6.0  # until then, a camera's pace is not known …
 UNKNOWN_S = 6.0  # … and it is given so long, for some send a picture every two seconds
-REPEATED_S = 10.0  # the very same picture for so long is no live camera's
+REPEATED_S = 10.0  # no new picture for so long is no live camera's
+REPEATED_MAX = 4  # different pictures that a frozen camera's buffers repeat
 ZEROS_S = 3.0
 FIRST_DELAY_S, LAST_DELAY_S, JITTER = 0.25, 1.0, 0.25  # from attempt to attempt
 LEAST_DELAY_S = 0.1  # after an attempt that took long
@@ -231,7 +233,7 @@ class SupervisedSource:
             case State.FROZEN:
                 return (
                     f"{self._kind} {self.name} has given the very same picture for "
-                    f"{REPEATED_S:.0f} s; check that it has not frozen"
+                    f"{REPEATED_S:.0f} s, or a few in turn; check that it has not frozen"
                 )
             case State.STALLED:
                 return f"{self._kind} {self.name} has stalled; nothing comes from it"
@@ -261,7 +263,7 @@ class Connection:
             0.0  # gaps of the last seconds, and of those before
         )
         self._counted_s = 0.0
-        self._image_HW3: NDArray[np.uint8] | None = None
+        self._pictures = PictureMemory()
         self._same_since_s = 0.0
 
     @property
@@ -295,9 +297,8 @@ class Connection:
 
     def frame(self, frame: Frame) -> None:
         """Take one picture."""
-        if self._image_HW3 is None or not same_image(frame.image_HW3, self._image_HW3):
+        if self._pictures.is_new(frame.image_HW3):
             self._same_since_s = frame.capture_s
-        self._image_HW3 = frame.image_HW3
         repeated = frame.capture_s - self._same_since_s > REPEATED_S
         state = State.FROZEN if repeated else State.RUNNING
         if self._owner.accept(self, state, self._same_since_s if repeated else frame.capture_s):
@@ -329,12 +330,33 @@ class Connection:
         self.over.set()
 
 
-def same_image(one_HW3: NDArray[np.uint8], other_HW3: NDArray[np.uint8]) -> bool:
-    """Return whether two pictures are the very same; of a live camera, a few pixels tell."""
-    few = slice(None, None, 32)
-    return np.array_equal(one_HW3[few, few], other_HW3[few, few]) and np.array_equal(
-        one_HW3, other_HW3
-    )
+class PictureMemory:
+    """Tells a new picture from those that a camera has lately given, in whatever order it does."""
+
+    def __init__(self) -> None:
+        self._last_HW3: NDArray[np.uint8] | None = None
+        self._known: dict[bytes, None] = {}  # of each picture a few pixels, or its hash
+
+    def is_new(self, image_HW3: NDArray[np.uint8]) -> bool:
+        """Return whether a picture is none of the last ones; of a live camera, a few pixels tell.
+
+        Several that come in turn are known when they come for the third time.
+        """
+        last_HW3, self._last_HW3 = self._last_HW3, image_HW3
+        few = image_HW3[::32, ::32].tobytes()
+        if not self._note(few):
+            return True
+        if last_HW3 is not None and np.array_equal(image_HW3, last_HW3):
+            return False
+        return not self._note(blake2b(np.ascontiguousarray(image_HW3), digest_size=16).digest())
+
+    def _note(self, key: bytes) -> bool:
+        known = key in self._known
+        self._known.pop(key, None)
+        self._known[key] = None
+        if len(self._known) > 2 * REPEATED_MAX:
+            del self._known[next(iter(self._known))]
+        return known
 
 
 class Splicer:

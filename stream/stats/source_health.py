@@ -22,7 +22,7 @@ class State(StrEnum):
     RUNNING : pictures or sound come.
     STALLED : it is open, and nothing comes.
     LOST : it failed, or stalled for too long; it is opened again and again until something comes.
-    FROZEN : a camera gives the very same picture again and again.
+    FROZEN : a camera gives the very same picture again and again, or a few in turn.
     MUTED : a microphone gives sound, and all of it is zeros.
     """
 

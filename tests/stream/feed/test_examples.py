@@ -16,7 +16,7 @@ import pytest
 
 from denseav.stream.feed import client
 from tests.support.feeds import free_endpoint, heatmap, make_keys, publish_until, publishing
-from tests.support.stalls import until
+from tests.support.stalls import thrice, until
 
 EXAMPLES = Path(str(client.__file__)).parents[1] / "examples"
 
@@ -85,6 +85,7 @@ def test_the_cpp_reader_says_when_nothing_comes(reader: Path) -> None:
     assert "nothing came for 2 seconds" in done.stderr
 
 
+@thrice
 def test_the_pan_tilt_turns_to_the_sound_and_stops_when_the_feed_does(
     tmp_path: Path, begin: Callable[..., subprocess.Popen[str]]
 ) -> None:

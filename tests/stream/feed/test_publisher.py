@@ -191,6 +191,8 @@ def test_one_head_without_numbers_makes_the_health_poor(
             header = status.read_latest(max_age_ms=10_000).header
             time.sleep(0.02)
         assert (header["state"], header["health"]) == ("live", "poor")
+        publisher.heatmap(heatmap())  # and for 10 s after it
+        assert next(status).health == next(status).health == "poor"
 
 
 def test_what_nobody_expected_ends_the_run_with_one_line(

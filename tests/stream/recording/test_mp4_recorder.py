@@ -17,6 +17,18 @@ def canvas(value: int = 90, height: int = 96, width: int = 128) -> NDArray[np.ui
     return np.full((height, width, 3), value, np.uint8)
 
 
+def test_every_picture_is_in_the_file_a_fragment_later(tmp_path: Path) -> None:
+    """Also of few in a second: a kill or a full disk takes a second, and not what encoders hold."""
+    recorder = Recorder(tmp_path / "r.mp4", 128, 96)
+    for second in range(5):
+        recorder.frame(canvas(50 * second), START_S + second)
+    recorder.audio(block(0, START_S, 240_000))
+    recorder.frame(canvas(), START_S + 5)
+    assert len(pictures(tmp_path / "r.part.mp4")) >= 4
+    recorder.close()
+    assert len(pictures(tmp_path / "r.mp4")) == 6
+
+
 def block(
     first_sample: int,
     capture_s: float,

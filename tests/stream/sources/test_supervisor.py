@@ -1,5 +1,6 @@
 """Sources that fail and come back: real servers are killed and started again."""
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -410,6 +411,43 @@ def test_the_very_same_picture_again_and_again_is_a_frozen_camera(
     mjpeg_server.picture = greys
     kept.until(State.RUNNING)
     assert "is back after" in kept.lines[-1]
+
+
+def test_a_few_pictures_in_turn_are_a_frozen_camera_too(
+    keep: Keep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a driver gives them that hands out the same buffers again and again."""
+    monkeypatch.setattr(supervisor, "REPEATED_S", 1.0)
+    device = Shy()
+    kept = keep("camera", device)
+    receiver = started(device)
+    moments = itertools.count(1)
+
+    def give(level: int) -> None:
+        moment = next(moments)
+        receiver.frame(Frame(grey(level), moment, moment / 10))
+
+    for _ in range(30):
+        for level in (10, 20, 30, 40):
+            give(level)
+    assert kept.health.states()[0].state is State.FROZEN
+    for level in range(50, 250):
+        give(level)
+    assert kept.health.states()[0].state is State.RUNNING
+    for _ in range(20):  # a loop of a film
+        for level in range(50, 60):
+            give(level)
+    assert kept.health.states()[0].state is State.RUNNING
+
+
+def test_a_clock_drawn_over_it_makes_a_picture_new() -> None:
+    memory, image_HW3 = supervisor.PictureMemory(), grey(9)
+    news = []
+    for second in range(20):
+        image_HW3 = image_HW3.copy()
+        image_HW3[1, 1] = second
+        news.append(memory.is_new(image_HW3))
+    assert all(news)
 
 
 def test_a_slow_cameras_pauses_are_no_stalls_once_its_pace_is_known(keep: Keep) -> None:
