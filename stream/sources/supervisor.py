@@ -348,7 +348,9 @@ class PictureMemory:
             return True
         if last_HW3 is not None and np.array_equal(image_HW3, last_HW3):
             return False
-        return not self._note(blake2b(np.ascontiguousarray(image_HW3), digest_size=16).digest())
+        return not self._note(
+            blake2b(np.ascontiguousarray(image_HW3).data, digest_size=16).digest()
+        )
 
     def _note(self, key: bytes) -> bool:
         known = key in self._known
