@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import Any, Self
 from zlib import crc32
 
+from denseav.export.outside_files import LIST_BYTES_MAX, read_json
 from denseav.models.checkpoints.atomic_files import replacing
 from denseav.train.data.remote_folder import RemoteFolder, is_address
 from denseav.train.errors import DataError
@@ -200,11 +201,11 @@ class Shards:
         if is_address(self.source):
             self._remote = RemoteFolder(self.source, (_PASSPORT, _INDEX))
         self.folder = self._remote.path if self._remote else Path(source)
-        chunks = _inspect(self.folder)
-        self.sizes = [int(chunk["chunk_size"]) for chunk in chunks]
+        shards = _inspect(self.folder)
+        self.sizes = [shard.chunk_size for shard in shards]
         self._ends = list(accumulate(self.sizes))
-        self._names = [chunk["filename"] for chunk in chunks]
-        self._bytes = {chunk["filename"]: chunk["chunk_bytes"] for chunk in chunks}
+        self._names = [shard.filename for shard in shards]
+        self._bytes = {shard.filename: shard.chunk_bytes for shard in shards}
         if self._remote is None:
             _require_all(self.folder, self._names)
         self._whole = dict[str, bool]()
@@ -268,24 +269,47 @@ def _litdata() -> Any:
     return litdata
 
 
-def _inspect(folder: Path) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class _Passport:
+    format: str
+    schema: int
+
+
+@dataclass(frozen=True)
+class _Shard:
+    filename: str
+    chunk_size: int
+    chunk_bytes: int
+
+
+@dataclass(frozen=True)
+class _Index:
+    chunks: list[_Shard]
+
+
+def _inspect(folder: Path) -> list[_Shard]:
     try:
-        passport = json.loads((folder / _PASSPORT).read_text())
-        chunks: list[dict[str, Any]] = json.loads((folder / _INDEX).read_text())["chunks"]
-    except (OSError, ValueError, KeyError):
+        passport = read_json(folder / _PASSPORT, _Passport, LIST_BYTES_MAX)
+        shards = read_json(folder / _INDEX, _Index, LIST_BYTES_MAX).chunks
+    except (OSError, ValueError):
+        shards = []
+    if not shards:
         raise DataError(
             f"{folder} holds no finished shards; make them with: denseav-data prepare SOURCE "
             f"--out {folder}"
-        ) from None
-    if (passport.get("format"), passport.get("schema")) != (FORMAT, SCHEMA):
+        )
+    if (passport.format, passport.schema) != (FORMAT, SCHEMA):
         raise DataError(
             f"the shards in {folder} are of another version of denseav; upgrade the older one, or "
             "make them again with: denseav-data prepare"
         )
-    odd = next((c["filename"] for c in chunks if Path(c["filename"]).name != c["filename"]), None)
-    if odd is not None:
-        raise DataError(f"{folder / _INDEX} names a shard elsewhere ({odd!r}); copy it again")
-    return chunks
+    for shard in shards:
+        if Path(shard.filename).name != shard.filename or shard.chunk_size < 1:
+            raise DataError(
+                f"{folder / _INDEX} names a shard that can be none ({shard.filename!r:.80}); copy "
+                "the folder again"
+            )
+    return shards
 
 
 def _require_all(folder: Path, names: Sequence[str]) -> None:

@@ -111,6 +111,24 @@ def test_a_missing_shard_is_named(copied: Path) -> None:
         Shards(copied)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"filename": "../../secret.bin"}, "names a shard that can be none"),
+        ({"chunk_size": -4}, "names a shard that can be none"),
+        ({"chunk_size": "many"}, "no finished shards"),
+    ],
+)
+def test_an_index_from_elsewhere_is_checked(
+    copied: Path, change: dict[str, object], said: str
+) -> None:
+    index = json.loads((copied / "index.json").read_text())
+    index["chunks"][0] |= change
+    (copied / "index.json").write_text(json.dumps(index))
+    with pytest.raises(DataError, match=said):
+        Shards(copied)
+
+
 def test_no_shards_says_how_to_make_them(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="denseav-data prepare SOURCE --out"):
         Shards(tmp_path / "nothing")
