@@ -69,10 +69,17 @@ def test_skipped_hops_fade_as_much_as_heard_ones() -> None:
     assert last == pytest.approx(np.std(loud_S) * 10 ** (-2 * 8 * 0.18 / 20), rel=1e-5)
 
 
-def test_a_level_is_that_of_its_window_with_the_least_deviation() -> None:
+@pytest.mark.parametrize("tokens", [[5], [1], [1, 1, 4, 1, 1, 1]], ids=str)
+def test_a_level_is_that_of_its_window_with_the_least_deviation(tokens: list[int]) -> None:
+    """However many tokens windows move on by: what is known of the one before is never stale."""
     wave_S = stream()
+    wave_S[30_000:30_100] = np.nan
     one, other = LevelNormalizer(FLOOR_DBFS), LevelNormalizer(FLOOR_DBFS)
-    for end in range(SAMPLES, len(wave_S), 5 * TOKEN_HOP_SAMPLES):
+    end = SAMPLES
+    for hop in 10 * tokens:
+        end += hop * TOKEN_HOP_SAMPLES
+        if end > len(wave_S):
+            break
         window_S = wave_S[end - SAMPLES : end]
         expected = Level.of(window_S, other.least_deviation(window_S, end))
         assert one.level(window_S, end) == pytest.approx(expected, rel=1e-9)
