@@ -99,7 +99,7 @@ class _Handler(BaseHTTPRequestHandler):
             r"/api/models/([^/]+/[^/?]+)(?:/revision/\w+)?(?:\?.*)?", self.path
         ):
             self._info(match[1])
-        elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/(\w+)/(.+)", self.path):
+        elif match := re.fullmatch(r"/(?:datasets/)?([^/]+/[^/]+)/resolve/(\w+)/(.+)", self.path):
             self._file(match[1], match[3], body=body)
         else:
             self._send(404, b"{}")

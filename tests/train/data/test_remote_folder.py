@@ -1,10 +1,11 @@
-"""Shards on an S3 server: fetched once, read as from a folder; wrong addresses said in a line."""
+"""Shards on an S3 server and a hub: fetched once, read as from a folder; or refused in a line."""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import boto3
+import huggingface_hub
 import pytest
 from moto.server import ThreadedMotoServer
 
@@ -13,6 +14,7 @@ from denseav.train.data import remote_folder
 from denseav.train.data.remote_folder import is_address
 from denseav.train.data.shards import DamagedClip, Shards
 from denseav.train.errors import DataError
+from tests.support.hub import Hub
 from tests.support.train.made_clips import made_clip, made_shards
 
 CLIPS = 6
@@ -94,6 +96,35 @@ def test_a_wrong_address_is_said_before_backbones_are_looked_for(
     said = capsys.readouterr().err
     assert "s3://bucket/plaices/shards.json cannot be fetched" in " ".join(said.split())
     assert "check the address" in " ".join(said.split())
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    hub = Hub()
+    constants = huggingface_hub.constants
+    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(
+        constants,
+        "HUGGINGFACE_CO_URL_TEMPLATE",
+        hub.url + "/{repo_id}/resolve/{revision}/{filename}",
+    )
+    monkeypatch.setattr(remote_folder, "cache_folder", lambda: tmp_path / "cache")
+    yield hub
+    hub.close()
+
+
+def test_a_data_set_of_a_hub_is_read_like_a_folder(hub: Hub, tmp_path: Path) -> None:
+    made = made_shards(tmp_path / "made", map(made_clip, range(CLIPS)))
+    hub.repositories["someone/places"] = {path.name: path.read_bytes() for path in made.iterdir()}
+    shards = Shards("hf://datasets/someone/places")
+    assert [shards.clip(number) for number in (0, 5, 1)] == [*map(made_clip, (0, 5, 1))]
+    asked = [each for each in hub.requests if "shard-000000" in each]
+    assert shards.clip(2) == made_clip(2)
+    assert [each for each in hub.requests if "shard-000000" in each] == asked
+    with pytest.raises(DataError, match=r"someone/none/shards\.json cannot be fetched"):
+        Shards("hf://datasets/someone/none")
 
 
 def test_addresses_are_told_from_folders() -> None:
