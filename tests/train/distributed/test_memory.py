@@ -62,13 +62,12 @@ def test_layers_computed_twice_have_the_same_gradients(network: str) -> None:
     assert set(calls.values()) == {2}
 
 
-@pytest.mark.parametrize("twice", [False, True], ids=["kept", "computed twice"])
-def test_compiled_layers_have_the_same_gradients(twice: bool) -> None:
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # Dynamo
+def test_compiled_layers_computed_twice_have_the_same_gradients() -> None:
     """All that compiling does but for the code that is made of it, which takes half a minute."""
     config = replace(with_lora(), audio=replace(NETWORK.audio, layers=2))
     plain, compiled = learner(config), learner(config)
-    if twice:
-        checkpoint_activations(compiled.model)
+    checkpoint_activations(compiled.model)
     torch.compiler.reset()
     counters.clear()
     compile_layers(compiled.model, backend="aot_eager")
