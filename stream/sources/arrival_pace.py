@@ -5,11 +5,12 @@ from what it does: a few pictures a second or one every two, evenly or in bursts
 """
 
 PAUSE_S = 0.2  # after a longer one, pictures may have waited
-PAUSE_PERIODS = 3.0  # … unless so few usual periods fit into it
+PAUSE_PERIODS = 2.25  # … unless so few usual periods fit into it: one picture may be lost
 DRAINED_S = 0.5  # pictures that wait are looked through for so long at most
 PERIOD_S = (1 / 120, 0.2)  # what is believed of a camera that says how often it gives pictures
 SPREAD = 0.8  # of the time between bursts; the rest is left to catch up
-ALIKE = 3.0  # pauses that differ by less than this factor are one camera's habit
+ALIKE = 3.0  # pauses that differ by less than this factor are one camera's habit …
+ALIKE_SHORT, SHORT_S = 2.0, 0.3  # … and where one is so short, by less than this
 
 
 class ArrivalPace:
@@ -67,7 +68,8 @@ class ArrivalPace:
         cycle_s = came_s - self._paused_s
         # One that is taken late makes the next pause short, which is no hold-up.
         usual_s = self.usual_pause_s
-        alike = gap_s / ALIKE < self._pause_s < gap_s * ALIKE or gap_s <= usual_s
+        factor = ALIKE if min(gap_s, self._pause_s) > SHORT_S else ALIKE_SHORT
+        alike = gap_s / factor < self._pause_s < gap_s * factor or gap_s <= usual_s
         habit = alike and cycle_s < 2 * max(gap_s, usual_s)
         self._draining, self._since_s = not habit, came_s
         self.usual_pause_s = max(gap_s, self._pause_s) if habit else 0.0

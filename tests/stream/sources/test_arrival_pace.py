@@ -51,6 +51,25 @@ def test_pictures_are_not_held_back_for_long_whatever_rate_is_said(fps: float) -
     assert not waited[-1]
 
 
+@pytest.mark.parametrize("period_s", [0.1, 0.13, 0.17, 0.2004, 0.22])
+@pytest.mark.parametrize("held_s", [0.41, 0.5, 0.7])
+def test_what_a_network_held_up_is_no_picture_of_now(period_s: float, held_s: float) -> None:
+    """Of each that is taken the stamp says when it came: at most a third of a second late."""
+    reader, late_s = Reader(), []
+    made_s = [period_s * at for at in range(1, 400)]
+    held = [np.floor(at_s / 4) * 4 + 4 for at_s in made_s]  # until each of these moments
+    came_s = [
+        end_s if at_s > 4 and end_s - held_s < at_s else at_s
+        for at_s, end_s in zip(made_s, held, strict=True)
+    ]
+    for at_s, arrives_s in zip(made_s, came_s, strict=True):
+        before = len(reader.taken)
+        reader.read([arrives_s])
+        late_s += [arrives_s - at_s] * (len(reader.taken) - before)
+    assert len(late_s) > 200
+    assert max(late_s) < 0.33
+
+
 @pytest.mark.parametrize("period_s", [0.04, 0.1, 0.25, 0.4, 0.6, 1.0, 2.0])
 def test_a_slow_cameras_pictures_all_count(period_s: float) -> None:
     reader = Reader()
