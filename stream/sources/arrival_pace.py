@@ -41,7 +41,7 @@ class ArrivalPace:
         self._period_s = min(max(1 / fps if fps > 0 else 0.0, shortest_s), longest_s)
         self._asked_s = self._since_s = self._awaited_s = now_s
         self._pause_s, self._paused_s, self._burst = 0.0, now_s, 0  # the last one, its end
-        self._burst_s = 0.0
+        self._burst_s, self._burst_before = 0.0, 0
         self._draining = True
 
     def asked(self, now_s: float) -> None:
@@ -73,10 +73,11 @@ class ArrivalPace:
         habit = alike and cycle_s < 2 * max(gap_s, usual_s)
         self._draining, self._since_s = not habit, came_s
         self.usual_pause_s = max(gap_s, self._pause_s) if habit else 0.0
-        if habit and self._burst > 1:
+        if habit and self._burst > 1 and self._burst_before > 1:
             self._burst_s, self._awaited_s = cycle_s, came_s
             self.spread_s = SPREAD * cycle_s / self._burst
-        self._pause_s, self._paused_s, self._burst = gap_s, came_s, 0
+        self._burst_before, self._burst = self._burst, 0
+        self._pause_s, self._paused_s = gap_s, came_s
 
     def _is_bursty(self, gap_s: float, came_s: float) -> bool:
         """Return whether bursts go on: neither have they ceased, nor do pictures come faster."""

@@ -70,6 +70,15 @@ def test_what_a_network_held_up_is_no_picture_of_now(period_s: float, held_s: fl
     assert max(late_s) < 0.33
 
 
+def test_one_gap_that_is_no_pause_makes_no_bursts() -> None:
+    """Of five pictures a second some come just within a pause's length, some just beyond."""
+    reader = Reader()
+    gaps_s = [0.198, 0.201, 0.202, 0.201, 0.201, 0.232, 0.193, 0.201, 0.201, 0.202] * 3
+    reader.read(np.cumsum(gaps_s).tolist())
+    assert reader.pace.spread_s == 0
+    assert all(taken_s == ready_s for ready_s, taken_s in reader.taken)
+
+
 @pytest.mark.parametrize("period_s", [0.04, 0.1, 0.25, 0.4, 0.6, 1.0, 2.0])
 def test_a_slow_cameras_pictures_all_count(period_s: float) -> None:
     reader = Reader()
