@@ -293,7 +293,7 @@ def test_a_damaged_or_contradictory_bundle_is_refused_in_a_line(
 def test_every_field_of_a_manifest_is_checked(folder: Path) -> None:
     """Whatever else stands in a field: refused, or as harmless as the field allows."""
     whole = json.loads((folder / "manifest.json").read_text())
-    free = {"calibration", "source", "trained", "model", "opset"}
+    free = {"calibration", "source", "trained", "model", "opset", "naming"}
     for name in whole.keys() - free:
         for wrong in (-1, "x", [[]], {"x": {"y": []}}, True, 2**70):
             (folder / "manifest.json").write_text(json.dumps(whole | {name: wrong}))

@@ -245,4 +245,4 @@ def test_a_long_recording_does_not_grow_in_memory(tmp_path: Path):
     tracemalloc.stop()
     recorder.close()
     assert peak < 12e6  # ten minutes of silence in one piece are 230 MB
-    assert written > 0.9 * (tmp_path / "run.mp4").stat().st_size > 7e6  # of a muxer that waits: 0
+    assert written > 0.9 * (tmp_path / "run.mp4").stat().st_size > 5e6  # of a muxer that waits: 0

@@ -63,7 +63,7 @@ else:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")
-@pytest.mark.parametrize(("limit", "frames"), [(2_500_000, 120), (2_900_000, 89)])
+@pytest.mark.parametrize(("limit", "frames"), [(2_500_000, 120), (2_680_000, 89)])
 def test_a_full_disk_is_one_line_and_what_was_recorded_plays(
     tmp_path: Path, limit: int, frames: int
 ):
