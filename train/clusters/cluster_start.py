@@ -4,8 +4,8 @@ The plain objective does not part heads where every kind of audio points at the 
 that knows a thing from its sound is the easier one for its name as well, and heads divide things
 instead of kinds. So, in the first steps, a clip is compared in one head alone, that of its cluster;
 the clusters are k-means of a bank of clips by what the audio encoder makes of them before it meets
-any picture. Nobody says what a cluster means. After these steps the objective is the paper's. This
-start is not the paper's.
+any picture. Nobody says what a cluster means. After these steps the objective is the paper's; where
+it is wanted, with mixtures of clips of different clusters. None of this is the papers'.
 
 B clips, D coordinates, K heads and clusters, S samples at 16 kHz.
 """
@@ -30,6 +30,7 @@ from denseav.train.clusters.kmeans import Clusters, fit_clusters
 from denseav.train.data.batch import Batch
 from denseav.train.distributed.rank0_files import on_rank_zero, replacing, writing
 from denseav.train.errors import SettingsError
+from denseav.train.loss.cluster_mixtures import Assigned
 
 FILE = "clusters.safetensors"
 By = Literal["encoder", "random_encoder", "loudness", "coin"]
@@ -49,6 +50,9 @@ class ClusterStart:
     components
         So many principal components of their features count. Whitened, all weigh alike: with many,
         clusters divide what they happen to (benchmarks/RESULTS.md).
+    mixtures
+        Whether, once the gate is open, clips of different clusters are also heard at once, and the
+        head of each has to find its picture.
     by
         What of a clip is put into clusters: what the audio encoder makes of it as training begins,
         or, to see what that brings, what one with random weights does, how loud it is, or a number
@@ -58,6 +62,7 @@ class ClusterStart:
     gate_steps: int = 1_000
     bank_clips: int = 1_024
     components: int = 2
+    mixtures: bool = False
     by: By = "encoder"
 
     def __post_init__(self) -> None:
@@ -76,14 +81,15 @@ class ClusterGate:
         self._settings, self._clusters = settings, clusters
         self._vectors: Vectors | None = vectors
 
-    def heads(self, step: int, wave_BS: Tensor) -> Tensor | None:
-        """Return the head [B] of each clip, int64, or None for all: then the gate stays open."""
-        if step >= self._settings.gate_steps:
+    def assigned(self, step: int, wave_BS: Tensor) -> Assigned | None:
+        """Return the head of each clip, or None once none is needed any more."""
+        alone = step < self._settings.gate_steps
+        if not alone and not self._settings.mixtures:
             self._vectors = None  # the encoder's memory is free
         if self._vectors is None:
             return None
         numbers_B = self._clusters.numbers(self._vectors(wave_BS).cpu().numpy())
-        return torch.from_numpy(numbers_B).to(wave_BS.device)
+        return Assigned(torch.from_numpy(numbers_B).to(wave_BS.device), alone)
 
 
 Vectors = Callable[[Tensor], Tensor]

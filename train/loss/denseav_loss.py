@@ -15,7 +15,8 @@ from denseav.train.data.batch import SOUND, SPEECH, Batch
 from denseav.train.distributed.collectives import gather, rank
 from denseav.train.loss import regularizers
 from denseav.train.loss.chunked_similarity import dense_similarity, gated_similarity
-from denseav.train.loss.info_nce import info_nce
+from denseav.train.loss.cluster_mixtures import Assigned, Mixtures, mix, separation
+from denseav.train.loss.info_nce import every_image, info_nce
 from denseav.train.loss.learner import Encode, Features
 from denseav.train.loss.pooling import AUDIBLE, summed, token_mask
 
@@ -26,8 +27,9 @@ CONTRASTS = (
     "correspondence_speech",
     "separation_sound",
     "separation_speech",
+    "separation",
 )
-"""The terms of mix-and-separate that have the weight `contrast`."""
+"""The terms of mixtures and of kinds by themselves; they have the weight `contrast`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +57,7 @@ class Weights:
     image_mixup
         Similarity with pictures mixed in.
     wrong_head
-        Similarity in the head of the other kind; needs kinds, is not in the paper.
+        Similarity in the head of the other kind; needs kinds or clusters, is not in the paper.
     distillation
         Distance from a teacher's features, where `streaming` has one.
     """
@@ -97,7 +99,7 @@ def denseav_terms(
     heads: tuple[str, ...],
     weights: Weights,
     generator: torch.Generator,
-    head_b: Tensor | None = None,
+    assigned: Assigned | None = None,
 ) -> dict[str, Tensor]:
     """Return the terms of DenseAV's loss.
 
@@ -113,15 +115,15 @@ def denseav_terms(
         Which terms are wanted.
     generator
         Draws places, the same on all processes.
-    head_b
-        The one head that each clip is compared in, int64, with dense pooling; None for all, which
-        is the paper's.
+    assigned
+        A head for each clip, with dense pooling; None for the paper's objective.
     """
-    features = encode(batch.image_B3HW, batch.wave_BS, batch.audio_mask_BS)
+    mixtures = mix(batch, assigned.head_B) if assigned and not assigned.alone else None
+    features, mixed = _encode(encode, batch, mixtures)
     pairs = make_pairs(features, batch)
-    if head_b is not None:
+    if assigned and assigned.alone:
         sims_AV = gated_similarity(
-            pairs.image_VKCHW, pairs.audio_AKCT, pairs.mask_AT, gather(head_b)
+            pairs.image_VKCHW, pairs.audio_AKCT, pairs.mask_AT, gather(assigned.head_B)
         )
     elif features.audio_bD is None:
         both = pairs.image_VKCHW, pairs.audio_AKCT
@@ -132,6 +134,8 @@ def denseav_terms(
         sims_AV = gather(features.audio_bD) @ features.image_VD.T
     logits_AA = every_image(sims_AV) * features.scale
     terms = {"contrast": info_nce(logits_AA, pairs.own)}
+    if assigned and mixtures:
+        terms["separation"] = separation(mixed, mixtures, assigned.head_B)
     return terms | regularize(
         pairs=pairs,
         scale=features.scale,
@@ -139,7 +143,20 @@ def denseav_terms(
         heads=heads,
         weights=weights,
         generator=generator,
+        right_head_b=assigned.head_B if assigned else None,
     )
+
+
+def _encode(encode: Encode, batch: Batch, mixtures: Mixtures | None) -> tuple[Features, Features]:
+    """Return what is made of a batch, and of the batch's images and its mixtures' audio."""
+    waves, masks = [batch.wave_BS], [batch.audio_mask_BS]
+    if mixtures:
+        waves.append(mixtures.wave_MS)
+        masks.append(mixtures.mask_MS)
+    whole, clips = encode(batch.image_B3HW, torch.cat(waves), torch.cat(masks)), len(batch)
+    audio_bKCT, mask_bT = whole.audio_bKCT, whole.mask_bT
+    mixed = whole._replace(audio_bKCT=audio_bKCT[clips:], mask_bT=mask_bT[clips:])
+    return whole._replace(audio_bKCT=audio_bKCT[:clips], mask_bT=mask_bT[:clips]), mixed
 
 
 def make_pairs(features: Features, batch: Batch) -> regularizers.Pairs:
@@ -158,11 +175,6 @@ def make_pairs(features: Features, batch: Batch) -> regularizers.Pairs:
     )
 
 
-def every_image(sims_AV: Tensor) -> Tensor:
-    """Return the similarities [A, A] with the images of all processes."""
-    return gather(sims_AV.T).T
-
-
 def regularize(
     pairs: regularizers.Pairs,
     scale: Tensor,
@@ -170,13 +182,15 @@ def regularize(
     heads: tuple[str, ...],
     weights: Weights,
     generator: torch.Generator,
+    right_head_b: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """Return the wanted terms beside the contrast."""
+    """Return the wanted terms beside the contrast; a clip's right head is its kind's, if told."""
     places = regularizers.Places.draw(pairs, generator).to(scale.device)
-    right_head_B = torch.full_like(batch.kind_B, -1)
-    for head, kind in _KINDS.items():
-        if head in heads:
-            right_head_B[batch.kind_B == kind] = heads.index(head)
+    if right_head_b is None:
+        right_head_b = torch.full_like(batch.kind_B, -1)
+        for head, kind in _KINDS.items():
+            if head in heads:
+                right_head_b[batch.kind_B == kind] = heads.index(head)
     return regularizers.regularizers(
-        pairs=pairs, scale=scale, places=places, right_head_B=right_head_B, wanted=vars(weights)
+        pairs=pairs, scale=scale, places=places, right_head_B=right_head_b, wanted=vars(weights)
     )

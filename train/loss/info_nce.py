@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from denseav.train.distributed.collectives import gather
+
 
 def info_nce(logits_AV: Tensor, own: slice) -> Tensor:
     """Return this process's share of the symmetric InfoNCE of all A clips with all A images.
@@ -27,3 +29,8 @@ def info_nce(logits_AV: Tensor, own: slice) -> Tensor:
     find_image = functional.cross_entropy(logits_AV[own], pairs, reduction="sum")
     find_audio = functional.cross_entropy(logits_AV[:, own].T, pairs, reduction="sum")
     return (find_image + find_audio) / (2 * clips)
+
+
+def every_image(sims_AV: Tensor) -> Tensor:
+    """Return the similarities [A, A] with the images of all processes."""
+    return gather(sims_AV.T).T

@@ -22,11 +22,10 @@ from denseav.train.errors import DataError
 from denseav.train.loss.chunked_similarity import dense_similarity
 from denseav.train.loss.denseav_loss import (
     Weights,
-    every_image,
     make_pairs,
     regularize,
 )
-from denseav.train.loss.info_nce import info_nce
+from denseav.train.loss.info_nce import every_image, info_nce
 from denseav.train.loss.learner import Encode, Features
 from denseav.train.loss.pooling import AUDIBLE
 

@@ -30,6 +30,7 @@ from denseav.train.distributed.fabric import described, place, start
 from denseav.train.distributed.rank0_files import on_rank_zero, writing
 from denseav.train.errors import PreemptedError
 from denseav.train.loss.chunked_similarity import use_fused
+from denseav.train.loss.cluster_mixtures import Assigned
 from denseav.train.loss.denseav_loss import Weights, denseav_terms
 from denseav.train.loss.distillation import distillation_terms
 from denseav.train.loss.learner import Learner
@@ -217,6 +218,7 @@ def pretrained_backbones(
                 seed=settings.seed,
                 out=image,
                 report=report,
+                tell=lambda text: console.print(text, highlight=False),
                 labelled=settings.world is not None and settings.world.told,
             )
         torch.set_num_threads(torch.get_num_threads() // world_size())
@@ -277,7 +279,7 @@ def gradients(
                 weights=weights,
                 mixtures=mixtures,
                 teacher=teacher,
-                head_b=gate.heads(step, batch.wave_BS) if gate else None,
+                assigned=gate.assigned(step, batch.wave_BS) if gate else None,
             )
             loss = weights.total(terms)
             # Shares add up to the loss, and data parallelism takes the mean of their gradients.
@@ -294,7 +296,7 @@ def objective(
     *,
     mixtures: bool,
     teacher: DenseAV | None = None,
-    head_b: Tensor | None = None,
+    assigned: Assigned | None = None,
 ) -> dict[str, Tensor]:
     """Return this process's share of all terms of one batch."""
     if teacher is not None:
@@ -302,7 +304,7 @@ def objective(
         return distillation_terms(encode, batch, teacher, settings.streaming.teacher_tokens)
     common = (encode, batch, settings.network.heads, weights, generator)
     if settings.separation is None:
-        return denseav_terms(*common, head_b)
+        return denseav_terms(*common, assigned)
     return separation_terms(*common, settings.separation, mixtures=mixtures)
 
 

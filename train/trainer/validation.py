@@ -14,7 +14,7 @@ from denseav.models.similarity import volume
 from denseav.train.data.batch import SOUND, SPEECH, Batch
 from denseav.train.distributed.collectives import gather, gather_objects
 from denseav.train.loss.chunked_similarity import dense_similarity
-from denseav.train.loss.denseav_loss import every_image
+from denseav.train.loss.info_nce import every_image
 from denseav.train.loss.learner import Features, Learner
 from denseav.train.loss.pooling import AUDIBLE
 from denseav.train.metrics.disentanglement import (

@@ -10,6 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 from denseav.train.data.batch import Batch
 from denseav.train.distributed.collectives import gather, gather_objects, rank, total, world_size
 from denseav.train.loss import regularizers
+from denseav.train.loss.cluster_mixtures import Assigned
 from denseav.train.loss.denseav_loss import Weights, denseav_terms
 from denseav.train.loss.learner import Encode
 from denseav.train.loss.mix_and_separate import Separation, separation_terms
@@ -28,9 +29,11 @@ WEIGHTS = Weights(
     image_mixup=0.5,
     wrong_head=0.5,
 )
-LOSSES = ("dense", "gated", "dense_sum", "average", "simpool", "separate")
+LOSSES = ("dense", "gated", "dense_sum", "average", "simpool", "separate", "mixed")
 HEAD_A = torch.tensor([0, 0, 1, 1, 0, 1, 1, 0])
 """Where clips are gated: of four processes, some have clips of one head alone."""
+MIXED_A = torch.arange(8) % 2
+"""So any number of processes makes the same mixtures."""
 Gradients = dict[str, Tensor]
 
 
@@ -44,13 +47,17 @@ def terms_of(loss: str, encode: Encode, part: Batch) -> dict[str, Tensor]:
     if loss == "separate":
         return separation_terms(*common, Separation(shared_negatives=True), mixtures=True)
     count = len(part)
-    head_b = HEAD_A[rank() * count : (rank() + 1) * count] if loss == "gated" else None
-    return denseav_terms(*common, head_b)
+    own = slice(rank() * count, (rank() + 1) * count)
+    assigned = {
+        "gated": Assigned(HEAD_A[own], alone=True),
+        "mixed": Assigned(MIXED_A[own], alone=False),
+    }
+    return denseav_terms(*common, assigned.get(loss))
 
 
 def gradients(loss: str) -> tuple[dict[str, float], Gradients]:
     """Return the terms of the whole batch and every gradient, from this process's part of it."""
-    pooling: Pooling = "dense" if loss in ("separate", "gated") else loss  # type: ignore[assignment]
+    pooling: Pooling = "dense" if loss in ("separate", "gated", "mixed") else loss  # type: ignore[assignment]
     made = learner(pooling=pooling)
     made.model.image_aligner.cls_projection.requires_grad_(False)
     made.model.audio_encoder.hubert.masked_spec_embed.requires_grad_(False)

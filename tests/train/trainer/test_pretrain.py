@@ -76,7 +76,7 @@ def test_pretrained_encoders_are_backbones(prepared: tuple[Path, list[float]]) -
     steps: list[int] = []
     audio, image = folder / "audio", folder / "image"
     pretrain_image(
-        NETWORK, PLAN, audio, 0, image, lambda step, _: steps.append(step), labelled=True
+        NETWORK, PLAN, audio, 0, image, lambda step, _: steps.append(step), print, labelled=True
     )
     assert steps == list(range(1, PLAN.image_steps + 1))
     begun = Backbones(image=str(folder / "image"), audio=str(folder / "audio"))
@@ -96,7 +96,7 @@ def test_an_encoder_that_was_stopped_becomes_what_it_would_have(tmp_path: Path) 
         audio, image = folder / "audio", folder / "image"
         if not audio.exists():
             pretrain_audio(NETWORK, plan, 0, audio, report)
-        pretrain_image(NETWORK, plan, audio, 0, image, report, labelled=False)
+        pretrain_image(NETWORK, plan, audio, 0, image, report, print, labelled=False)
 
     def stop(step: int, _: float) -> None:
         if step == 2:
@@ -122,7 +122,7 @@ def test_what_was_stopped_with_another_configuration_is_refused(tmp_path: Path) 
 
 def test_clusters_know_more_of_a_sound_than_chance(prepared: tuple[Path, list[float]]) -> None:
     plan = replace(PLAN, clustered=12)
-    pairs = cluster(plan, prepared[0] / "audio", np.random.default_rng(3), labelled=True)
+    pairs = cluster(plan, prepared[0] / "audio", np.random.default_rng(3), kinds=1)
     assert [pair.name for pair in pairs] == [*CLASSES] * plan.clustered
     label_N = np.array([pair.cluster for pair in pairs])
 
@@ -149,7 +149,7 @@ def test_what_is_not_told_is_not_used(
         return place_event(random, library, head, name, samples)
 
     monkeypatch.setattr("denseav.train.trainer.pretrain_image.place_event", listen)
-    cluster(PLAN, prepared[0] / "audio", np.random.default_rng(3), labelled=told)
+    cluster(PLAN, prepared[0] / "audio", np.random.default_rng(3), kinds=1 if told else 2)
     assert len(heads) == PLAN.clustered * len(CLASSES)
     assert heads.count("speech") / len(heads) == pytest.approx(spoken, abs=0.15)
 
