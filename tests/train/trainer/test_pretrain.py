@@ -19,7 +19,7 @@ from denseav.models.config import AudioConfig, ImageConfig
 from denseav.train.errors import PreemptedError, SettingsError
 from denseav.train.trainer.backbones import new_network
 from denseav.train.trainer.pretrain_audio import Spectrogram, pretrain_audio, waves
-from denseav.train.trainer.pretrain_image import cluster, pretrain_image
+from denseav.train.trainer.pretrain_image import Pair, Told, cluster, pretrain_image
 from denseav.train.trainer.settings import Backbones, Pretraining, Settings
 from denseav.train.world.classes import CLASSES
 from denseav.train.world.clips import Head, place_event
@@ -138,6 +138,20 @@ def test_clusters_know_more_of_a_sound_than_chance(prepared: tuple[Path, list[fl
     assert agreement(label_N) > np.mean(chance) + 5 * np.std(chance)
 
 
+def test_kinds_of_whose_clusters_pictures_say_little_are_left_out() -> None:
+    pairs = [Pair("bell", kind, cluster) for kind in range(3) for cluster in range(4)]
+    told = Told(pairs, 3)
+    assert told.kept() == [0, 1, 2]  # nothing is known yet
+    entropy = float(np.log(4))
+    kind_B = torch.tensor([0, 0, 1, 2])
+    told.add(kind_B, torch.tensor([entropy - 0.5, entropy - 0.3, entropy + 0.1, entropy - 0.3]))
+    assert told.nats() == pytest.approx([0.4, 0, 0.3], abs=1e-6)
+    assert told.kept() == [0, 2]
+    again = Told(pairs, 3)
+    again.load_state_dict(told.state_dict())
+    assert again.kept() == [0, 2]
+
+
 @pytest.mark.parametrize(("told", "spoken"), [(True, 0.0), (False, 0.5)])
 def test_what_is_not_told_is_not_used(
     prepared: tuple[Path, list[float]], monkeypatch: pytest.MonkeyPatch, told: bool, spoken: float
@@ -149,7 +163,13 @@ def test_what_is_not_told_is_not_used(
         return place_event(random, library, head, name, samples)
 
     monkeypatch.setattr("denseav.train.trainer.pretrain_image.place_event", listen)
-    cluster(PLAN, prepared[0] / "audio", np.random.default_rng(3), kinds=1 if told else 2)
+    kinds = 1 if told else 2
+    pairs = cluster(PLAN, prepared[0] / "audio", np.random.default_rng(3), kinds)
+    assert sorted(pair.name for pair in pairs) == sorted([*CLASSES] * PLAN.clustered)
+    for kind in range(kinds):
+        found = {pair.cluster for pair in pairs if pair.kind == kind}
+        assert found == set(range(len(found)))
+        assert 1 < len(found) <= PLAN.clusters
     assert len(heads) == PLAN.clustered * len(CLASSES)
     assert heads.count("speech") / len(heads) == pytest.approx(spoken, abs=0.15)
 
