@@ -19,6 +19,7 @@ import os
 import socket as tcp
 import struct
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
@@ -361,6 +362,36 @@ def _security(endpoint: str) -> str:
     return ""
 
 
+def _steady_ns() -> int:
+    """Read a clock that nobody sets right, as they do the monotonic one; that one without any."""
+    if sys.platform != "win32" and hasattr(time, "CLOCK_MONOTONIC_RAW"):
+        return time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW)
+    return monotonic_ns()
+
+
+@dataclass
+class _Lead:
+    """By how much a clock here is ahead of a publisher's, by the fastest of its messages."""
+
+    least_ns: int
+    noted_ns: int
+
+    def note(self, now_ns: int, publish_ns: int) -> int:
+        """Return it, by a message that was published then and came now, and as clocks drift."""
+        drifted_ns = self.least_ns + (now_ns - self.noted_ns) // DRIFT
+        self.least_ns, self.noted_ns = min(now_ns - publish_ns, drifted_ns), now_ns
+        return self.least_ns
+
+
+@dataclass
+class _Run:
+    """A publisher's run: its last sequence, and the lead of the monotonic and the steady clock."""
+
+    sequence: int
+    lead: _Lead
+    steady_lead: _Lead
+
+
 class HeatmapSubscriber(AbstractContextManager[Any], Iterator[Any], AsyncIterator[Any]):
     """Keeps the newest heatmap of one publisher, received on a thread of its own.
 
@@ -378,8 +409,7 @@ class HeatmapSubscriber(AbstractContextManager[Any], Iterator[Any], AsyncIterato
         self, endpoint: str, keys: Path | str | None = None, tap: Any = None, camera: str = ""
     ) -> None:
         self.gaps = self.repeats = self.restarts = self._shift_ns = 0
-        # Of each run the last sequence, the publisher's clock, and when that was noted.
-        self._runs: dict[str, tuple[int, int, int]] = {}
+        self._runs: dict[str, _Run] = {}
         self._endpoint, self._tap, self._unread = endpoint, tap, False
         topic = f"{self._kind}/{camera}".encode()  # whole, or another's id could begin with it
         self._topic = topic.ljust(32, b"\0") if camera else topic
@@ -494,22 +524,26 @@ class HeatmapSubscriber(AbstractContextManager[Any], Iterator[Any], AsyncIterato
 
     def _is_news(self, message: Any) -> bool:
         """Return whether it is newer than the newest, and set the publisher's clock by it."""
-        now_ns, last, missed = monotonic_ns(), self._newest, 0
-        shift_ns, sequence = now_ns - message.publish_ns, message.sequence
-        if known := self._runs.pop(message.run, None):
-            before, least_ns, noted_ns = known
-            shift_ns = min(shift_ns, least_ns + (now_ns - noted_ns) // DRIFT)
-            missed, sequence = sequence - before - 1, max(sequence, before)
-            self.gaps += max(0, missed)
-            self.repeats += missed < 0
-        else:
+        # In this order: a thread that is held up between them makes ages too high, not too low.
+        now_ns, steady_ns = monotonic_ns(), _steady_ns()
+        last, sequence, publish_ns = self._newest, message.sequence, message.publish_ns
+        run = self._runs.pop(message.run, None)
+        if run is None:
+            leads = (_Lead(each_ns - publish_ns, each_ns) for each_ns in (now_ns, steady_ns))
+            run = _Run(sequence - 1, *leads)
             self.restarts += bool(last)
-        self._runs[message.run] = sequence, shift_ns, now_ns
+        missed, run.sequence = sequence - run.sequence - 1, max(sequence, run.sequence)
+        self.gaps += max(0, missed)
+        self.repeats += missed < 0
+        self._runs[message.run] = run
         if len(self._runs) > _RUNS_MAX:
             del self._runs[next(iter(self._runs))]
+        # A clock that was made faster for a while leads by more, which the steady one tells.
+        shift_ns = run.steady_lead.note(steady_ns, publish_ns) + now_ns - steady_ns
+        shift_ns = max(run.lead.note(now_ns, publish_ns), shift_ns)
         if missed >= 0 or message.run == last.run:
             same_clock = message.header["host"] == self._clock != ""
-            self._shift_ns = 0 if same_clock and message.publish_ns <= now_ns else shift_ns
+            self._shift_ns = 0 if same_clock and publish_ns <= now_ns else shift_ns
         return bool(missed >= 0)
 
     def _judge(self, event: Any, breaks: int) -> int:

@@ -124,6 +124,66 @@ def test_from_another_machine_age_counts_by_its_own_clock(sender: Sender) -> Non
         assert feed.age_ms(next(feed)) > 450
 
 
+class MadeClocks:
+    """A publisher's and a reader's clocks, which go on as a test says, and messages by them.
+
+    The reader has two: its monotonic one, which may be set right, and one that never is.
+    """
+
+    def __init__(self, sender: Sender, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.publisher_ns, self.own_ns, self.steady_ns = 10**12, 7 * 10**14, 3 * 10**13
+        self.read_late_ns = 0
+        self._sender, self._envelope = sender, Envelope("heat", "cam0", RUN)
+        self._envelope._host = "another machine"
+        monkeypatch.setattr(client, "monotonic_ns", lambda: self.own_ns)
+        monkeypatch.setattr(client, "_steady_ns", lambda: self.steady_ns + self.read_late_ns)
+
+    def pass_by(self, passed_ms: float, *, own_ms: float | None = None) -> None:
+        """Let time pass, of which the reader's monotonic clock may show another."""
+        self.publisher_ns += round(1e6 * passed_ms)
+        self.steady_ns += round(1e6 * passed_ms)
+        self.own_ns += round(1e6 * (passed_ms if own_ms is None else own_ms))
+
+    def age_ms(self, feed: HeatmapSubscriber, on_the_way_ms: float = 0.0) -> float:
+        """Publish what is captured now; return the age when it has come."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("time.monotonic_ns", lambda: self.publisher_ns)
+            patch.setattr("time.monotonic", lambda: self.publisher_ns / 1e9)
+            data = message(envelope=self._envelope)
+        self.pass_by(on_the_way_ms)
+        self._sender.socket.send(data)
+        return feed.age_ms(next(feed))
+
+
+@pytest.mark.parametrize("pace", [1.1, 0.9], ids=["faster", "slower"])
+def test_a_readers_clock_that_is_set_right_for_a_while_changes_no_age(
+    sender: Sender, monkeypatch: pytest.MonkeyPatch, pace: float
+) -> None:
+    """By 0.4 s in 4 s, when the publisher is another machine; what is held up is old meanwhile."""
+    clocks = MadeClocks(sender, monkeypatch)
+    with HeatmapSubscriber(sender.endpoint) as feed:
+        sender.wait()
+        assert clocks.age_ms(feed) == 0
+        for _ in range(40):
+            clocks.pass_by(100, own_ms=100 * pace)
+            assert clocks.age_ms(feed) == pytest.approx(0, abs=1)
+        assert clocks.age_ms(feed, on_the_way_ms=500) == pytest.approx(500, abs=1)
+
+
+def test_a_clock_that_is_read_late_makes_no_age_too_small(
+    sender: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clocks = MadeClocks(sender, monkeypatch)
+    with HeatmapSubscriber(sender.endpoint) as feed:
+        sender.wait()
+        for late_ms in (300, 0, 300, 0, 0):
+            clocks.pass_by(100)
+            clocks.read_late_ns = late_ms * 10**6
+            assert clocks.age_ms(feed, on_the_way_ms=40) == pytest.approx(0, abs=1)
+        clocks.read_late_ns = 300 * 10**6
+        assert clocks.age_ms(feed, on_the_way_ms=340) == pytest.approx(300, abs=1)
+
+
 def test_iteration_gives_each_newest_message_once() -> None:
     endpoint = free_endpoint()
     with publishing(endpoint) as publisher, HeatmapSubscriber(endpoint) as feed:
