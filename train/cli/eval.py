@@ -30,6 +30,7 @@ from denseav.train.cli.data import share
 from denseav.train.data.preparation.folder_lock import WHOLE, Share
 from denseav.train.errors import DataError
 from denseav.train.eval import public_sets
+from denseav.train.eval.avatar import avatar
 from denseav.train.eval.evaluate import RETRIEVAL_ITEMS, Variants, audible, evaluate, subset
 from denseav.train.eval.exported_model import DEMO
 from denseav.train.eval.from_shards import shards
@@ -50,6 +51,10 @@ LAYOUTS: Mapping[str, tuple[Layout, str]] = {
     "audioset": (public_sets.audioset, "audioset-eval: retrieval"),
     "vggss": (public_sets.vggss, "VGG-SS: cIoU, AUC"),
     "is3": (public_sets.is3, "IS3: cIoU, AUC, IIoU, IAUC; with speech/ also Extended IS3"),
+    "avatar": (
+        avatar,
+        "AVATAR: cIoU, AUC of each scenario, and of off-screen sources",
+    ),
     "items": (own_folder, "a folder of your own with items.csv: whatever its columns allow"),
 }
 

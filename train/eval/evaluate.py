@@ -9,11 +9,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from denseav.train.errors import DataError
 from denseav.train.eval import tasks
-from denseav.train.eval.heatmaps import TOTAL, LoadAudio, maps, read_truths, similarities
+from denseav.train.eval.heatmaps import (
+    TOTAL,
+    LoadAudio,
+    Maps,
+    Truths,
+    maps,
+    read_truths,
+    similarities,
+)
 from denseav.train.eval.items import EvalSet, Item, listed
 from denseav.train.eval.mixtures import (
     Wave,
@@ -77,7 +86,7 @@ def audible(
     DataError
         When a file cannot be read, items are silent and that is not allowed, or nothing is left.
     """
-    if variants.mixed is None or data.task == "boxes" or data.overlaid_by:
+    if not _is_mixed(data, variants) or data.overlaid_by:
         return data
     heard = track(data.items, f"{data.name}: silent or not")
     items = tuple(item for item in heard if loudness(item, model.window_samples))
@@ -118,10 +127,11 @@ def evaluate(
     """
     heads = (TOTAL, *model.heads)
     clean: dict[str, Tensor] = {}
+    dark_VMhw: dict[str, NDArray[np.float32]] = {}
     truths = {
         data.name: read_truths(data, model.frame_size, pieces.track)
         for data in sets
-        if data.task != "retrieval"
+        if data.task in ("segmentation", "boxes")
     }
     for data in sets:
         for audio, load_audio in _audio_variants(model, data, sets, variants):
@@ -140,19 +150,33 @@ def evaluate(
             silent = negative_maps(model, data, load_audio, pieces) if negative else None
             if drawn is None:
                 continue
-            if data.task == "segmentation":
-                categories = [item.category for item in data.items]
-                yield tasks.segmentation(condition, drawn, categories, truths[data.name])
+            if data.task == "off screen":
+                dark_VMhw[data.name] = drawn.heat_VNhw
                 continue
-            yield tasks.boxes(
-                condition, drawn, truths[data.name], [item.scene for item in data.items]
-            )
+            yield _located(data, condition, drawn, truths[data.name], dark_VMhw)
             if silent is not None:
                 yield tasks.negatives(condition, drawn, silent, truths[data.name])
     if len(clean) == len(model.heads) == 2:
         condition = tasks.Condition(data="speech and sound", audio="clean", heads=heads)
         own = (clean[kind].diagonal().T for kind in ("speech", "sound"))
         yield tasks.disentangled(condition, *own)
+
+
+def _located(
+    data: EvalSet,
+    condition: tasks.Condition,
+    drawn: Maps,
+    truths: Truths,
+    dark_VMhw: Mapping[str, NDArray[np.float32]],
+) -> list[Row]:
+    """Return the figures of places; heatmaps of sets whose sources are off screen are known."""
+    if data.task == "segmentation":
+        categories = [item.category for item in data.items]
+        return tasks.segmentation(condition, drawn, categories, truths)
+    rows = tasks.boxes(condition, drawn, truths, [item.scene for item in data.items])
+    if data.dark in dark_VMhw:
+        rows += tasks.off_screen(condition, drawn, dark_VMhw[data.dark], truths)
+    return rows
 
 
 def _audio_variants(
@@ -192,7 +216,8 @@ def _partners(
 
 
 def _is_mixed(data: EvalSet, variants: Variants) -> bool:
-    return bool(data.overlaid_by) or (variants.mixed is not None and data.task != "boxes")
+    asked = variants.mixed is not None and data.task in ("segmentation", "retrieval")
+    return asked or bool(data.overlaid_by)
 
 
 def _pool(data: EvalSet, sets: Sequence[EvalSet]) -> Sequence[Item]:

@@ -29,7 +29,7 @@ from denseav.stream.media.sound import Channel
 from denseav.train.errors import DataError
 
 Kind = Literal["speech", "sound"]
-Task = Literal["segmentation", "boxes", "retrieval"]
+Task = Literal["segmentation", "boxes", "retrieval", "off screen"]
 Box = tuple[float, float, float, float]
 Row = dict[str, str]
 
@@ -51,6 +51,7 @@ class Item:
     label : a label map of ADE20K, in which `label_class` is to be found.
     mask : a picture, white where the item is to be found.
     boxes : where it is to be found: left, top, right, bottom, fractions of the picture.
+    outlines : an annotation of AVATAR, whose polygons show where it is to be found.
     word_s : when the word is heard; None is the whole sound.
     channel : of the audio, as `MediaReader` takes it.
     """
@@ -64,13 +65,14 @@ class Item:
     label_class: int = 0
     mask: Path | None = None
     boxes: tuple[Box, ...] = ()
+    outlines: Path | None = None
     word_s: tuple[float, float] | None = None
     channel: Channel | None = None
 
     def files(self) -> Iterator[Path]:
         """Yield all files of the item."""
         yield from (self.image, self.audio)
-        yield from filter(None, (self.label, self.mask))
+        yield from filter(None, (self.label, self.mask, self.outlines))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +85,8 @@ class EvalSet:
     task : the question.
     stretch : whether pictures are stretched to the square, else their middle is cut out.
     overlaid_by : the set whose sound from the same scene is always heard too, if any.
+    dark : the set of pictures in which nothing that is heard is seen, and whose heat says from
+        where on heat counts, if any.
     missing : files that are not there; their items were left out.
     silent : sounds in which nothing is heard, so that nothing can be mixed with them; likewise.
     """
@@ -93,6 +97,7 @@ class EvalSet:
     items: tuple[Item, ...]
     stretch: bool = False
     overlaid_by: str = ""
+    dark: str = ""
     missing: tuple[Path, ...] = ()
     silent: tuple[Path, ...] = ()
 

@@ -7,9 +7,10 @@
         frames/ID_{0..9}.jpg
     vggss     vggss.json (or metadata/vggss.json), frames/ID.jpg or frames/ID/image_050.jpg,
         audio/ID.wav
-    is3       synthetic3240_bbox.json (or in metadata/), visual_frames/, audio_wav/; for Extended
-        IS3 also synthetic3240_seg.json, gt_masks/ and speech/, with a spoken NAME.wav for each
-        annotation or a CATEGORY.wav for each category
+    is3       synthetic3240_bbox.json (or in metadata/), images/ (or visual_frames/), audio_wav/;
+        for Extended IS3 also synthetic3240_seg.json, gt_segmentation/ (or gt_masks/) and speech/,
+        with a spoken NAME.wav for each annotation or a CATEGORY.wav for each category
+    avatar    see `avatar`
 
 IS3's released annotations hold 3,240 pictures, where a paper says 3,420.
 """
@@ -189,11 +190,11 @@ def _is3_item(root: Path, entry: dict[str, Any], *, speech: bool) -> Item:
     masked = isinstance(where, str)
     return Item(
         key=name,
-        image=root / "visual_frames" / Path(entry["image"]).name,
+        image=_either(root, "images", "visual_frames") / Path(entry["image"]).name,
         audio=_is3_speech(root, name, category) if speech else root / "audio_wav" / f"{name}.wav",
         category=category,
         scene=scene,
-        mask=root / "gt_masks" / Path(where).name if masked else None,
+        mask=_either(root, "gt_segmentation", "gt_masks") / Path(where).name if masked else None,
         boxes=() if masked else (_fractions(*where),),
     )
 
@@ -201,6 +202,12 @@ def _is3_item(root: Path, entry: dict[str, Any], *, speech: bool) -> Item:
 def _is3_speech(root: Path, name: str, category: str) -> Path:
     own = root / "speech" / f"{name}.wav"
     return own if own.is_file() else root / "speech" / f"{category}.wav"
+
+
+def _either(root: Path, released: str, listed: str) -> Path:
+    """Return the folder as the archive names it, or as the lists do."""
+    folder = root / released
+    return folder if folder.is_dir() else root / listed
 
 
 def _fractions(left: float, top: float, right: float, bottom: float) -> Box:

@@ -20,6 +20,7 @@ from denseav.train.data.decode import (
     read_recorded,
 )
 from denseav.train.errors import DataError
+from denseav.train.eval.avatar import outlined_mask
 from denseav.train.eval.items import Item
 from denseav.train.metrics.localization import Mask, boxes_mask
 
@@ -46,12 +47,14 @@ def read_truth(item: Item, size: Size, *, stretch: bool) -> tuple[Mask, bool]:
     Raises
     ------
     DataError
-        When a label map or mask is no picture.
+        When a label map or mask is no picture, or an annotation not as released.
     """
     if item.label is not None:
         full_hw = ade_classes(_open(item.label)) == item.label_class
     elif item.mask is not None:
         full_hw = np.asarray(_open(item.mask).convert("L")) >= WHITE
+    elif item.outlines is not None:
+        full_hw = outlined_mask(item.outlines)
     else:
         return boxes_mask(item.boxes, size), True
     picture = Image.fromarray(full_hw.astype(np.uint8))

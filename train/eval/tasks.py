@@ -79,18 +79,7 @@ def segmentation(
     for metric, values_VC in (("mAP", found.ap_VC), ("mIoU", found.iou_VC)):
         for head, values_C in zip(condition.heads, values_VC, strict=True):
             rows.append(condition.row(metric, head, _mean(values_C), len(values_C), unit="classes"))
-    if maps.words_cut:
-        count = maps.heat_VNhw.shape[1]
-        rows.append(
-            condition.number(
-                metric="words cut to the clip",
-                head=TOTAL,
-                value=maps.words_cut,
-                count=count,
-                unit="items",
-            )
-        )
-    return rows
+    return rows + _cut(condition, maps)
 
 
 def retrieval(condition: Condition, sims_AVK: Tensor) -> list[Row]:
@@ -146,6 +135,32 @@ def boxes(condition: Condition, maps: Maps, truths: Truths, scenes: Sequence[str
                     ciou_N=worst_S,
                     unit="scenes",
                 )
+    return rows + _cut(condition, maps)
+
+
+def off_screen(
+    condition: Condition, maps: Maps, dark_VMhw: NDArray[np.float32], truths: Truths
+) -> list[Row]:
+    """Return how maps fare at the threshold of pictures in which nothing that is heard is seen.
+
+    Parameters
+    ----------
+    dark_VMhw
+        The heatmaps of those pictures.
+    """
+    masks = [truths.mask(index) for index in range(len(truths))]
+    rows = []
+    for head, heat_Nhw, dark_Mhw in zip(condition.heads, maps.heat_VNhw, dark_VMhw, strict=True):
+        scores = negative_audio.score_negatives(heat_Nhw, {"off screen": dark_Mhw}, masks)
+        ciou_N, area_M = scores.ciou_N, scores.area["off screen"]
+        counts = len(ciou_N), len(area_M)
+        rows += [
+            condition.row("cIoU_U", head, _mean(ciou_N), counts[0], unit="pictures"),
+            condition.row("pIA off screen", head, _mean(area_M), counts[1], unit="pictures"),
+            condition.row("AOC off screen", head, _aoc(area_M[None]), counts[1], unit="pictures"),
+            condition.row("F", head, _f_score(ciou_N, area_M), *counts, unit="pictures"),
+            condition.number("threshold U", head, scores.threshold, counts[1], unit="pictures"),
+        ]
     return rows
 
 
@@ -187,15 +202,17 @@ def _negative_rows(
     area_N = np.mean(list(areas.values()), axis=0)
     ciou_N = scores.ciou_N
 
-    def f_score(drawn: Drawn) -> float:
-        return negative_audio.harmonic(float(ciou_N[drawn].mean()), 1 - float(area_N[drawn].mean()))
+    f_score = _f_score(ciou_N, area_N)
+
+    def f_of_both(drawn: Drawn) -> float:
+        return f_score(drawn, drawn)
 
     rows = [condition.row("cIoU_U", head, _mean(ciou_N), count, unit="pictures")]
     for kind, kind_N in areas.items():
         rows.append(condition.row(f"pIA {kind}", head, _mean(kind_N), count, unit="pictures"))
         draws_DN = scores.area[kind].reshape(-1, count)
         rows.append(condition.row(f"AOC {kind}", head, _aoc(draws_DN), count, unit="pictures"))
-    rows.append(condition.row("F", head, f_score, count, unit="pictures"))
+    rows.append(condition.row("F", head, f_of_both, count, unit="pictures"))
     rows.append(
         condition.number(
             metric="threshold U", head=head, value=scores.threshold, count=count, unit="pictures"
@@ -231,6 +248,20 @@ def _mean(values: Values) -> Callable[[Drawn], float]:
 
 def _of(statistic: Callable[[Values], float], values: Values) -> Callable[[Drawn], float]:
     return lambda drawn: statistic(values[drawn])
+
+
+def _f_score(ciou_N: Values, area_M: Values) -> Callable[[Drawn, Drawn], float]:
+    return lambda seen, dark: negative_audio.harmonic(
+        float(ciou_N[seen].mean()), 1 - float(area_M[dark].mean())
+    )
+
+
+def _cut(condition: Condition, maps: Maps) -> list[Row]:
+    """Return how many words, or moments, reach over an end of their clip, if any do."""
+    count = maps.heat_VNhw.shape[1]
+    metric = "words cut to the clip"
+    row = condition.number(metric, TOTAL, maps.words_cut, count, unit="items")
+    return [row] if maps.words_cut else []
 
 
 def _aoc(draws_DN: Values) -> Callable[[Drawn], float]:

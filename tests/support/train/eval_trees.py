@@ -158,6 +158,50 @@ def is3(root: Path, *, speech: bool) -> Path:
     return root
 
 
+def clip(path: Path, seed: int, fps: int = 10) -> None:
+    """Write two seconds of pictures and noise, which changes all the time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(seed)
+    with av.open(str(path), "w", format="mov") as container:
+        video = container.add_stream("mpeg4", rate=fps, width=48, height=40)
+        audio = container.add_stream("pcm_s16le", rate=RATE_HZ, layout="mono")
+        for _ in range(2 * fps):
+            pixels = random.integers(256, size=(40, 48, 3), dtype=np.uint8)
+            container.mux(video.encode(av.VideoFrame.from_ndarray(pixels)))
+        samples_1S = random.integers(-9000, 9000, size=(1, 2 * RATE_HZ), dtype=np.int16)
+        heard = av.AudioFrame.from_ndarray(samples_1S, "s16", "mono")
+        heard.rate = RATE_HZ
+        for packet in (*video.encode(None), *audio.encode(heard), *audio.encode(None)):
+            container.mux(packet)
+
+
+def avatar(root: Path) -> Path:
+    """Six frames of three clips: of each scenario, of several at once, and with no source seen."""
+    left, right = [4.0, 5.0, 20.9, 5.0, 20.9, 33.0, 4.0, 33.0], [30.0, 8.0, 46.0, 20.0, 31.0, 38.0]
+
+    def source(task: str, category: str, *outlines: Sequence[float]) -> dict[str, object]:
+        where = {"bbox": [0, 0, 9, 9], "segmentation": outlines} if outlines else {}
+        return {"task": task, "audio_visual_category": category, "instance_id": 1, **where}
+
+    frames = {
+        "a_00001/00003": [source("Single-Sound", "dog", left)],
+        "a_00001/00015": [
+            source("Mixed-Sound", "dog", left),
+            source("Mixed-Sound", "drum", right, left),
+        ],
+        "b_00002/00004": [source("Multi-Entity", "drum", right)],
+        "b_00002/00012": [source("Off-Screen", "dog")],
+        "c_00003/00002": [source("Off-Screen", "cat")],
+        "c_00003/00009": [source("Single-Sound", "cat", right), source("Off-Screen", "dog")],
+    }
+    for seed, (name, sources) in enumerate(frames.items()):
+        picture(root / "metadata" / f"{name}.jpg", 70 + seed)
+        said = {"original_width": 48, "original_height": 40, "annotations": sources}
+        (root / "metadata" / f"{name}.json").write_text(json.dumps(said))
+        clip(root / "video" / f"{name.split('/')[0]}.mp4", seed // 2)
+    return root
+
+
 def shards(folder: Path, kinds: Sequence[str]) -> Path:
     """Training shards, a clip for each kind named."""
     clips = []

@@ -222,6 +222,58 @@ def vggss(model: DenseAV, root: Path) -> dict[str, tuple[float, float]]:
     return table
 
 
+def avatar(model: DenseAV, root: Path, scenario: str) -> dict[str, dict[str, float]]:
+    """Return the figures of one scenario of AVATAR: moments of ten frames a second."""
+    side, heats, truths, dark = model.config.image.size, [], [], []
+    for path in sorted((root / "metadata").rglob("*.json")):
+        sources = json.loads(path.read_text())["annotations"]
+        seen = [source for source in sources if source["task"] != "Off-Screen"]
+        if seen and scenario not in {source["task"] for source in seen}:
+            continue
+        frame = Image.open(path.with_suffix(".jpg")).convert("RGB")
+        padded_S, audible_S = window(wave(root / "video" / f"{path.parent.name}.mp4"))
+        stretched = frame.resize((side, side), Image.Resampling.BILINEAR)
+        found_KThw = volume(image_features(model, stretched), audio_features(model, padded_S))
+        tokens, moment_s = found_KThw.shape[1], int(path.stem) / 10
+        first, stop = ((moment_s + far_s) * tokens * RATE_HZ / SAMPLES for far_s in (-0.2, 0.2))
+        mask_T = (np.arange(tokens) >= np.floor(first)) & (np.arange(tokens) < np.ceil(stop))
+        found_KThw = found_KThw * token_mask(audible_S, tokens)[:, None, None]
+        maps = (found_KThw.max(axis=0), *found_KThw)
+        maps_hw = [enlarged(map_Thw[mask_T].mean(axis=0), side) for map_Thw in maps]
+        if not seen:
+            dark.append(maps_hw)
+            continue
+        heats.append(maps_hw)
+        filled = np.zeros((frame.height, frame.width), np.uint8)
+        for outline in (part for source in seen for part in source["segmentation"]):
+            cv2.fillPoly(filled, [np.array(outline, int).reshape(-1, 2)], 255)
+        small = Image.fromarray(filled).resize((side, side), Image.Resampling.NEAREST)
+        truths.append(np.asarray(small) > 0)
+    table = {}
+    for index, name in enumerate(("total", *model.config.heads)):
+        positive = [maps_hw[index] for maps_hw in heats]
+        threshold = float(np.quantile([np.max(maps_hw[index]) for maps_hw in dark], 0.75))
+        median = [heat > np.sort(heat, axis=None)[heat.size // 2] for heat in positive]
+        above = [heat > threshold for heat in positive]
+        areas = np.array([(maps_hw[index] > threshold).mean() for maps_hw in dark])
+        area = sum(
+            ((areas <= low).mean() + (areas <= high).mean()) / 40
+            for low, high in itertools.pairwise(np.arange(21) / 20)
+        )
+        cious, cious_U = (
+            [(f & t).sum() / (t.sum() + (f & ~t).sum()) for f, t in zip(cut, truths, strict=True)]
+            for cut in (median, above)
+        )
+        table[name] = {
+            "cIoU median": 100 * float(np.mean(np.array(cious) >= 0.5)),
+            "cIoU_U": 100 * float(np.mean(cious_U)),
+            "pIA off screen": 100 * float(areas.mean()),
+            "AOC off screen": 100 * float(area),
+            "threshold U": threshold,
+        }
+    return table
+
+
 def extended_is3(model: DenseAV, root: Path, kind: str) -> dict[str, Array]:
     """Return mAP and mIoU of one half of Extended IS3, both halves heard equally loud."""
     side, heats, truths, classes = model.config.image.size, [], [], []

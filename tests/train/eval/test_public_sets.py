@@ -12,6 +12,7 @@ from denseav.stream.media.sound import Channel
 from denseav.train.data.decode import media_reader, read_sound
 from denseav.train.errors import DataError
 from denseav.train.eval import public_sets
+from denseav.train.eval.avatar import avatar
 from denseav.train.eval.items import EvalSet, Item, own_folder, with_files
 from denseav.train.eval.read import ade_classes, read_picture, read_truth, read_wave
 from tests.support.train import eval_trees
@@ -82,6 +83,65 @@ def test_is3_has_boxes_and_with_speech_two_halves_that_sound_together(tmp_path: 
     assert (sound.overlaid_by, speech.overlaid_by) == (speech.name, sound.name)
     # A word recorded for one annotation goes before the category's.
     assert [item.audio.name for item in speech.items[:2]] == ["dog_drum_1_dog.wav", "drum.wav"]
+
+
+def test_is3_is_found_as_its_archive_names_folders(tmp_path: Path) -> None:
+    root = eval_trees.is3(tmp_path, speech=True)
+    (root / "visual_frames").rename(root / "images")
+    (root / "gt_masks").rename(root / "gt_segmentation")
+    for data in public_sets.is3(root):
+        assert with_files(data, allow_missing=False).items[0].image.parent.name == "images"
+
+
+def test_avatars_frames_are_heard_at_their_moment_in_each_scenario(tmp_path: Path) -> None:
+    dark, *shown = (
+        with_files(data, allow_missing=False) for data in avatar(eval_trees.avatar(tmp_path))
+    )
+    assert (dark.name, dark.task, len(dark.items)) == ("AVATAR Off-Screen", "off screen", 2)
+    assert [item.outlines for item in dark.items] == [None, None]
+    assert {data.name: [item.key for item in data.items] for data in shown} == {
+        "AVATAR Single-Sound": ["a_00001/00003", "c_00003/00009"],
+        "AVATAR Mixed-Sound": ["a_00001/00015"],
+        "AVATAR Multi-Entity": ["b_00002/00004"],
+    }
+    assert {data.dark for data in shown} == {dark.name}
+    mixed = shown[1].items[0]
+    assert (mixed.category, mixed.word_s) == ("dog and drum", (1.5, 1.5))
+    truth_HW, _ = read_truth(mixed, (40, 48), stretch=True)
+    # A polygon's corners are cut to whole pixels, and its edges are in.
+    assert truth_HW[5:34, 4:21].all()
+    assert not truth_HW[:, 21:30].any()
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"annotations": [{"task": "Silence", "audio_visual_category": "x"}]}, "Invalid enum"),
+        ({"annotations": []}, "does not say in pixels"),
+        ({"original_width": 10**9}, "does not say in pixels"),
+        (
+            {"annotations": [{"task": "Mixed-Sound", "audio_visual_category": "x"}]},
+            "does not say in pixels",
+        ),
+    ],
+)
+def test_an_annotation_that_is_not_avatars_is_named(
+    tmp_path: Path, change: dict[str, object], what: str
+) -> None:
+    path = eval_trees.avatar(tmp_path) / "metadata/b_00002/00004.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(DataError, match=rf"00004\.json .*{what}"):
+        avatar(tmp_path)
+
+
+def test_a_folder_without_avatars_frames_and_a_lost_clip_are_said(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"unpack metadata\.zip and video\.zip there"):
+        avatar(tmp_path)
+    eval_trees.avatar(tmp_path)
+    (tmp_path / "video" / "b_00002.mp4").unlink()
+    dark, *_ = avatar(tmp_path)
+    with pytest.raises(DataError, match=r"1 files are missing: .*b_00002\.mp4"):
+        with_files(dark, allow_missing=False)
 
 
 def test_an_own_folder_becomes_a_set_for_each_kind_and_question(tmp_path: Path) -> None:

@@ -51,6 +51,7 @@ def trees(tmp_path_factory: pytest.TempPathFactory) -> Path:
     eval_trees.audioset(root / "audioset", 12)
     eval_trees.vggss(root / "vggss")
     eval_trees.is3(root / "is3", speech=True)
+    eval_trees.avatar(root / "avatar")
     return root
 
 
@@ -61,8 +62,8 @@ def report(
     """Return what the command finds of all sets at once, by set, metric and head."""
     folder = tmp_path_factory.mktemp("model")
     save(model, folder)
-    names = ("speech-prompted", "sound-prompted", "places", "audioset", "vggss", "is3")
-    where = ("speech", "sound", "places/distro", "audioset", "vggss", "is3")
+    names = ("speech-prompted", "sound-prompted", "places", "audioset", "vggss", "is3", "avatar")
+    where = ("speech", "sound", "places/distro", "audioset", "vggss", "is3", "avatar")
     pairs = zip(names, where, strict=True)
     arguments = [part for name, at in pairs for part in (f"--{name}", str(trees / at))]
     out = folder / "out.json"
@@ -123,3 +124,13 @@ def test_extended_is3(
         precision, iou = (report[data, metric, head] for metric in ("mAP", "mIoU"))
         assert precision == pytest.approx(figures[0], abs=PERCENT), head
         assert iou == pytest.approx(figures[1], abs=PIXEL), head
+
+
+@pytest.mark.parametrize("scenario", ["Single-Sound", "Mixed-Sound", "Multi-Entity"])
+def test_avatar(
+    model: DenseAV, trees: Path, report: dict[tuple[str, str, str], float], scenario: str
+) -> None:
+    for head, figures in released_protocol.avatar(model, trees / "avatar", scenario).items():
+        found = {metric: report[f"AVATAR {scenario}", metric, head] for metric in figures}
+        assert found.pop("threshold U") == pytest.approx(figures.pop("threshold U"), rel=1e-4)
+        assert found == pytest.approx(figures, abs=PIXEL), head
