@@ -41,6 +41,7 @@ from denseav.stream.inference.hop_controller import HopController
 from denseav.stream.inference.pipeline import Pipeline
 from denseav.stream.inference.sync_policy import Sync
 from denseav.stream.inference.timed_session import TimedSession
+from denseav.stream.inference.validity import FiniteCheck
 from denseav.stream.options import DisplayOptions, FeedOptions, LiveOptions, SourceOptions
 from denseav.stream.recording.foxglove_channels import ONE_CAMERA, Inputs
 from denseav.stream.sources.media_file import Clip
@@ -170,7 +171,8 @@ def run(
         view = _open_view(options.display, manifest, hud, stats, page, mosaic, inputs, say=say)
         outputs.enter_context(closing(view))
         run_state.view = view
-        takers, settle = [], [view.scale.settle]
+        takers = [FiniteCheck([head.name for head in manifest.heads], say).heatmap]
+        settle = [view.scale.settle]
         if consumer is not None:
             consumer.begin(manifest)
             takers.append(consumer.heatmap)

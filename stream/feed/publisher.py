@@ -181,6 +181,7 @@ class _Topics:
         self._camera = camera
         self._drops: Mapping[str, int] = {}  # counting anew for each message would cost too much
         self._newest: Heatmap | None = None  # with numbers
+        self._answered_s: float | None = None  # when the first came, whatever it was
         self._incomplete_s = -math.inf  # when a head last gave what is no number
         self.begin_run()
 
@@ -197,6 +198,8 @@ class _Topics:
 
     def note(self, heatmap: Heatmap) -> None:
         """Note how the newest is, whether it will be sent or not."""
+        if self._answered_s is None:
+            self._answered_s = heatmap.ready_s
         finite_K = np.isfinite(heatmap.heat_KHW).all(axis=(1, 2))
         if not finite_K.all():
             self._incomplete_s = monotonic()
@@ -218,7 +221,8 @@ class _Topics:
         if self.slipped_away:
             self._drops = {**self._drops, "clock_slipped": self.slipped_away}
         sources = self._camera.sources()
-        state = "ended" if ended else _state(newest, sources, now_s)
+        numbers_s = self._answered_s if newest is None else newest.ready_s
+        state = "ended" if ended else _state(newest is not None, numbers_s, sources, now_s)
         numbers = now_s - self._incomplete_s > WINDOW_S
         complete = numbers and _well("microphone", sources)
         recent_s = [sent_s for sent_s in self.sent_s if sent_s > now_s - 2]
@@ -252,14 +256,17 @@ def _well(kind: Kind, sources: Sequence[SourceState]) -> bool:
     return all(source.is_well for source in sources if source.kind == kind)
 
 
-def _state(newest: Heatmap | None, sources: Sequence[SourceState], now_s: float) -> str:
+def _state(
+    begun: bool, numbers_s: float | None, sources: Sequence[SourceState], now_s: float
+) -> str:
+    """Return the state by when there were numbers last; until it has begun, when there could be."""
     if any(source.state is State.FROZEN for source in sources):
         return "stalled"
     if not _well("camera", sources):
         return "camera_lost"
-    if newest is None:
-        return "starting"
-    return "live" if now_s - newest.ready_s < STALLED_S else "stalled"
+    if numbers_s is not None and now_s - numbers_s >= STALLED_S:
+        return "stalled"
+    return "live" if begun else "starting"
 
 
 def health(snapshot: Snapshot, live: bool, complete: bool = True) -> str:

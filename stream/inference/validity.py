@@ -1,15 +1,19 @@
 """Whether a head means something: heat and the audio it came from in, yes or no per head out.
 
 The one place that decides it: what is drawn, recorded, logged and published reads
-`Heatmap.valid_K`, which comes from here.
+`Heatmap.valid_K`, which comes from here. A head that gives no numbers looks like silence, so that
+is said.
 
 Axes: K heads, H W the feature grid.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from denseav.stream.types import Heatmap
 
 AUDIO_AGE_MAX_S = 1.0  # audio that ended longer before the frame says nothing about it
 
@@ -55,3 +59,29 @@ def valid_heads(
         and audio.start_s >= good_since_s
     )
     return tuple(bool(usable and np.isfinite(heat_HW).all()) for heat_HW in heat_KHW)
+
+
+class FiniteCheck:
+    """Says of each head, once, that its heat is not finite.
+
+    Parameters
+    ----------
+    heads : their names, in the order of the maps.
+    say : called with one line for people.
+    """
+
+    def __init__(self, heads: Sequence[str], say: Callable[[str], None]) -> None:
+        self._heads = heads
+        self._say = say
+        self._said: set[str] = set()
+
+    def heatmap(self, heatmap: Heatmap) -> None:
+        """Take a heatmap, on the thread that makes them."""
+        finite_K = np.isfinite(heatmap.heat_KHW).all(axis=(1, 2))
+        for head, finite in zip(self._heads, finite_K, strict=True):
+            if not finite and head not in self._said:
+                self._said.add(head)
+                self._say(
+                    f"the model's heat for {head} is not a number, so that head shows nothing; "
+                    "try another --device, or export the model again with --precision fp32"
+                )

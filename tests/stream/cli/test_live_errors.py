@@ -15,8 +15,10 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from denseav.export.runtime.bundle import demo_folder
+from denseav.export.runtime.bundle import demo_folder, open_bundle
+from denseav.export.runtime.onnx_session import OnnxSession
 from denseav.stream.display.hud import Hud
 from tests.support.live_command import LiveProcess, environment, live, live_here
 from tests.support.media import LEVELS, cut, ffmpeg, grey, tone, write_clip
@@ -84,6 +86,24 @@ def test_samples_that_are_no_numbers_are_silence_and_said(common: Path, tmp_path
     done = live_here(tmp_path, "--source", "nan.mov", "--offline", "--headless")
     assert done.returncode == 0, done.stderr
     assert "nan.mov was mended: samples that are no numbers" in done.stderr.splitlines()[-1]
+
+
+def test_a_head_that_gives_no_numbers_is_said_once(
+    common: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would look as it does in silence."""
+    whole = OnnxSession.heatmap
+
+    def broken(*given: Any) -> NDArray[np.float32]:
+        return whole(*given) * np.array([[[1]], [[np.nan]]], np.float32)
+
+    monkeypatch.setattr(OnnxSession, "heatmap", broken)
+    done = live_here(tmp_path, "--source", common, "--offline", "--headless", "--seconds", "1")
+    assert done.returncode == 0, done.stderr
+    said = [line for line in done.stderr.splitlines() if "not a number" in line]
+    head = open_bundle(demo_folder()).manifest.heads[1].name
+    assert len(said) == 1
+    assert f"the model's heat for {head} is not a number" in said[0]
 
 
 def test_what_came_before_the_cut_is_kept_whole(common: Path, tmp_path: Path) -> None:

@@ -179,6 +179,18 @@ def test_heat_that_is_no_number_is_not_live(publisher: Publisher, endpoint: str)
         wait_for_status(status, publisher, state="live")
 
 
+def test_a_model_that_never_gives_a_number_has_stalled(publisher: Publisher, endpoint: str) -> None:
+    """It is not starting any more; until a second after its first heat it could be."""
+    broken_KHW = np.full((2, 4, 6), np.nan, np.float32)
+    broken = replace(heatmap(heat_KHW=broken_KHW), valid_K=(False, False))
+    with StatusSubscriber(status_of(endpoint)) as status:
+        wait_for_status(status, state="starting")
+        publisher.heatmap(broken)
+        wait_for_status(status, state="stalled", health="unusable")
+        publisher.heatmap(replace(heatmap(), ready_s=time.monotonic() + 60))
+        wait_for_status(status, state="live")
+
+
 def test_one_head_without_numbers_makes_the_health_poor(
     publisher: Publisher, endpoint: str
 ) -> None:
