@@ -1,17 +1,21 @@
 """What a process has of the system, kept for itself: file descriptors and memory.
 
-Nothing enters; whether descriptors run out leaves, and connections by their number are ended. Any
-thread. It knows nothing of who connects.
+Nothing enters; whether descriptors run out leaves, connections by their number are ended, and what
+is ours is opened although they have run out for a moment. Any thread. It knows nothing of who
+connects.
 """
 
 import ctypes
+import errno
 import math
 import os
 import socket
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from threading import Thread
-from time import sleep
+from time import monotonic, sleep
+from typing import TypeVar
 
 if sys.platform != "win32":  # which has no such limits
     import resource
@@ -19,9 +23,15 @@ if sys.platform != "win32":  # which has no such limits
 RESERVED = 32
 """Descriptors that no connection may take: recordings, cameras and keys are opened meanwhile."""
 
+PATIENCE_S = 5.0
+"""How long it is waited for a descriptor: the connections that have all are ended long before."""
+
 GIVEN_BACK_S = 20.0
 _ARENAS_MAX = 2
 _M_ARENA_MAX = -8  # of glibc's malloc.h
+_AGAIN_S = 0.01
+
+T = TypeVar("T")
 
 
 def descriptors_are_few() -> bool:
@@ -35,6 +45,26 @@ def descriptors_are_few() -> bool:
         if limit != resource.RLIM_INFINITY:
             return _lowest_free() >= limit - min(RESERVED, limit // 8)
     return False
+
+
+def patiently(open_it: Callable[[], T]) -> T:
+    """Return what a call opens, tried again where connections have every descriptor.
+
+    A listener ends those that took what is kept once they have come, and so a moment later.
+
+    Raises
+    ------
+    OSError
+        What it failed with; of too few descriptors, only after `PATIENCE_S`.
+    """
+    end_s = monotonic() + PATIENCE_S
+    while True:
+        try:
+            return open_it()
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE) or monotonic() >= end_s:
+                raise
+        sleep(_AGAIN_S)
 
 
 def _lowest_free() -> float:

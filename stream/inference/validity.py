@@ -77,9 +77,8 @@ class FiniteCheck:
 
     def heatmap(self, heatmap: Heatmap) -> None:
         """Take a heatmap, on the thread that makes them."""
-        finite_K = np.isfinite(heatmap.heat_KHW).all(axis=(1, 2))
-        for head, finite in zip(self._heads, finite_K, strict=True):
-            if not finite and head not in self._said:
+        for head, heat_HW in zip(self._heads, heatmap.heat_KHW, strict=True):
+            if head not in self._said and not np.isfinite(heat_HW).all():
                 self._said.add(head)
                 self._say(
                     f"the model's heat for {head} is not a number, so that head shows nothing; "

@@ -25,6 +25,7 @@ from av.stream import Disposition
 from numpy.typing import NDArray
 
 from denseav.export.outside_files import ffmpeg_name, require_file
+from denseav.export.process_limits import patiently
 from denseav.stream.media.errors import MediaError
 from denseav.stream.media.mended_faults import Mends
 from denseav.stream.media.picture import LARGEST_SIDE, Display, Order
@@ -144,7 +145,7 @@ class MediaReader:
     def _opened(self) -> InputContainer:
         try:
             require_file(self.path)
-            return av.open(ffmpeg_name(self.path))
+            return patiently(lambda: av.open(ffmpeg_name(self.path)))
         except FileNotFoundError:
             raise MediaError(f"{self.path} is missing") from None
         except _FAULTS as error:

@@ -16,6 +16,7 @@ import numpy as np
 from av.filter import Graph
 from av.video.format import VideoFormat
 
+from denseav.export.process_limits import patiently
 from denseav.stream.display.drawing import Canvas
 from denseav.stream.errors import OutputError
 from denseav.stream.types import AudioBlock
@@ -57,7 +58,7 @@ class AnimationRecorder:
         if path.exists() or self._part.exists():
             raise OutputError(f"{path} exists already; choose another name or delete it")
         try:
-            self._file = self._part.open("xb")
+            self._file = patiently(lambda: self._part.open("xb"))
             form, codec = ("gif", "gif") if is_gif else ("webp", "libwebp_anim")
             # A file of ours, whose failures are told where they happen.
             self._container = av.open(self._file, "w", format=form, options={"loop": "0"})

@@ -16,6 +16,7 @@ from typing import BinaryIO, cast
 import foxglove
 from foxglove.mcap import MCAPWriteOptions
 
+from denseav.export.process_limits import patiently
 from denseav.export.runtime.bundle import Head
 from denseav.stream.errors import OutputError
 from denseav.stream.recording.foxglove_channels import ONE_CAMERA, FoxgloveChannels, Inputs, Status
@@ -104,7 +105,7 @@ class _Journal:
         self._pending = bytearray()
         self._base = self._at = 0
         try:
-            self._file: FileIO = path.open("xb", buffering=0)
+            self._file: FileIO = patiently(lambda: path.open("xb", buffering=0))
         except FileExistsError:
             raise OutputError(f"{path} exists already; choose another name or delete it") from None
         except OSError as error:

@@ -15,6 +15,7 @@ from typing import Any
 
 import av
 
+from denseav.export.process_limits import patiently
 from denseav.stream.display.drawing import Canvas
 from denseav.stream.errors import OutputError
 from denseav.stream.recording.film_encoder import FilmEncoder
@@ -123,7 +124,8 @@ class _PartFile(io.RawIOBase):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file = path.open("xb", buffering=0)  # "x" follows no link and overwrites nothing
+        # "x" follows no link and overwrites nothing.
+        self._file = patiently(lambda: path.open("xb", buffering=0))
         self._sealed = False
 
     def write(self, data: Any) -> int:
@@ -181,7 +183,7 @@ def _part_file(path: Path) -> _PartFile:
 def _cut_torn(path: Path) -> int:
     """Cut off what follows a file's last complete fragment; return how many there are."""
     end, count = 0, 0
-    with path.open("r+b") as file:
+    with patiently(lambda: path.open("r+b")) as file:
         size = file.seek(0, os.SEEK_END)
         at = 0
         while at + _BOX.size <= size:

@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 
 from denseav.export.command_line import in_words
+from denseav.export.process_limits import patiently
 from denseav.stream.display.drawing import Canvas
 from denseav.stream.errors import OutputError
 
@@ -25,7 +26,7 @@ def check_recording(path: Path) -> None:
     """
     refuse_taken(path)
     try:
-        path.open("xb").close()
+        patiently(lambda: path.open("xb")).close()
         path.unlink()
     except OSError as error:
         raise cannot_record(path, error) from None
@@ -82,7 +83,7 @@ def snapshot(canvas: Canvas, folder: Path) -> Path:
     _, png = cv2.imencode(".png", canvas)
     path = unused_path(folder, ".png")
     try:
-        with path.open("xb") as file:
+        with patiently(lambda: path.open("xb")) as file:
             file.write(png.tobytes())
     except OSError as error:
         raise OutputError(

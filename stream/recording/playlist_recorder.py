@@ -15,13 +15,14 @@ from typing import Any
 import av
 
 from denseav.export.outside_files import ffmpeg_name
+from denseav.export.process_limits import patiently
 from denseav.stream.display.drawing import Canvas
 from denseav.stream.errors import OutputError
 from denseav.stream.recording.film_encoder import FilmEncoder
 from denseav.stream.recording.places import cannot_record, reason, refuse_taken
 from denseav.stream.types import AudioBlock
 
-SEGMENT_S = 2.0
+SEGMENT, SEGMENT_S = ".ts", 2.0
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
@@ -49,7 +50,7 @@ class PlaylistRecorder:
                 f"cannot record to {path}: players take a playlist's names for addresses; use "
                 "letters a to z, digits, . _ and - alone"
             )
-        refuse_taken(path, path.with_name(f"{path.stem}-00000.ts"))
+        refuse_taken(path, path.with_name(f"{path.stem}-00000{SEGMENT}"))
         self._files = _Files(path.absolute())
         with self._or_keep():
             self._files.claim()
@@ -117,34 +118,36 @@ class _Files:
         self.failure: OSError | None = None
         self._playlist = playlist
         self._written: list[Path] = []
+        self._text = ""  # of the playlist
         self._sealed = False
 
     def claim(self) -> None:
         """Make the playlist, so that nobody else has its name."""
-        self._playlist.open("xb").close()
+        patiently(lambda: self._playlist.open("xb")).close()
         self._written.append(self._playlist)
 
     def seal(self) -> None:
         """Take nothing more: what is written from now on is gone."""
         self._sealed = True
 
-    def open(self, url: str, _flags: int, _options: object) -> io.RawIOBase:
-        """Open what FFmpeg wants to write, once or, for the playlist, again and again."""
+    def open(self, url: str, _flags: int, _options: object) -> io.RawIOBase | io.BytesIO:
+        """Open what FFmpeg wants to write: a segment once, the playlist again and again."""
         path = Path(url.removeprefix(ffmpeg_name("")))
-        is_playlist = path.name == self._playlist.name
+        if self._sealed:
+            return io.BytesIO()
+        if path.suffix != SEGMENT:
+            return _Text(self, path)
         try:
-            file: Any = io.BytesIO() if is_playlist or self._sealed else path.open("xb", 0)
+            file = patiently(lambda: path.open("xb", 0))
         except OSError as error:
             self._note(error)
             raise
-        if not is_playlist and not self._sealed:
-            self._written.append(path)
-        return _File(self, file, is_playlist)
+        self._written.append(path)
+        return _Segment(self, file)
 
     def keep_what_is_named(self) -> bool:
         """Remove what the playlist does not name; return whether it names anything."""
-        named = self._playlist.read_text("utf-8", "replace") if self._written else ""
-        kept = [path for path in self._written[1:] if path.name in named]
+        kept = [path for path in self._written[1:] if path.name in self._text]
         for path in self._written[1 if kept else 0 :]:
             if path not in kept:
                 with suppress(OSError):
@@ -161,14 +164,18 @@ class _Files:
             self._note(error)
             raise
 
-    def replace_playlist(self, text: bytes) -> None:
-        """Have the playlist say something else: the old text or the new one, whatever happens."""
+    def replace_playlist(self, path: Path, text: bytes) -> None:
+        """Have the playlist say something else: the old text or the new one, whatever happens.
+
+        FFmpeg writes a file beside it, and gives that its name whether all was written or not.
+        """
         part = self._playlist.with_name(f"{self._playlist.name}.part")
         if self._sealed:
             return
         try:
-            part.write_bytes(text)
-            part.replace(self._playlist)
+            patiently(lambda: part.write_bytes(text))
+            part.replace(path)
+            self._text = text.decode()
         except OSError as error:
             part.unlink(missing_ok=True)
             self._note(error)
@@ -179,11 +186,26 @@ class _Files:
         self._sealed = True
 
 
-class _File(io.RawIOBase):
-    """One of them, as FFmpeg writes it."""
+class _Text(io.BytesIO):
+    """The playlist's text, which counts once it is closed."""
 
-    def __init__(self, files: _Files, file: Any, is_playlist: bool) -> None:
-        self._files, self._file, self._is_playlist = files, file, is_playlist
+    def __init__(self, files: _Files, path: Path) -> None:
+        super().__init__()
+        self._files, self._path = files, path
+
+    def close(self) -> None:
+        """Write it whole, or raise. May be called twice."""
+        text = b"" if self.closed else self.getvalue()
+        super().close()
+        if text:
+            self._files.replace_playlist(self._path, text)
+
+
+class _Segment(io.RawIOBase):
+    """A segment, as FFmpeg writes it."""
+
+    def __init__(self, files: _Files, file: io.FileIO) -> None:
+        self._files, self._file = files, file
 
     def write(self, data: Any) -> int:
         """Write all of it, or raise."""
@@ -195,15 +217,13 @@ class _File(io.RawIOBase):
         return True
 
     def close(self) -> None:
-        """Let go of it; a playlist counts from now on. May be called twice."""
-        if not self.closed and self._is_playlist:
-            self._files.replace_playlist(self._file.getvalue())
+        """Let go of it. May be called twice."""
         self._file.close()
         super().close()
 
 
 def _container(path: Path, files: _Files) -> av.container.OutputContainer:
-    pattern = path.with_name(f"{path.stem}-%05d.ts")
+    pattern = path.with_name(f"{path.stem}-%05d{SEGMENT}")
     options = {
         "hls_time": str(SEGMENT_S),
         "hls_playlist_type": "event",  # it grows, and may be watched from its beginning

@@ -18,6 +18,7 @@ import numpy as np
 from mcap.records import Channel, Message
 from numpy.typing import NDArray
 
+from denseav.export.process_limits import patiently
 from denseav.export.terminal_text import safe_text
 from denseav.stream.errors import SourceError
 from denseav.stream.media.picture import LARGEST_SIDE, SMALLEST_SIDE
@@ -112,7 +113,7 @@ class RecordedRun:
         """Yield the messages of some topics, in the order of the file, with their topic."""
         channels: dict[int, str] = {}
         try:
-            with self.path.open("rb") as file:
+            with patiently(lambda: self.path.open("rb")) as file:
                 for record in mcap_records(file, self.path):
                     if isinstance(record, Channel) and record.topic in topics:
                         channels[record.id] = record.topic

@@ -1,3 +1,5 @@
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -99,6 +101,26 @@ def test_a_folder_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="choose a folder that exists") as caught:
         PlaylistRecorder(tmp_path / "none" / "run.m3u8", 128, 96)
     assert "\n" not in str(caught.value)
+
+
+def test_a_disk_that_is_full_at_the_playlist_leaves_the_one_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, whole = tmp_path / "run.m3u8", Path.write_bytes
+
+    def full(part: Path, data: bytes) -> int:
+        whole(part, data[: len(data) // 2])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    recorder = PlaylistRecorder(path, 128, 96)
+    record(recorder, 5)
+    before = path.read_bytes()
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OutputError, match="kept there"):
+        record(recorder, 3, 505.0)
+    assert path.read_bytes() == before
+    named = [line for line in before.decode().splitlines() if line.endswith(".ts")]
+    assert sorted(each.name for each in tmp_path.iterdir()) == [*named, "run.m3u8"]
 
 
 FULL_DISK = """
