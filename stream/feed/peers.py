@@ -9,6 +9,7 @@ import errno
 from collections.abc import Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 import zmq
@@ -21,6 +22,7 @@ IDLE_MAX = 64  # connections that have not subscribed; the oldest go first
 CONNECTIONS_MAX = 128
 TOPIC_BYTES = 32
 _AT_ONCE = 1_000
+_CLOSING_S, _QUIET_MS = 1.0, 10
 _EVENTS = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_ACCEPT_FAILED
 
 
@@ -70,8 +72,12 @@ class Peers:
                 self._end(number)
 
     def close(self) -> None:
-        """Watch no more; before the socket is closed."""
-        self._note_connections()  # libzmq would wait with what is not read
+        """Watch no more and let nobody in; before the socket is closed."""
+        with suppress(zmq.ZMQError):  # it was never bound
+            self._socket.unbind(self._socket.get_string(zmq.LAST_ENDPOINT))
+        end_s = monotonic() + _CLOSING_S
+        while self._monitor.poll(_QUIET_MS) and monotonic() < end_s:
+            self._note_connections()  # libzmq would wait with what is not read
         self._socket.disable_monitor()
         self._monitor.close()
 
@@ -83,9 +89,14 @@ class Peers:
         return frames
 
     def _note_connections(self) -> bool:
-        """Return whether one could not be taken, or should not, because descriptors run out."""
+        """Return whether one could not be taken, or should not, because descriptors run out.
+
+        While none is free, libzmq says so again and again, faster than it is read.
+        """
         refused = False
-        while self._monitor.poll(0):
+        for _ in range(_AT_ONCE):
+            if not self._monitor.poll(0):
+                break
             event = recv_monitor_message(self._monitor)
             if event["event"] == zmq.EVENT_ACCEPTED:
                 self._open[int(event["value"])] = _Peer()

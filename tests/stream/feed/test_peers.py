@@ -32,6 +32,16 @@ with publishing(sys.argv[1]) as publisher:
         time.sleep(0.01)
 """
 
+WITHOUT = """
+import resource, sys
+from tests.support.feeds import publishing
+with publishing(sys.argv[1]):
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, most))
+    print("publishing", flush=True)
+    sys.stdin.readline()
+"""
+
 
 @pytest.fixture
 def endpoint() -> str:
@@ -106,6 +116,20 @@ def test_more_connections_than_descriptors_do_not_end_it(
         with HeatmapSubscriber(endpoint) as late:
             until(lambda: late._newest)
     assert process.poll() is None
+
+
+def test_a_caller_that_no_descriptor_is_left_for_holds_up_nothing(
+    endpoint: str, begin: Callable[..., subprocess.Popen[str]]
+) -> None:
+    """libzmq tries, and says so, without end: the publisher goes on, and so it can be closed."""
+    command = [sys.executable, "-c", WITHOUT, endpoint]
+    process = begin(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline()
+    with ExitStack() as held:
+        idle(endpoint, 3, held)
+        process.communicate("\n", timeout=60)
+    assert process.returncode == 0
 
 
 def test_who_comes_while_the_publisher_stands_still_is_heard_afterwards(
