@@ -77,6 +77,9 @@ class DataSettings:
         none.
     others_share
         How often one of `others` stands in for a clip of `shards`; without mixing.
+    cache_gb
+        How much of this machine's disk shards at addresses may fill, in GB; those that were not
+        used for longest go first. null for three quarters of what is free.
     mixing
         Make each clip of `shards` sound together with one of `others`; None for not.
     changes
@@ -94,6 +97,7 @@ class DataSettings:
     shards: dict[str, float] | str
     others: dict[str, float] | str = ""
     others_share: float = 0.5
+    cache_gb: float | None = None
     mixing: Mixing | None = None
     changes: Augmentation = field(default_factory=Augmentation)
     batch_size: int = 10
@@ -104,6 +108,8 @@ class DataSettings:
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.workers < 0 or self.image_size < 2 or self.image_size % 2:
             raise DataError("batch_size is at least 1, workers 0, image_size 2 and even")
+        if self.cache_gb is not None and not self.cache_gb > 0:
+            raise DataError(f"cache_gb must be above 0, not {self.cache_gb}; or null")
         if not 0 <= self.others_share <= 1:
             raise DataError(f"others_share must be in [0, 1], not {self.others_share}")
         for sources in (self.shards, self.others):
@@ -137,8 +143,9 @@ class ClipDataset(Dataset[Sample]):
     """
 
     def __init__(self, settings: DataSettings, seed: int) -> None:
-        self.shards = WeightedShards(settings.shards)
-        self._others = WeightedShards(settings.others) if settings.others else None
+        cache_gb, others = settings.cache_gb, settings.others
+        self.shards = WeightedShards(settings.shards, cache_gb)
+        self._others = WeightedShards(others, cache_gb) if others else None
         self._settings, self._seed = settings, seed
         self._maker = ExampleMaker(settings.image_size, settings.changes)
         self._reported = set[tuple[str, str]]()

@@ -28,6 +28,7 @@ import os
 import struct
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
@@ -43,6 +44,8 @@ FORMAT = "denseav-shards"
 SCHEMA = 2
 KINDS = {"speech": 0, "sound": 1, "unknown": -1}
 MAX_SHARD_BYTES = 64 * 2**20
+TRIES = 5
+"""How often a shard that another process made room of is fetched again for one clip."""
 
 _PASSPORT = "shards.json"
 _INDEX = "index.json"
@@ -50,6 +53,10 @@ _INDEX = "index.json"
 
 class DamagedClip(Exception):  # noqa: N818 - an event for the loader, not for people
     """A clip cannot be read from its shard; the message names the shard's file."""
+
+
+class _GoneError(Exception):
+    """Another process needed the room of a shard that was there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,6 +189,7 @@ class Shards:
     Parameters
     ----------
     source : a folder written by `denseav-data prepare`, or the address of a copy.
+    cache_gb : of a copy elsewhere, as `RemoteFolder` takes it.
 
     Attributes
     ----------
@@ -194,12 +202,12 @@ class Shards:
         is wrong.
     """
 
-    def __init__(self, source: Path | str) -> None:
+    def __init__(self, source: Path | str, cache_gb: float | None = None) -> None:
         self.source = str(source)
         _litdata()  # what it lacks is told now, and is no clip's damage
         self._remote: RemoteFolder | None = None
         if is_address(self.source):
-            self._remote = RemoteFolder(self.source, (_PASSPORT, _INDEX))
+            self._remote = RemoteFolder(self.source, (_PASSPORT, _INDEX), cache_gb)
         self.folder = self._remote.path if self._remote else Path(source)
         shards = _inspect(self.folder)
         self.sizes = [shard.chunk_size for shard in shards]
@@ -227,14 +235,22 @@ class Shards:
             When its shard is elsewhere and cannot be fetched.
         """
         name = self._names[bisect_right(self._ends, number)]
-        if not self._is_whole(name):
-            raise DamagedClip(name)
+        for _ in range(TRIES):
+            with suppress(_GoneError):
+                if not self._is_whole(name):
+                    raise DamagedClip(name)
+                return self._read(name, number)
+        raise DataError(f"{name} of {self.source} goes as soon as it comes; raise data.cache_gb")
+
+    def _read(self, name: str, number: int) -> Clip:
         litdata = _litdata()
         if self._reader is None:
             self._reader = litdata.StreamingDataset(str(self.folder), batch_decode=0)
         try:
             return Clip.unpack(self._reader[number])
         except (litdata.exceptions.ChunkWaitTimeoutError, RuntimeError):
+            if self._remote is not None and not (self.folder / name).exists():
+                raise _GoneError from None
             self._whole[name] = False
             raise DamagedClip(name) from None
         except (ValueError, KeyError, TypeError, IndexError, OSError, struct.error):
@@ -242,10 +258,12 @@ class Shards:
 
     def _is_whole(self, name: str) -> bool:
         """Tell whether a shard has as many bytes as were written; have it first, if need be."""
+        if self._remote is not None and self._remote.fetch(name, self._bytes[name]):
+            self._whole.pop(name, None)
         if name not in self._whole:
-            if self._remote is not None:
-                self._remote.fetch(name)
             path = self.folder / name
+            if self._remote is not None and not path.exists():
+                raise _GoneError
             self._whole[name] = path.is_file() and path.stat().st_size == self._bytes[name]
         return self._whole[name]
 

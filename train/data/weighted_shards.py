@@ -25,16 +25,21 @@ Sources = str | Mapping[str, float]
 class WeightedShards:
     """Sets of shards. May be sent to other processes.
 
+    Parameters
+    ----------
+    sources : one, or several with their weights.
+    cache_gb : of copies elsewhere, as `RemoteFolder` takes it.
+
     Attributes
     ----------
     sizes : for each folder, how many clips each of its shards holds.
     weights : each folder's part of all that is drawn; their sum is 1.
     """
 
-    def __init__(self, sources: Sources) -> None:
+    def __init__(self, sources: Sources, cache_gb: float | None = None) -> None:
         weights = {sources: 1.0} if isinstance(sources, str) else sources
         check_weights(weights)
-        self._folders = [Shards(source) for source in weights]
+        self._folders = [Shards(source, cache_gb) for source in weights]
         self._ends = list(accumulate(folder.clips for folder in self._folders))
         self.sizes = [folder.sizes for folder in self._folders]
         self.weights = [weight / math.fsum(weights.values()) for weight in weights.values()]

@@ -48,9 +48,9 @@ def bucket(
     bucket.delete()
 
 
-def upload(bucket: Any, folder: Path) -> None:
+def upload(bucket: Any, folder: Path, to: str = "places") -> None:
     for path in folder.iterdir():
-        bucket.upload_file(str(path), f"places/{path.name}")
+        bucket.upload_file(str(path), f"{to}/{path.name}")
 
 
 def shards_of(shards: Shards) -> list[str]:
@@ -74,6 +74,52 @@ def test_shards_made_anew_at_an_address_are_other_shards(bucket: Any, tmp_path: 
     after = Shards(ADDRESS)
     assert [after.clip(number) for number in range(2)] == [made_clip(7), made_clip(8)]
     assert before.clip(0) == made_clip(0)
+
+
+def test_two_readers_of_a_cache_that_holds_one_shard_read_all(bucket: Any) -> None:
+    largest = max(item.size for item in bucket.objects.all())
+    with pytest.raises(
+        DataError, match=r"shard-000000-0\.bin .* may be kept; raise data\.cache_gb"
+    ):
+        Shards(ADDRESS, (largest - 1) / 1e9).clip(0)
+    one, other = (Shards(ADDRESS, largest / 1e9) for _ in range(2))
+    for reader, number in ((one, 0), (other, 1), (one, 5), (other, 0), (one, 1), (one, 4)):
+        assert reader.clip(number) == made_clip(number)
+        assert len(shards_of(reader)) == 1
+
+
+def test_of_all_sets_the_shard_that_was_not_used_for_longest_makes_room(
+    bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_folder, "USED_S", 0.0)
+    upload(bucket, tmp_path / "made", "mine")
+    room_gb = 2 * max(item.size for item in bucket.objects.all()) / 1e9
+    places, mine = Shards(ADDRESS, room_gb), Shards("s3://bucket/mine", room_gb)
+    for reader, number in ((places, 0), (mine, 0), (places, 1), (mine, 5)):
+        assert reader.clip(number) == made_clip(number)
+    assert [shards_of(places), shards_of(mine)] == [["shard-000000-0.bin"], ["shard-000001-0.bin"]]
+
+
+@pytest.mark.usefixtures("bucket")
+def test_a_shard_that_another_process_made_room_of_is_fetched_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shards, taken = Shards(ADDRESS), {"shard-000000-0.bin"}
+    fetch = remote_folder.RemoteFolder.fetch
+
+    def taken_once(self: remote_folder.RemoteFolder, name: str, size: int) -> bool:
+        anew = fetch(self, name, size)
+        if name in taken:
+            taken.remove(name)
+            (self.path / name).unlink()
+        return anew
+
+    monkeypatch.setattr(remote_folder.RemoteFolder, "fetch", taken_once)
+    assert [shards.clip(number) for number in (0, 5)] == [made_clip(0), made_clip(5)]
+    assert not taken
+    taken.add("shard-000000-0.bin")  # this time one that is known to be whole
+    assert shards.clip(1) == made_clip(1)
+    assert not taken
 
 
 def test_half_a_shard_is_damage_and_a_missing_one_an_error(bucket: Any) -> None:
