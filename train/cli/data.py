@@ -23,7 +23,7 @@ from denseav.export.version_report import VersionAction
 from denseav.stream.media.sound import Channel
 from denseav.train.data.preparation.folder_lock import WHOLE, Share
 from denseav.train.data.preparation.prepare import Prepared, items_of, prepare
-from denseav.train.data.preparation.source_lists import left_alone, list_items
+from denseav.train.data.preparation.source_lists import list_items
 from denseav.train.data.shards import KINDS
 from denseav.train.data.workers import usable_cores
 from denseav.train.errors import DataError
@@ -146,9 +146,8 @@ def _prepare(options: PrepareOptions, console: Console) -> None:
     items = list_items(
         options.source, options.kind, channel=options.channel, audio_track=options.audio_track
     )
-    alone = left_alone(options.source)
-    if alone:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(alone.items()))
+    if items.alone:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(items.alone.items()))
         console.print(f"files left alone: {kinds}", soft_wrap=True, markup=False)
     columns = (
         TextColumn("{task.description}"),

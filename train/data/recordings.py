@@ -26,7 +26,7 @@ from denseav.export.terminal_text import safe_text
 from denseav.models.audio_encoder import SAMPLE_RATE_HZ
 from denseav.train.data.batch import UNKNOWN, Batch
 from denseav.train.data.decode import Samples
-from denseav.train.data.preparation.source_lists import left_alone, likely_media
+from denseav.train.data.preparation.source_lists import media_files
 from denseav.train.errors import DataError, SettingsError
 
 log = logging.getLogger(__name__)
@@ -117,22 +117,24 @@ def find_recordings(folder: Path) -> list[Recording]:
         When there is nothing that can be read.
     """
     found, left_out = [], []
-    for path in likely_media(folder):
+    tried, alone = media_files(folder)
+    for name in tried:
+        path = folder / name
         try:
             info = soundfile.info(path)
         except (OSError, soundfile.LibsndfileError) as error:
-            left_out.append(f"{path.relative_to(folder)} ({error})")
+            left_out.append(f"{name} ({error})")
             continue
         if info.frames > 0:
             found.append(Recording(path, info.frames, info.samplerate))
         else:
-            left_out.append(f"{path.relative_to(folder)} (it holds no samples)")
+            left_out.append(f"{name} (it holds no samples)")
     if not found:
         reason = f"; {safe_text(left_out[0])} and others cannot be read" if left_out else ""
         raise DataError(
             f"{folder} holds no sound{reason}; name a folder of recordings with --sound.folder"
         )
-    if alone := left_alone(folder):
+    if alone:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(alone.items()))
         log.warning("%s: files left alone: %s", folder, safe_text(kinds))
     if left_out:

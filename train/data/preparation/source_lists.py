@@ -16,8 +16,10 @@ DataError            the list cannot be read, or lists nothing
 """
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -100,10 +102,18 @@ class ItemList(Sequence[Item], Generic[Row]):
     ----------
     rows, layout : what the source has of each item, and what it means.
     digest : of all that the items are made from; "" where only their keys tell.
+    alone : how many files beside them are no items, by what their names end with.
     """
 
-    def __init__(self, rows: Sequence[Row], layout: Layout[Row], digest: str = "") -> None:
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        layout: Layout[Row],
+        digest: str = "",
+        alone: Mapping[str, int] | None = None,
+    ) -> None:
         self._rows, self._layout, self.digest = rows, layout, digest
+        self.alone = alone or {}
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -161,9 +171,9 @@ def list_items(
     item = partial(Item, channel=channel, audio_track=audio_track)
     items: ItemList[Any]
     if source.is_dir():
-        items = ItemList(
-            likely_media(source), _Videos(source, partial(item, kind=kind or "unknown"))
-        )
+        tried, alone = media_files(source)
+        videos = _Videos(source, partial(item, kind=kind or "unknown"))
+        items = ItemList(tried, videos, alone=alone)
     elif not source.is_file():
         raise DataError(f"{source} does not exist; give a folder of videos, a .json or a .csv list")
     elif source.suffix == ".json":
@@ -222,35 +232,59 @@ def _as_pandas(seconds: str, whole: bool) -> str:
     return str(int(number) if whole else number)
 
 
-def left_alone(source: Path) -> Counter[str]:
-    """Return how many files of a folder are not tried, by what their names end with."""
-    if not source.is_dir():
-        return Counter()
-    return Counter(path.suffix.lower() or path.name for path in _files(source) if not _tried(path))
+def media_files(folder: Path) -> tuple[list[str], Counter[str]]:
+    """Look through a folder and its folders.
+
+    Returns
+    -------
+    list of str
+        The files that are tried, relative to the folder, in the order of their names. Of millions
+        no path is made before it is needed.
+    Counter of str
+        How many are left alone, by what their names end with.
+    """
+    tried, alone = list[str](), Counter[str]()
+    for file in _files(str(folder)):
+        name = file.rpartition("/")[2]
+        dot = name.rfind(".")
+        suffix = name[dot:].lower() if dot > 0 else ""
+        if suffix in NO_VIDEO or name.startswith("."):
+            alone[suffix or name] += 1
+        else:
+            tried.append(file)
+    return tried, alone
 
 
-def likely_media(folder: Path) -> list[Path]:
-    """Return the files of a folder and its folders that are tried, in the order of their names."""
-    return [path for path in _files(folder) if _tried(path)]
+def _files(folder: str, prefix: str = "") -> Iterator[str]:
+    """Yield files in the order of their names; nothing of folders that may not be read."""
+    found = list[tuple[str, bool]]()
+    with suppress(PermissionError), os.scandir(folder) as entries:
+        for entry in entries:
+            is_folder = entry.is_dir(follow_symlinks=False)
+            if is_folder or _is_file(entry):
+                found.append((entry.name, is_folder))
+    for name, is_folder in sorted(found):
+        if is_folder:
+            yield from _files(f"{folder}/{name}", f"{prefix}{name}/")
+        else:
+            yield prefix + name
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file())
-
-
-def _tried(path: Path) -> bool:
-    return path.suffix.lower() not in NO_VIDEO and not path.name.startswith(".")
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    with suppress(OSError):
+        return entry.is_file()
+    return False
 
 
 class _Videos:
     def __init__(self, folder: Path, item: Callable[..., Item]) -> None:
         self._folder, self._item = folder, item
 
-    def key(self, path: Path) -> str:
-        return readable(path.relative_to(self._folder).as_posix())
+    def key(self, row: str) -> str:
+        return readable(row)
 
-    def item(self, path: Path) -> Item:
-        return self._item(key=self.key(path), sound=path)
+    def item(self, row: str) -> Item:
+        return self._item(key=self.key(row), sound=self._folder / row)
 
     def fault(self, reason: str) -> DataError:
         return DataError(f"{self._folder} cannot be listed ({reason})")

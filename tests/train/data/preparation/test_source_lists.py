@@ -48,6 +48,23 @@ def test_a_json_list_with_a_byte_order_mark(tmp_path: Path) -> None:
     assert [item.key for item in items] == ["wavs/a"]
 
 
+def test_a_folder_is_listed_in_the_order_of_its_paths(tmp_path: Path) -> None:
+    folder = tmp_path / "films"
+    for name in ("a/z.mp4", "a/b/c.mkv", "a-b/x.MP4", "a.mp4", "B/y", "b/.hidden", "b/n.TXT", "d."):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (folder / "b/to_file").symlink_to(folder / "a.mp4")
+    (folder / "b/to_folder").symlink_to(folder / "a")
+    (folder / "b/to_nothing").symlink_to(folder / "none")
+    items = list_items(folder)
+    found = sorted(path for path in folder.rglob("*") if path.is_file())
+    tried = [path for path in found if path.name not in (".hidden", "n.TXT")]
+    assert [item.sound for item in items] == tried
+    assert list(items.keys()) == [path.relative_to(folder).as_posix() for path in tried]
+    assert items.alone == {".hidden": 1, ".txt": 1}
+
+
 def test_own_items_with_a_byte_order_mark(tmp_path: Path) -> None:
     (tmp_path / "items.csv").write_bytes(BOM + ITEMS.encode())
     assert own_folder(tmp_path)[0].items[0].key == "a.wav"
