@@ -47,7 +47,7 @@ def find_clips(folder: Path) -> tuple[Pair, ...]:
         When it cannot be used, or there are fewer than three of a kind.
     """
     pairs = list_pairs(folder, OPTION)
-    clips = tuple(pair for pair in pairs if pair.kind not in {*SHARES, "both"})
+    clips = tuple(pair for pair in pairs if pair.kind not in {*SHARES, "offscreen_tune", "both"})
     few = [kind for kind in _kinds(clips) if sum(c.kind == kind for c in clips) < LEAST_CLIPS]
     if few or not clips:
         raise BundleError(

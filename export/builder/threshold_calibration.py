@@ -4,8 +4,8 @@ A folder of pairs enters, `NAME.png` or `NAME.jpg` beside `NAME.wav` (16 kHz, on
 scale of every head leaves, as the exported model itself shows it.
 
 What is before the first `-` in NAME says what is heard: `silence`, `noise`, `offscreen_sound`,
-`offscreen_speech`; another name counts as off screen. In pairs called `sound`, `speech` or `both`
-the picture does show what is heard: they set no threshold, and the ceiling.
+`offscreen_speech`; another name counts as off screen. In pairs called `sound`, `speech`, `tune` or
+`both` the picture does show what is heard: they set no threshold, and the ceiling.
 
 Axes: K heads, P places of tokens that count, T tokens, S samples, H W pixels.
 
@@ -40,7 +40,7 @@ from denseav.export.runtime.session import Session
 SHARES = {"silence": 0.01, "noise": 0.03, "offscreen_sound": 0.1, "offscreen_speech": 0.1}
 """How much of the picture may light up, by all heads together, though nothing in it sounds."""
 OTHER_SHARE = 0.1
-SEEN = ("sound", "speech", "both")
+SEEN = ("sound", "speech", "tune", "both")
 PEAK_QUANTILE = 0.85
 """Of what a thing lights up with: a phrase names it in few of its tokens."""
 QUIETER_DB = 20.0

@@ -16,7 +16,7 @@ from denseav.train.world.broadcast import Subscribers, broadcast, endless_shots
 from denseav.train.world.clips import KINDS, Kind
 from denseav.train.world.film import make_film, save_film
 from denseav.train.world.library import BACKGROUND_SIDE
-from denseav.train.world.write import NEGATIVES, SEEN, save_pairs, save_shards
+from denseav.train.world.write import NEGATIVES, SEEN, TUNES, save_pairs, save_shards
 
 FRAME_SIZE = (128, 168)
 """Height and width that the demo's network takes."""
@@ -49,6 +49,7 @@ class PairsOptions:
     out: Path
     size: tuple[int, int]
     seen: bool
+    tunes: bool
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,11 @@ def add_commands(commands: Any) -> None:
         action="store_true",
         help="add pairs in which the sound belongs to the picture, three to every four",
     )
+    pairs.add_argument(
+        "--tunes",
+        action="store_true",
+        help="of the kinds, tunes too, for a model with a head of its own for them",
+    )
     pairs.set_defaults(act=_pairs, options=PairsOptions)
     serve = _add(kinds, "serve", "send an endless film to whoever connects, as it happens")
     serve.add_argument("address", type=_address, metavar="tcp://HOST:PORT")
@@ -146,6 +152,8 @@ def _shards(options: ShardsOptions, console: Console) -> None:
 
 def _pairs(options: PairsOptions, console: Console) -> None:
     kinds = (*NEGATIVES, *SEEN) if options.seen else NEGATIVES
+    if options.tunes:
+        kinds += TUNES if options.seen else TUNES[1:]
     numbers = _tracked(options.clips, "making pairs", console)
     save_pairs(out=options.out, seed=options.seed, kinds=kinds, size=options.size, numbers=numbers)
     console.print(f"{options.clips} pairs in {options.out}", soft_wrap=True, markup=False)

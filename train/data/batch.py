@@ -11,7 +11,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-SPEECH, SOUND, UNKNOWN = 0, 1, -1
+SPEECH, SOUND, TUNE, UNKNOWN = 0, 1, 2, -1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -27,7 +27,7 @@ class Batch:
     positive_mask_BS : float32, 1 where the sound belongs to the picture, 0 where another clip
         was spliced in, between the two in a cross-fade.
     image_mask_B1HW : float32, 1 where the picture is the clip's own, 0 where it was mixed in.
-    kind_B : int64, `SPEECH`, `SOUND` or `UNKNOWN`: what the clip's data set promises.
+    kind_B : int64, `SPEECH`, `SOUND`, `TUNE` or `UNKNOWN`: what the clip's data set promises.
     partner : for mix-and-separate, B clips of the other kind in the same order; else None.
     mixed_wave_BS : for mix-and-separate, this batch's sound and the partner's in one wave,
         without splices; else None.

@@ -183,7 +183,8 @@ def pretrained_backbones(
 ) -> Backbones:
     """Return where the encoders begin; they are pretrained where that is wanted."""
     wanted, audio, image = settings.pretraining, out / "pretrained_audio", out / "pretrained_image"
-    if wanted is None:
+    world = settings.world
+    if wanted is None or world is None:
         return settings.backbones
 
     def report(step: int, loss: float) -> None:
@@ -208,6 +209,7 @@ def pretrained_backbones(
                 seed=settings.seed,
                 out=audio,
                 report=report,
+                heard=world.kinds,
             )
         if not image.exists():
             console.print(f"the image encoder is pretrained next: {wanted.image_steps} steps")
@@ -219,7 +221,8 @@ def pretrained_backbones(
                 out=image,
                 report=report,
                 tell=lambda text: console.print(text, highlight=False),
-                labelled=settings.world is not None and settings.world.told,
+                labelled=world.told,
+                heard=world.kinds,
             )
         torch.set_num_threads(torch.get_num_threads() // world_size())
 

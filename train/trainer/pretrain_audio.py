@@ -11,6 +11,7 @@ Axes: B clips, D hidden, F mel bands, L stem frames, S samples at 16 kHz.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -30,15 +31,15 @@ from denseav.train.errors import PreemptedError
 from denseav.train.trainer.checkpointer import random_states, restore_random
 from denseav.train.trainer.settings import Pretraining
 from denseav.train.world.classes import CLASSES
-from denseav.train.world.clips import Head, place_event, room
+from denseav.train.world.clips import TWO_HEADS, Head, place_event, room
 from denseav.train.world.library import library
 
 BANDS = 64
 CLIP_NORM = 10.0
 FLOOR = 1e-4
-HEARD: tuple[tuple[Head, ...], ...] = (("sound",), ("speech",), ("sound", "speech"))
-HEARD_SHARES = (0.35, 0.5, 0.15)
-"""What is heard in a clip, and how often."""
+ALONE: dict[Head, float] = {"sound": 7, "speech": 10, "tune": 7}
+TOGETHER = 3.0
+"""How often a kind is heard by itself in a clip, and how often any two are."""
 
 
 def pretrain_audio(
@@ -47,6 +48,7 @@ def pretrain_audio(
     seed: int,
     out: Path,
     report: Callable[[int, float], None],
+    heard: Sequence[Head] = TWO_HEADS,
 ) -> None:
     """Prepare an audio encoder on the CPU, and write it once it is done.
 
@@ -61,6 +63,8 @@ def pretrain_audio(
     report
         Hears of every step and its loss, the mean error in deviations of the spectrogram; where it
         raises `PreemptedError`, the same call goes on later.
+    heard
+        The kinds of audio there are.
 
     Raises
     ------
@@ -79,7 +83,7 @@ def pretrain_audio(
     target = Spectrogram()
 
     def loss_of(step: int) -> Tensor:
-        wave_BS = normalize_wave(waves(settings, np.random.default_rng([seed, step])))
+        wave_BS = normalize_wave(waves(settings, heard, np.random.default_rng([seed, step])))
         with torch.autocast("cpu", torch.bfloat16):
             hidden_BLD = hubert(wave_BS).last_hidden_state
         said_BFL = bands(hidden_BLD.float()).transpose(1, 2)
@@ -174,13 +178,17 @@ class Spectrogram:
         return normal_BFL
 
 
-def waves(settings: Pretraining, random: np.random.Generator) -> Tensor:
-    """Return clips [B, S] of the world: a sound or a spoken name, or both, in room noise."""
+def waves(settings: Pretraining, heard: Sequence[Head], random: np.random.Generator) -> Tensor:
+    """Return clips [B, S] of the world: something of one kind, or of two at once, in room noise."""
     parts = library(held_out=False)
+    couples = list(combinations(heard, 2))
+    choices: list[tuple[Head, ...]] = [*((kind,) for kind in heard), *couples]
+    weights = [*(ALONE[kind] for kind in heard), *(TOGETHER / len(couples) for _ in couples)]
+    shares = np.array(weights) / sum(weights)
     clips = []
     for _ in range(settings.batch_size):
         wave_S = room(random, settings.samples)
-        for head in HEARD[int(random.choice(len(HEARD), p=HEARD_SHARES))]:
+        for head in choices[int(random.choice(len(choices), p=shares))]:
             name = str(random.choice(CLASSES))
             wave_S = (
                 wave_S

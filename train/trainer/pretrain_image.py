@@ -33,7 +33,7 @@ from denseav.train.distributed.fabric import use_eager_attention
 from denseav.train.trainer.pretrain_audio import keep, learn, unfinished
 from denseav.train.trainer.settings import Pretraining
 from denseav.train.world.classes import CLASSES
-from denseav.train.world.clips import Head, place_event, room
+from denseav.train.world.clips import TWO_HEADS, Head, place_event, room
 from denseav.train.world.library import library
 from denseav.train.world.scenes import choose_names, compose, draw
 
@@ -95,6 +95,7 @@ def pretrain_image(
     tell: Callable[[str], None],
     *,
     labelled: bool,
+    heard: Sequence[Head] = TWO_HEADS,
 ) -> None:
     """Prepare an image encoder on the CPU, and write it once it is done.
 
@@ -115,6 +116,8 @@ def pretrain_image(
         Hears which kinds stay.
     labelled
         Whether it is known which clips are speech; then only other sounds are used.
+    heard
+        The kinds of audio there are.
 
     Raises
     ------
@@ -127,7 +130,7 @@ def pretrain_image(
     model = DenseAV(config).train()
     use_eager_attention(model)
     kinds = 1 if labelled else len(config.heads)
-    pairs = cluster(settings, audio, np.random.default_rng([seed, 2]), kinds)
+    pairs = cluster(settings, audio, np.random.default_rng([seed, 2]), kinds, heard)
     says, told = nn.Linear(config.code_dim, kinds * settings.clusters), Told(pairs, kinds)
     trial = int(settings.image_steps * TRIAL_SHARE)
 
@@ -153,17 +156,26 @@ def pretrain_image(
     keep(model.image_encoder.vit, out)
 
 
-def cluster(settings: Pretraining, audio: Path, random: Generator, kinds: int) -> list[Pair]:
+def cluster(
+    settings: Pretraining,
+    audio: Path,
+    random: Generator,
+    kinds: int,
+    heard: Sequence[Head] = TWO_HEADS,
+) -> list[Pair]:
     """Return clips whose sounds are in clusters: of each class as many, none with its label.
 
-    With more kinds than one, half of the clips are spoken names; else none is.
+    With more kinds than one, as many clips are of each that is heard; else all are sounds.
     """
     hubert = HubertModel.from_pretrained(audio)  # in evaluation mode
     names = np.array([name for _ in range(settings.clustered) for name in CLASSES])
     features = []
     for first in range(0, len(names), AT_ONCE):
         some = [str(name) for name in names[first : first + AT_ONCE]]
-        waves = [_wave(random, name, settings.samples, spoken=kinds > 1) for name in some]
+        waves = [
+            _wave(random, name, settings.samples, heard if kinds > 1 else ("sound",))
+            for name in some
+        ]
         features.append(summarize(hubert, torch.from_numpy(np.stack(waves)).float()).numpy())
     vector_ND = np.concatenate(features)
     seed = int(random.integers(2**31))
@@ -185,8 +197,8 @@ def _verdict(nats: list[float], kept: list[int]) -> str:
     )
 
 
-def _wave(random: Generator, name: str, samples: int, *, spoken: bool) -> NDArray[np.float32]:
-    head: Head = "speech" if spoken and random.random() >= 0.5 else "sound"
+def _wave(random: Generator, name: str, samples: int, heard: Sequence[Head]) -> NDArray[np.float32]:
+    head = heard[int(random.random() * len(heard))] if len(heard) > 1 else heard[0]
     _, wave_S = place_event(
         random=random, library=library(held_out=False), head=head, name=name, samples=samples
     )

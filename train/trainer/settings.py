@@ -369,6 +369,8 @@ class Settings:
             )
         if self.separation is not None:
             check_heads(self.network)
+            if self.world is not None and "tune" in self.world.kinds:
+                raise SettingsError("mix-and-separate has no tunes: leave tune out of world.kinds")
             if self.data is not None and self.data.mixing is None:
                 raise SettingsError("mix-and-separate needs mixtures: set data.mixing")
 

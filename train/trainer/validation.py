@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from denseav.models.similarity import volume
-from denseav.train.data.batch import SOUND, SPEECH, Batch
+from denseav.train.data.batch import SOUND, SPEECH, UNKNOWN, Batch
 from denseav.train.distributed.collectives import gather, gather_objects
 from denseav.train.loss.chunked_similarity import dense_similarity
 from denseav.train.loss.info_nce import every_image
@@ -19,6 +19,7 @@ from denseav.train.loss.learner import Features, Learner
 from denseav.train.loss.pooling import AUDIBLE
 from denseav.train.metrics.disentanglement import (
     activation_disentanglement,
+    explained_share,
     prediction_disentanglement,
 )
 from denseav.train.metrics.retrieval import RANKS, hits
@@ -90,16 +91,19 @@ def recalls(features: Features) -> dict[str, float]:
 def disentanglement(encoded: Sequence[Encoded]) -> dict[str, float]:
     """Return PredDis and ActDis of all processes' clips, in percent.
 
-    Nothing where there are not two heads, or not both kinds, or where pooling has no places.
+    Of three heads or more, how much of which one leads is explained by the kind. Nothing where
+    there is one head, or not two kinds, or where pooling has no places.
     """
     dense = [one for one in encoded if one.features.audio_bD is None]
     strength_bK = [_own_strength(one.features).cpu() for one in dense]
     shared = gather_objects((strength_bK, [one.kind_b.cpu() for one in dense]))
     strengths = [part for own, _ in shared for part in own]
-    if not strengths or strengths[0].shape[1] != 2:
+    if not strengths or strengths[0].shape[1] < 2:
         return {}
     strength_AK = torch.cat(strengths)
     kind_A = torch.cat([part for _, own in shared for part in own])
+    if strength_AK.shape[1] > 2:
+        return _by_kind(strength_AK[kind_A != UNKNOWN], kind_A[kind_A != UNKNOWN])
     speech_NK, sound_NK = strength_AK[kind_A == SPEECH], strength_AK[kind_A == SOUND]
     if not len(speech_NK) or not len(sound_NK):
         return {}
@@ -107,6 +111,12 @@ def disentanglement(encoded: Sequence[Encoded]) -> dict[str, float]:
         "PredDis": 100 * prediction_disentanglement(speech_NK, sound_NK),
         "ActDis": 100 * activation_disentanglement(speech_NK, sound_NK),
     }
+
+
+def _by_kind(strength_AK: Tensor, kind_A: Tensor) -> dict[str, float]:
+    if len(set(kind_A.tolist())) < 2:
+        return {}
+    return {"by_kind": 100 * explained_share(strength_AK, [str(int(kind)) for kind in kind_A])}
 
 
 def _own_strength(features: Features) -> Tensor:

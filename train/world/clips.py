@@ -1,8 +1,8 @@
 """Clips of the world: a scene, and two seconds of what is heard in it, known to the sample.
 
 A seed and a kind enter, a `Clip` leaves. Nothing but what is heard tells the kinds apart:
-loudness, length, onset and room noise are drawn alike for sounds and for speech, and every class
-is as likely to be shown, to sound and to be named.
+loudness, length, onset and room noise are drawn alike for sounds, speech and tunes, and every class
+is as likely to be shown, to sound, to be named and to have its tune played.
 
 Axes: S samples at 16 kHz.
 """
@@ -21,8 +21,16 @@ from denseav.train.world.scenes import Scene, choose_names, compose
 from denseav.train.world.sounds.level import noise
 from denseav.train.world.speech.phrases import Word
 
-Head = Literal["sound", "speech"]
-Kind = Literal["sound", "speech", "both", "silence", "noise", "offscreen_sound", "offscreen_speech"]
+Head = Literal["sound", "speech", "tune"]
+# fmt: off
+Kind = Literal[
+    "sound", "speech", "both", "silence", "noise", "offscreen_sound", "offscreen_speech", "tune",
+    "offscreen_tune",
+]
+# fmt: on
+HEADS: tuple[Head, ...] = get_args(Head)
+TWO_HEADS = HEADS[:2]
+"""What is heard where no more is asked for."""
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 LEVEL_DB = (-12.0, 6.0)
@@ -33,9 +41,9 @@ MIX_GAIN_DB = (-3.0, 3.0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AudioEvent:
-    """One thing heard: it makes its sound, or is named.
+    """One thing heard: it makes its sound, is named, or its tune is played.
 
-    `words` are timed from the clip's beginning; a sound has none.
+    `words` are timed from the clip's beginning; only speech has some.
     """
 
     name: str
@@ -71,8 +79,8 @@ def make_clip(
     Parameters
     ----------
     random, library : what decides, and what it is made of.
-    kind : what is heard: a thing's sound, its name, one of each at once (of two things, or of the
-        only one), or nothing of the scene.
+    kind : what is heard: a thing's sound, its name or tune, a sound and a name at once (of two
+        things, or of the only one), or nothing of the scene.
     size : height and width of the picture, in pixels.
     things : the fewest and the most things in the scene.
     samples : length of the sound.
@@ -115,17 +123,17 @@ def place_event(
     samples: int,
     during: AudioEvent | None = None,
 ) -> tuple[AudioEvent, NDArray[np.float32]]:
-    """Return a thing's sound or name somewhere in a wave of `samples`, else silent.
+    """Return a thing's sound, name or tune somewhere in a wave of `samples`, else silent.
 
     Of it and what it is heard `during`, the shorter lies within the longer.
     """
     number = int(random.integers(LOOKS))
     words: tuple[Word, ...] = ()
-    if head == "sound":
-        sounding_S = library.sound(name, number)
-    else:
+    if head == "speech":
         spoken = library.speech(name, number)
         sounding_S, words = spoken.wave_S, spoken.words
+    else:
+        sounding_S = (library.sound if head == "sound" else library.tune)(name, number)
     sounding_S = sounding_S[:samples]
     first = _begin(random, len(sounding_S), samples, during)
     wave_S = np.zeros(samples, np.float32)
@@ -161,9 +169,12 @@ def _subjects(random: Generator, kind: Kind, names: tuple[str, ...]) -> list[tup
     if kind in ("silence", "noise"):
         return []
     shown = [str(name) for name in random.permutation(names)]
-    if kind == "sound" or kind == "speech":
+    if kind == "sound" or kind == "speech" or kind == "tune":
         return [(kind, shown[0])]
     if kind == "both":
         return [("sound", shown[0]), ("speech", shown[-1])]
     absent = str(random.choice([name for name in CLASSES if name not in names]))
-    return [("sound" if kind == "offscreen_sound" else "speech", absent)]
+    off_screen: dict[Kind, Head] = {
+        "offscreen_sound": "sound", "offscreen_speech": "speech", "offscreen_tune": "tune",
+    }  # fmt: skip
+    return [(off_screen[kind], absent)]

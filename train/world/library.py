@@ -1,4 +1,4 @@
-"""The parts of the world, each known by its number: looks, backgrounds, sounds and spoken names.
+"""The parts of the world, each known by its number: looks, backgrounds, sounds, names and tunes.
 
 A number enters, a part leaves, the same on every machine; a part is made when it is first asked
 for, and kept. Training and test have different voices, sound parameters, backgrounds and looks.
@@ -15,10 +15,11 @@ from denseav.train.world.classes import CLASSES
 from denseav.train.world.looks.backgrounds import background
 from denseav.train.world.looks.objects import SPRITE_SIDE, sprite
 from denseav.train.world.sounds.classes import sound
+from denseav.train.world.sounds.tunes import tune
 from denseav.train.world.speech.phrases import Spoken, speak
 
 LOOKS = 200
-"""How many looks a class has; sounds and spoken names too."""
+"""How many looks a class has; sounds, spoken names and tunes too."""
 
 BACKGROUNDS = 1_000
 BACKGROUND_SIDE = 192
@@ -33,9 +34,9 @@ FINE_BACKGROUNDS = 4
 
 DURATIONS_S = (0.70, 0.766, 0.848, 0.976, 1.123, 1.289, 1.69)
 DURATION_SHARES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
-"""How long sounds last: so many, in shares, at most so long. Phrases last as long."""
+"""How long sounds and tunes last: so many, in shares, at most so long. Phrases last as long."""
 
-_LOOK, _BACKGROUND, _SOUND, _SPEECH = range(4)
+_LOOK, _BACKGROUND, _SOUND, _SPEECH, _TUNE = range(5)
 
 
 class Library:
@@ -51,6 +52,7 @@ class Library:
         )
         self.sound = lru_cache(maxsize=len(CLASSES) * LOOKS)(self._sound)
         self.speech = lru_cache(maxsize=len(CLASSES) * LOOKS)(self._speech)
+        self.tune = lru_cache(maxsize=len(CLASSES) * LOOKS)(self._tune)
 
     def _look(self, name: str, number: int, finer: int = 1) -> NDArray[np.uint8]:
         """Return uint8 [H, W, 4]: red, green and blue times alpha, and alpha."""
@@ -68,14 +70,21 @@ class Library:
 
     def _sound(self, name: str, number: int) -> NDArray[np.float32]:
         random = self._random(_SOUND, name, number)
-        duration_s = float(np.interp(random.random(), DURATION_SHARES, DURATIONS_S))
-        return sound(name, random, duration_s, held_out=self.held_out)
+        return sound(name, random, _duration_s(random), held_out=self.held_out)
 
     def _speech(self, name: str, number: int) -> Spoken:
         return speak(name, self._random(_SPEECH, name, number), held_out=self.held_out)
 
+    def _tune(self, name: str, number: int) -> NDArray[np.float32]:
+        random = self._random(_TUNE, name, number)
+        return tune(name, random, _duration_s(random), held_out=self.held_out)
+
     def _random(self, part: int, name: str, number: int) -> np.random.Generator:
         return np.random.default_rng([part, CLASSES.index(name), number, self.held_out])
+
+
+def _duration_s(random: np.random.Generator) -> float:
+    return float(np.interp(random.random(), DURATION_SHARES, DURATIONS_S))
 
 
 @cache

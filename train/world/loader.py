@@ -18,9 +18,9 @@ from torch import Tensor
 
 from denseav.models.audio_encoder import SAMPLE_RATE_HZ
 from denseav.models.image_encoder import normalize_image
-from denseav.train.data.batch import SOUND, SPEECH, UNKNOWN, Batch
+from denseav.train.data.batch import SOUND, SPEECH, TUNE, UNKNOWN, Batch
 from denseav.train.errors import SettingsError
-from denseav.train.world.clips import AudioEvent, Clip, Kind, make_clip
+from denseav.train.world.clips import TWO_HEADS, AudioEvent, Clip, Head, Kind, make_clip
 from denseav.train.world.library import library
 from denseav.train.world.scenes import draw
 
@@ -48,8 +48,10 @@ class WorldSettings:
         So many batches, at first, have one thing in each scene, and nothing else.
     single_image_size
         Side of the picture in those.
+    kinds
+        What is heard, one of them in each clip: sounds, speech or tunes.
     told
-        Whether a clip says if it is speech or another sound.
+        Whether a clip says if it is speech or another sound; not with tunes.
     validation_clips
         How many clips of the training library are kept for validation.
     """
@@ -61,12 +63,17 @@ class WorldSettings:
     most_things: int = 3
     single_batches: int = 200
     single_image_size: int = 64
+    kinds: tuple[Head, ...] = TWO_HEADS
     told: bool = False
     validation_clips: int = 128
 
     def __post_init__(self) -> None:
         if self.batch_size < 2 or not 1 <= self.fewest_things <= self.most_things <= 4:
             raise SettingsError("world: batch_size must be at least 2, and things between 1 and 4")
+        if not self.kinds or len(set(self.kinds)) < len(self.kinds):
+            raise SettingsError("world: kinds needs one kind or more, and none twice")
+        if self.told and "tune" in self.kinds:
+            raise SettingsError("world: told is of sound and speech alone; leave tune out of kinds")
 
 
 class WorldLoader:
@@ -107,7 +114,7 @@ class WorldLoader:
         for _ in range(
             0, self.settings.validation_clips // self._world_size, self.settings.batch_size
         ):
-            clips = self._clips(random, ["sound", "speech"], single=False)
+            clips = self._clips(random, self.settings.kinds, single=False)
             yield self._stack(clips, told=True)
 
     def _batch(self, number: int) -> Batch:
@@ -115,7 +122,7 @@ class WorldLoader:
         told = self.settings.told
         single = number < self.settings.single_batches
         if not self._mixtures:
-            clips = self._clips(random, ["sound", "speech"], single=single)
+            clips = self._clips(random, self.settings.kinds, single=single)
             return self._stack(clips, told=told)
         sounding = self._clips(random, ["sound"], single=single)
         during = [clip.events[0] for clip in sounding]
@@ -130,7 +137,7 @@ class WorldLoader:
     def _clips(
         self,
         random: Generator,
-        kinds: list[Kind],
+        kinds: Sequence[Kind],
         *,
         single: bool,
         during: Sequence[AudioEvent] | None = None,
@@ -162,7 +169,7 @@ def stack(clips: list[Clip], pictures: list[Any], told: bool) -> Batch:
     """Stack clips and their uint8 pictures; `told` says what kinds they are."""
     image_B3HW = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
     wave_BS = torch.from_numpy(np.stack([clip.wave_S for clip in clips]))
-    names = {"sound": SOUND, "speech": SPEECH}
+    names = {"sound": SOUND, "speech": SPEECH, "tune": TUNE}
     kinds = [names.get(clip.kind, UNKNOWN) if told else UNKNOWN for clip in clips]
     return Batch(
         image_B3HW=normalize_image(image_B3HW),

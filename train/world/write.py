@@ -31,6 +31,7 @@ from denseav.train.world.shots import SCENE_SIZE, box
 
 NEGATIVES: tuple[Kind, ...] = ("silence", "noise", "offscreen_sound", "offscreen_speech")
 SEEN: tuple[Kind, ...] = ("sound", "speech", "both")
+TUNES: tuple[Kind, ...] = ("tune", "offscreen_tune")
 SHARD_SCALE = 2.0
 """Pictures in shards have a short side of 256 pixels."""
 

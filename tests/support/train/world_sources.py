@@ -1,6 +1,7 @@
 """Sources for which the right figures are known: one that sees the truth, one that guesses."""
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from denseav.train.eval.world.evaluator import RESERVED
 from denseav.train.eval.world.split import Case, Split
-from denseav.train.world.clips import KINDS, AudioEvent
+from denseav.train.world.clips import HEADS, KINDS, AudioEvent
 
 SIZE = (96, 112)
 SAMPLES = 31_760
@@ -30,7 +31,7 @@ class Oracle:
         self, split: Split, clips: int, heads: tuple[str, ...] = ("speech", "sound"), aside: int = 0
     ) -> None:
         self.heads = heads
-        self._order = [{"a": "speech", "b": "sound"}.get(head, head) for head in heads]
+        self._order = [{"a": "speech", "b": "sound", "c": "tune"}.get(head, head) for head in heads]
         self._cases: dict[bytes, Case] = {}
         self._heard: dict[bytes, tuple[AudioEvent, ...]] = {}
         numbers = [*range(clips), *range(RESERVED, RESERVED + aside)]
@@ -38,10 +39,7 @@ class Oracle:
             for case in (split.case(kind, number) for number in numbers):
                 self._cases[case.picture_HW3.tobytes()] = case
                 self._heard[case.clip.wave_S.tobytes()] = case.clip.events
-        for event, wave_S in (
-            *split.one_of_each_class("sound"),
-            *split.one_of_each_class("speech"),
-        ):
+        for event, wave_S in chain.from_iterable(map(split.one_of_each_class, HEADS)):
             self._heard[wave_S.tobytes()] = (event,)
 
     def encode_image(self, image_HW3: NDArray[np.uint8]) -> Case:

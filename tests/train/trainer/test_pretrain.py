@@ -22,7 +22,7 @@ from denseav.train.trainer.pretrain_audio import Spectrogram, pretrain_audio, wa
 from denseav.train.trainer.pretrain_image import Pair, Told, cluster, pretrain_image
 from denseav.train.trainer.settings import Backbones, Pretraining, Settings
 from denseav.train.world.classes import CLASSES
-from denseav.train.world.clips import Head, place_event
+from denseav.train.world.clips import HEADS, Head, place_event
 from denseav.train.world.loader import WorldSettings
 
 pytestmark = pytest.mark.skipif(
@@ -152,9 +152,9 @@ def test_kinds_of_whose_clusters_pictures_say_little_are_left_out() -> None:
     assert again.kept() == [0, 2]
 
 
-@pytest.mark.parametrize(("told", "spoken"), [(True, 0.0), (False, 0.5)])
+@pytest.mark.parametrize(("kinds", "spoken"), [(1, 0.0), (2, 0.5)])
 def test_what_is_not_told_is_not_used(
-    prepared: tuple[Path, list[float]], monkeypatch: pytest.MonkeyPatch, told: bool, spoken: float
+    prepared: tuple[Path, list[float]], monkeypatch: pytest.MonkeyPatch, kinds: int, spoken: float
 ) -> None:
     heads: list[str] = []
 
@@ -163,7 +163,6 @@ def test_what_is_not_told_is_not_used(
         return place_event(random, library, head, name, samples)
 
     monkeypatch.setattr("denseav.train.trainer.pretrain_image.place_event", listen)
-    kinds = 1 if told else 2
     pairs = cluster(PLAN, prepared[0] / "audio", np.random.default_rng(3), kinds)
     assert sorted(pair.name for pair in pairs) == sorted([*CLASSES] * PLAN.clustered)
     for kind in range(kinds):
@@ -172,10 +171,15 @@ def test_what_is_not_told_is_not_used(
         assert 1 < len(found) <= PLAN.clusters
     assert len(heads) == PLAN.clustered * len(CLASSES)
     assert heads.count("speech") / len(heads) == pytest.approx(spoken, abs=0.15)
+    if kinds > 1:
+        heads.clear()
+        few = replace(PLAN, clustered=1)
+        cluster(few, prepared[0] / "audio", np.random.default_rng(3), 3, HEADS)
+        assert set(heads) == set(HEADS)
 
 
 def test_a_spectrogram_has_a_frame_for_each_frame_of_the_encoder() -> None:
-    wave_BS = waves(PLAN, np.random.default_rng(0))
+    wave_BS = waves(PLAN, HEADS, np.random.default_rng(0))
     assert wave_BS.shape == (PLAN.batch_size, PLAN.samples)
     spectrogram_BFL = Spectrogram()(wave_BS)
     frames = new_network(NETWORK, Backbones(image="", audio=""), 0).audio_encoder(wave_BS).shape[-1]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from denseav.models.similarity import volume
-from denseav.train.data.batch import SOUND, SPEECH, UNKNOWN
+from denseav.train.data.batch import SOUND, SPEECH, TUNE, UNKNOWN
 from denseav.train.errors import DataError
 from denseav.train.eval.evaluate import Variants, evaluate
 from denseav.train.eval.model import TorchModel
@@ -15,6 +15,7 @@ from denseav.train.eval.pieces import Pieces
 from denseav.train.loss.pooling import AUDIBLE
 from denseav.train.metrics.disentanglement import (
     activation_disentanglement,
+    explained_share,
     prediction_disentanglement,
 )
 from denseav.train.trainer import validation
@@ -47,6 +48,22 @@ def test_heads_are_apart_as_evaluation_says(monkeypatch: pytest.MonkeyPatch) -> 
         "PredDis": pytest.approx(100 * prediction_disentanglement(speech_NK, sound_NK)),
         "ActDis": pytest.approx(100 * activation_disentanglement(speech_NK, sound_NK), rel=1e-5),
     }
+
+
+def test_of_three_heads_the_kind_explains_so_much_of_which_leads() -> None:
+    made, encoded, expected = learner().eval(), [], []
+    for kind in (SPEECH, SOUND, TUNE, UNKNOWN):
+        one = encode_clips(made, [batch(4, kind, kind + 2)], CPU, 9)
+        image, audio, mask, *_ = one.features
+        image, audio = torch.cat((image, image[:, :1]), 1), torch.cat((audio, -audio[:, :1]), 1)
+        encoded.append(
+            one._replace(features=one.features._replace(image_VKCHW=image, audio_bKCT=audio))
+        )
+        expected.append((volume(image, audio).amax((-2, -1)) * (mask > AUDIBLE)[:, None]).sum(-1))
+        expected[-1] /= (mask > AUDIBLE).sum(-1, keepdim=True)
+    share = explained_share(torch.cat(expected[:3]), [*"aaaabbbbcccc"])
+    assert disentanglement(encoded) == {"by_kind": pytest.approx(100 * share, rel=1e-4)}
+    assert disentanglement(encoded[:1]) == {}
 
 
 def test_heads_are_not_compared_on_one_kind_or_without_places() -> None:

@@ -9,6 +9,7 @@ import pytest
 from denseav.models.audio_encoder import SAMPLE_RATE_HZ
 from denseav.train.world.classes import CLASSES
 from denseav.train.world.clips import (
+    HEADS,
     KINDS,
     LEVEL_DB,
     NOISE_DB,
@@ -61,11 +62,11 @@ def quietest(wave_S):
 def many():
     """Many clips of each of the kinds that training has."""
     random = np.random.default_rng(1)
-    kinds = ("sound", "speech")
-    clips = {kind: [] for kind in kinds}
-    for _ in range(EACH):
-        for kind in kinds:
-            clips[kind].append(make_clip(random, PARTS, kind, size=SIZE))
+    clips = {kind: [] for kind in HEADS}
+    for kinds in (("sound", "speech"), ("tune",)):
+        for _ in range(EACH):
+            for kind in kinds:
+                clips[kind].append(make_clip(random, PARTS, kind, size=SIZE))
     return clips
 
 
@@ -78,7 +79,7 @@ def test_a_seed_gives_the_same_clip_and_another_seed_another(kind):
     assert (one.wave_S.tobytes() != other.wave_S.tobytes()) is (kind != "silence")
 
 
-@pytest.mark.parametrize("kind", ["sound", "speech"])
+@pytest.mark.parametrize("kind", HEADS)
 def test_one_thing_of_the_scene_is_heard_where_the_clip_says(kind):
     for seed in range(8):
         clip = clip_of(kind, seed)
@@ -107,7 +108,7 @@ def test_at_once_one_sounds_and_another_is_named():
     assert {event.name for event in alone.events} == set(alone.scene.names)
 
 
-@pytest.mark.parametrize("kind", ["offscreen_sound", "offscreen_speech"])
+@pytest.mark.parametrize("kind", [f"offscreen_{head}" for head in HEADS])
 def test_what_is_heard_off_screen_is_not_shown(kind):
     for seed in range(8):
         clip = clip_of(kind, seed)
@@ -166,9 +167,11 @@ def test_a_longer_clip_has_room_for_what_is_heard():
     ],
     ids=["level", "energy", "room", "onset", "length", "things", "x", "y", "hue", "background"],
 )
-def test_sound_and_speech_are_alike_in(many, measure):
+def test_speech_and_tunes_are_like_sounds_in(many, measure):
     figures = [np.array([measure(clip) for clip in clips], float) for clips in many.values()]
-    assert apart(*figures) < FARTHEST
+    sounds, speech, tunes = figures
+    assert apart(sounds, speech) < FARTHEST
+    assert apart(sounds, tunes) < FARTHEST
 
 
 def test_every_class_is_shown_sounds_and_is_named_as_often(many):

@@ -36,6 +36,7 @@ def test_a_number_is_the_same_part_in_every_library(held_out):
     assert np.array_equal(one.look("dog", 7), other.look("dog", 7))
     assert np.array_equal(one.background(7), other.background(7))
     assert np.array_equal(one.sound("dog", 7), other.sound("dog", 7))
+    assert np.array_equal(one.tune("dog", 7), other.tune("dog", 7))
 
 
 @needs_voice
@@ -57,6 +58,8 @@ def test_training_and_test_share_no_part():
         train, test = ({parts.look(name, n).tobytes() for n in range(8)} for parts in (TRAIN, TEST))
         assert not train & test
         train, test = ({p.sound(name, n).tobytes() for n in range(3)} for p in (TRAIN, TEST))
+        assert not train & test
+        train, test = ({p.tune(name, n).tobytes() for n in range(2)} for p in (TRAIN, TEST))
         assert not train & test
     train, test = ({parts.background(n).tobytes() for n in range(20)} for parts in (TRAIN, TEST))
     assert not train & test

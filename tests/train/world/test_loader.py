@@ -8,9 +8,9 @@ import torch
 
 from denseav.models.audio_encoder import SAMPLE_RATE_HZ
 from denseav.models.image_encoder import IMAGE_MEAN, IMAGE_STD
-from denseav.train.data.batch import SOUND, SPEECH, UNKNOWN
+from denseav.train.data.batch import SOUND, SPEECH, TUNE, UNKNOWN
 from denseav.train.errors import SettingsError
-from denseav.train.world.clips import make_clip
+from denseav.train.world.clips import HEADS, make_clip
 from denseav.train.world.library import library
 from denseav.train.world.loader import MARGIN_S, WorldLoader, WorldSettings, stack
 from denseav.train.world.scenes import draw
@@ -114,6 +114,23 @@ def test_a_clip_says_its_kind_only_when_it_is_told():
     assert UNKNOWN not in measured.kind_B.tolist()
 
 
+def test_three_kinds_are_in_what_is_learned_from_and_in_what_is_measured(monkeypatch):
+    kinds = []
+
+    def noting(random, library, kind, **options):
+        kinds.append(kind)
+        return make_clip(random, library, kind, **options)
+
+    monkeypatch.setattr("denseav.train.world.loader.make_clip", noting)
+    loader = loader_of(kinds=HEADS, told=False, batch_size=8, validation_clips=16)
+    take(loader, 1)
+    assert set(kinds) == set(HEADS)
+    kinds.clear()
+    measured = next(iter(loader.held_out()))
+    assert set(kinds) == set(HEADS)
+    assert set(measured.kind_B.tolist()) == {SOUND, SPEECH, TUNE}
+
+
 def test_validation_is_always_the_same_and_each_process_has_its_share():
     loader = loader_of()
     first = list(loader.held_out())
@@ -143,4 +160,17 @@ def test_what_counts_is_what_is_heard_with_a_margin():
 )
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(SettingsError, match="batch_size must be at least 2"):
+        WorldSettings(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"kinds": ()}, "one kind or more"),
+        ({"kinds": ("tune", "tune")}, "none twice"),
+        ({"kinds": HEADS, "told": True}, "leave tune out"),
+    ],
+)
+def test_kinds_that_cannot_be_learned_from_are_refused(wrong, says):
+    with pytest.raises(SettingsError, match=says):
         WorldSettings(**wrong)

@@ -10,12 +10,13 @@ import pytest
 import soundfile
 from PIL import Image
 
+from denseav.export.builder.head_names import find_clips
 from denseav.export.builder.threshold_calibration import find_pairs
 from denseav.train.cli.data import main
 from denseav.train.data.example import NO_AUGMENTATION, ExampleMaker
 from denseav.train.data.shards import KINDS, Shards
 from denseav.train.errors import DataError
-from denseav.train.world.write import NEGATIVES, SEEN, save_pairs, save_shards
+from denseav.train.world.write import NEGATIVES, SEEN, TUNES, save_pairs, save_shards
 
 pytestmark = pytest.mark.skipif(
     ctypes.util.find_library("espeak-ng") is None, reason="espeak-ng is not installed"
@@ -79,10 +80,12 @@ def test_a_clip_depends_on_seed_kind_and_number_alone(shards, tmp_path):
 
 
 def test_calibration_reads_the_pairs(tmp_path):
-    save_pairs(tmp_path / "pairs", 1, (*NEGATIVES, *SEEN), SIZE, range(14))
+    kinds = (*NEGATIVES, *SEEN, *TUNES)
+    save_pairs(tmp_path / "pairs", 1, kinds, SIZE, range(27))
     pairs = find_pairs(tmp_path / "pairs")
-    assert {pair.kind for pair in pairs} == {*NEGATIVES, *SEEN}
-    assert sum(pair.seen for pair in pairs) == 6
+    assert {pair.kind for pair in pairs} == {*kinds}
+    assert sum(pair.seen for pair in pairs) == 12
+    assert {clip.kind for clip in find_clips(tmp_path / "pairs")} == {"sound", "speech", "tune"}
     for pair in pairs:
         assert cv2.imread(str(pair.picture)).shape == (96, 112, 3)
         wave_S, rate_hz = soundfile.read(pair.sound)

@@ -1,7 +1,8 @@
 """A source hears the clips of a test split: which head should answer, and when it is listened to.
 
-The own head of a sound is the one named `sound`, of a spoken name `speech`. Heads of other names
-are taken for what they answer to, on clips that are used for nothing else.
+The own head of a sound is the one named `sound`, of a spoken name `speech`. A model with three
+heads or more hears tunes too. Heads of other names are taken for what they answer to, on clips that
+are used for nothing else.
 
 K heads, T tokens, H W pixels, h w the feature grid.
 """
@@ -19,9 +20,8 @@ from denseav.train.eval.model import EvalModel, Features
 from denseav.train.eval.world.split import Case, Split
 from denseav.train.metrics.localization import Mask
 from denseav.train.metrics.segmentation import time_mean, to_pixels, word_tokens
-from denseav.train.world.clips import AudioEvent, Head
+from denseav.train.world.clips import HEADS, TWO_HEADS, AudioEvent, Head
 
-HEADS: tuple[Head, ...] = ("sound", "speech")
 RESERVED = 10**9
 """The number of the first clip that is set aside to learn what heads answer to."""
 RESERVED_CLIPS = 24
@@ -63,19 +63,27 @@ class WorldEvaluator:
 
 def make_evaluator(model: EvalModel, split: Split) -> WorldEvaluator:
     """Return a listener that knows which head is whose."""
-    own: dict[Head, int] = {head: model.heads.index(head) for head in HEADS if head in model.heads}
-    if len(own) == len(HEADS):
+    kinds = HEADS[: max(len(TWO_HEADS), len(model.heads))]
+    own: dict[Head, int] = {head: model.heads.index(head) for head in kinds if head in model.heads}
+    if len(own) == len(kinds):
         return WorldEvaluator(model=model, split=split, own=own)
     aside = WorldEvaluator(model=model, split=split, own={})
-    own = preferred(_reserved(aside, "sound"), _reserved(aside, "speech"))
+    own = preferred({head: _reserved(aside, head) for head in kinds})
     return WorldEvaluator(model=model, split=split, own=own)
 
 
-def preferred(sound_NK: Tensor, speech_NK: Tensor) -> dict[Head, int]:
-    """Return which head is more similar to sounds, by its own measure, and which to speech."""
-    deviation_K = torch.cat((sound_NK, speech_NK)).std(0).clamp_min(1e-12)
-    lead_K = (sound_NK.mean(0) - speech_NK.mean(0)) / deviation_K
-    return {"sound": int(lead_K.argmax()), "speech": int(lead_K.argmin())}
+def preferred(sims: Mapping[Head, Tensor]) -> dict[Head, int]:
+    """Return which head is the most similar to each kind of audio, by its own measure.
+
+    `sims` are similarities [N, K] with their own pictures; as `denseav-export --name-heads`, but
+    that two kinds may have the same head.
+    """
+    deviation_K = torch.cat([*sims.values()]).std(0).clamp_min(1e-12)
+    own: dict[Head, int] = {}
+    for kind, own_NK in sims.items():
+        others_NK = torch.cat([other_NK for other, other_NK in sims.items() if other != kind])
+        own[kind] = int(((own_NK.mean(0) - others_NK.mean(0)) / deviation_K).argmax())
+    return own
 
 
 def points(heat_hw: Tensor, truth_HW: Mask) -> bool:

@@ -13,11 +13,11 @@ from denseav.models.similarity import aggregate
 from denseav.train.eval.exported_model import Calibration
 from denseav.train.eval.heatmaps import MISA, TOTAL, Truths
 from denseav.train.eval.pieces import Track
-from denseav.train.eval.world.evaluator import HEADS, WorldEvaluator
+from denseav.train.eval.world.evaluator import WorldEvaluator
 from denseav.train.eval.world.heatmaps import OWN, Maps
 from denseav.train.metrics.localization import Mask
 from denseav.train.metrics.segmentation import to_pixels
-from denseav.train.world.clips import AudioEvent, Head, Kind
+from denseav.train.world.clips import TWO_HEADS, AudioEvent, Head, Kind
 
 MODEL = Aggregation()
 """How heads are joined in training: element by element, by their maximum."""
@@ -28,9 +28,9 @@ def mixed(evaluator: WorldEvaluator, count: int, track: Track) -> dict[Head, Map
 
     Of each there are the map of its own head and that of the strongest of both.
     """
-    heats: dict[Head, list[dict[str, Tensor]]] = {head: [] for head in HEADS}
-    names: dict[Head, list[str]] = {head: [] for head in HEADS}
-    masks: dict[Head, list[Mask]] = {head: [] for head in HEADS}
+    heats: dict[Head, list[dict[str, Tensor]]] = {head: [] for head in TWO_HEADS}
+    names: dict[Head, list[str]] = {head: [] for head in TWO_HEADS}
+    masks: dict[Head, list[Mask]] = {head: [] for head in TWO_HEADS}
     for number in track(range(count), "both at once"):
         case = evaluator.split.case("both", number)
         _, volume_KTHW = evaluator.encode(case)
@@ -49,7 +49,7 @@ def mixed(evaluator: WorldEvaluator, count: int, track: Track) -> dict[Head, Map
             names=names[head],
             truths=Truths(evaluator.split.size, masks[head]),
         )
-        for head in HEADS
+        for head in TWO_HEADS
     }
 
 

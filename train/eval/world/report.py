@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from denseav.export.terminal_text import safe_console
 from denseav.train.eval.exported_model import OpenedModel
 from denseav.train.eval.report import Row, tables
-from denseav.train.eval.world.evaluator import HEADS, WorldEvaluator
+from denseav.train.eval.world.evaluator import WorldEvaluator
 from denseav.train.world.clips import Head
 
 WORST = 5
@@ -19,8 +19,8 @@ class Report:
     Attributes
     ----------
     rows : all results.
-    classes : of sounds and of names, how well each class is found, in percent.
-    answers : which head prefers sounds, and which speech.
+    classes : of each kind of audio, how well each class is found, in percent.
+    answers : which head prefers which kind of audio.
     """
 
     rows: list[Row] = field(default_factory=list)
@@ -51,9 +51,10 @@ def _notes(opened: OpenedModel, evaluator: WorldEvaluator, report: Report) -> It
     for head, classes in report.classes.items():
         yield f"pointed at least often, {head} prompted: {worst(classes)}"
     heads = evaluator.model.heads
-    if set(HEADS) - set(heads):
+    if set(evaluator.own) - set(heads):
         owners = ", ".join(f"{heads[index]} for {head}" for head, index in evaluator.own.items())
-        yield f"no heads are named sound and speech; by what they answer to: {owners}"
+        named = " and ".join(evaluator.own)
+        yield f"no heads are named {named}; by what they answer to: {owners}"
     elif report.answers != evaluator.own:
         yield "the heads answer to each other's kind of sound more than to their own"
     if opened.calibration is None:

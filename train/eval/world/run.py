@@ -12,7 +12,7 @@ from rich.console import Console
 from denseav.train.eval.exported_model import Calibration, OpenedModel, open_model
 from denseav.train.eval.pieces import Track
 from denseav.train.eval.report import write_json
-from denseav.train.eval.world.evaluator import HEADS, WorldEvaluator, make_evaluator, preferred
+from denseav.train.eval.world.evaluator import WorldEvaluator, make_evaluator, preferred
 from denseav.train.eval.world.heatmaps import Prompted, prompted
 from denseav.train.eval.world.probes import mixed, retrieved, unseen
 from denseav.train.eval.world.report import Report, show
@@ -20,18 +20,20 @@ from denseav.train.eval.world.scores import (
     disentangled_rows,
     head_choice_rows,
     mixed_rows,
+    own_head_rows,
     prompted_rows,
     retrieval_rows,
     unseen_rows,
 )
 from denseav.train.eval.world.split import Split
-from denseav.train.world.clips import Head, Kind
+from denseav.train.world.clips import TWO_HEADS, Head, Kind
 
 CLIPS = 300
 GALLERY = 100
 """How many pictures one is to be found among."""
 
 UNSEEN: tuple[Kind, ...] = ("silence", "noise", "offscreen_sound", "offscreen_speech")
+OFFSCREEN_TUNE: tuple[Kind, ...] = ("offscreen_tune",)
 
 
 def evaluate_world(
@@ -48,23 +50,25 @@ def evaluate_world(
     """
     report = Report()
     found: dict[Head, Prompted] = {}
-    for head in HEADS:
+    for head in evaluator.own:
         found[head] = prompted(
             evaluator=evaluator, head=head, count=clips, calibration=calibration, track=track
         )
         rows, report.classes[head] = prompted_rows(f"{head} prompted", found[head])
         report.rows += rows
-    report.answers = preferred(found["sound"].sims_NK, found["speech"].sims_NK)
+    report.answers = preferred({head: prompted.sims_NK for head, prompted in found.items()})
     report.rows += disentangled_rows(found["speech"].sims_NK, found["sound"].sims_NK)
     report.rows += head_choice_rows(found)
+    if len(found) > len(TWO_HEADS):
+        report.rows += own_head_rows(found, evaluator.own)
     report.rows += mixed_rows(mixed(evaluator, clips, track))
     if calibration is not None:
-        for kind in UNSEEN:
+        for kind in [*UNSEEN, *(OFFSCREEN_TUNE if "tune" in evaluator.own else ())]:
             area_Nx = unseen(
                 evaluator=evaluator, kind=kind, count=clips, calibration=calibration, track=track
             )
             report.rows += unseen_rows(kind, area_Nx, evaluator.model.heads)
-    for head in HEADS:
+    for head in evaluator.own:
         report.rows += retrieval_rows(head, *retrieved(evaluator, head, min(clips, GALLERY), track))
     return report
 

@@ -159,6 +159,21 @@ def head_choice_rows(found: Mapping[Head, Prompted]) -> list[Row]:
     return rows
 
 
+def own_head_rows(found: Mapping[Head, Prompted], own: Mapping[Head, int]) -> list[Row]:
+    """Return of each kind how often its own head is the strongest, each head by its own measure."""
+    sims_NK = torch.cat([prompted.sims_NK for prompted in found.values()])
+    mean_K, deviation_K = sims_NK.mean(0), sims_NK.std(0).clamp_min(1e-12)
+    condition = Condition(data="own head chosen", audio="clean", heads=(OWN,))
+    rows = []
+    for kind, prompted in found.items():
+        chosen_N = ((prompted.sims_NK - mean_K) / deviation_K).argmax(1) == own[kind]
+        values_N = chosen_N.double().numpy()
+        rows.append(
+            _mean(condition=condition, metric=kind, head=OWN, values_N=values_N, unit="clips")
+        )
+    return rows
+
+
 def _each_class(
     names: NDArray[np.object_], scores: ClassScores, pointing_N: Values
 ) -> dict[str, dict[str, float]]:

@@ -130,6 +130,23 @@ def test_heads_of_other_names_are_known_by_what_they_answer_to(
     assert make_evaluator(unnamed, SPLIT).own == {"speech": 0, "sound": 1}
 
 
+def test_three_heads_hear_tunes_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluator, "RESERVED_CLIPS", 2)
+    made = make_evaluator(Oracle(SPLIT, 2, heads=("a", "b", "c"), aside=2), SPLIT)
+    assert made.own == {"sound": 1, "speech": 0, "tune": 2}
+    calibration = replace(HALF, thresholds=(0.5, 0.5, 0.5))
+    report = evaluate_world(made, 2, calibration, track)
+    found = figures(report)
+    assert report.answers == made.own
+    for kind in made.own:
+        assert found["own head chosen", kind, "own head"] == 100
+        assert found[f"{kind} prompted", "mAP", "own head"] == pytest.approx(100)
+        assert found[f"{kind} prompted", "pointing", "own head"] == 100
+    assert found["head choice", "explained by kind", "total"] > 90
+    assert found["area above threshold", "offscreen tune", "any head"] == 0
+    assert "disentanglement" not in {data for data, _, _ in found}  # it is of two heads
+
+
 def test_a_split_follows_from_its_seed_and_clips_from_their_numbers() -> None:
     one, same = SPLIT.case("both", 4), Split(seed=5, size=SIZE, samples=SAMPLES).case("both", 4)
     assert one.picture_HW3.tobytes() == same.picture_HW3.tobytes()
