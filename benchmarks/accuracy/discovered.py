@@ -3,8 +3,9 @@ r"""Heads separated without labels, by a start from clusters: seeds, and what ea
 Each seed is `configs/train/discovered.yaml` with its own untold pretraining of both encoders. What
 differs from it begins with the encoders of seed 0: no gate (the paper's objective alone); clusters
 by a coin, of an encoder with random weights, and by loudness; a gate of 1/6 and of 1/2 of all
-steps; the disentanglement of the paper 0, 1, 5 and 20 times. Every run is exported, its heads named
-from labelled clips, and measured on held-out clips of the world, as the card has it.
+steps; the disentanglement of the paper 0, 1, 5 and 20 times. Three kinds of audio with three heads,
+for which PredDis and ActDis are not defined, have encoders of their own. Every run is exported, its
+heads named from labelled clips, and measured on held-out clips of the world, as the card has it.
 
     python -m benchmarks.accuracy.discovered --out DIR
     python -m benchmarks.accuracy.discovered --out DIR --only "seed 0" "no gate" --steps 800
@@ -32,7 +33,7 @@ from benchmarks.support.common import ROOT, Check, at_least, at_most, finish, pr
 CONFIG = ROOT / "configs" / "train" / "discovered.yaml"
 PAPER = 0.05  # the weight of the paper's disentanglement
 SEEDS = 5
-PAIRS = 280  # for calibration and for the heads' names
+PAIRS = 40  # of each kind, for calibration and for the heads' names
 Row = dict[str, float | str | int]
 MEASURES = {
     "PredDis": ("disentanglement", "PredDis", "total"),
@@ -48,6 +49,19 @@ MEASURES = {
     what: ("area above threshold", what, "any head")
     for what in ("silence", "noise", "offscreen sound", "offscreen speech")
 }
+KINDS = ("sound", "speech", "tune")
+THREE = {
+    "by kind": MEASURES["by kind"],
+    "by class": MEASURES["by class"],
+    **{f"own head, {kind}": ("own head chosen", kind, "own head") for kind in KINDS},
+    **{f"mAP, {kind}": (f"{kind} prompted", "mAP", "own head") for kind in KINDS},
+    **{f"pointing, {kind}": (f"{kind} prompted", "pointing", "own head") for kind in KINDS},
+    **{
+        what: ("area above threshold", what, "any head")
+        for what in ("silence", "noise", *(f"offscreen {kind}" for kind in KINDS))
+    },
+}
+"""What is measured of three kinds, in the place of `MEASURES`."""
 LEAST = {"PredDis": (95, 90), "ActDis": (85, 80)}
 """What the mean of all seeds, and each of them, is to reach."""
 LEAST_MEAN = {
@@ -63,6 +77,12 @@ class Run(NamedTuple):
     own: list[str]
     seed: int
     encoders: str | None = None
+    tunes: bool = False
+
+    @property
+    def measures(self) -> dict[str, tuple[str, str, str]]:
+        """Return what is measured, and where the report has it."""
+        return THREE if self.tunes else MEASURES
 
 
 def runs(steps: int) -> dict[str, Run]:
@@ -79,7 +99,9 @@ def runs(steps: int) -> dict[str, Run]:
         f"disentanglement x {times}": ["--loss.disentanglement", f"{times * PAPER}"]
         for times in (0, 1, 5, 20)
     }
-    return found | {name: Run(own, 0, "seed 0") for name, own in ablations.items()}
+    found |= {name: Run(own, 0, "seed 0") for name, own in ablations.items()}
+    three = ["--network.heads", "[first, second, third]", "--world.kinds", f"[{', '.join(KINDS)}]"]
+    return found | {"three kinds": Run(three, 0, tunes=True)}
 
 
 def main() -> int:
@@ -99,7 +121,13 @@ def main() -> int:
     if unknown := sorted(set(names) - set(planned)):
         parser.error(f"no run is called {unknown[0]}; there are: {', '.join(planned)}")
     rows = {name: row_of(name, planned, steps, options.out, options.clips) for name in names}
-    shown = [_table("one thing heard, held-out clips, percent", rows)]
+    title = "one thing heard, held-out clips, percent"
+    two, three = (
+        {name: row for name, row in rows.items() if planned[name].tunes is tunes}
+        for tunes in (False, True)
+    )
+    shown = [_table(title, two, MEASURES)] if two else []
+    shown += [_table(title, three, THREE)] if three else []
     plot_curves({name: options.out / _slug(name) for name in names}, options.out / "curves.png")
     record = {"benchmark": "discovered", "steps": steps, "clips": options.clips, "rows": rows}
     return finish(shown, record, _checks(rows))
@@ -116,7 +144,7 @@ def row_of(name: str, planned: Mapping[str, Run], steps: int, out: Path, clips: 
             say(f"{name}: training")
             told = [*_recipe(steps), *run.own, "--seed", str(run.seed), "--out", str(folder)]
             _call(["denseav-train", "--config", str(CONFIG), *told], log)
-            figures = _measured(folder, out / "pairs", clips, log)
+            figures = _measured(folder, run, out, clips, log)
         row.write_text(json.dumps({"run": name, "seed": run.seed, "steps": steps} | figures) + "\n")
     found: Row = json.loads(row.read_text())
     return found
@@ -145,12 +173,14 @@ def _share_encoders(source: Path, folder: Path) -> None:
             shutil.copytree(source / encoder, folder / encoder)
 
 
-def _measured(folder: Path, pairs: Path, clips: int, log: Any) -> Row:
+def _measured(folder: Path, run: Run, out: Path, clips: int, log: Any) -> Row:
     """Export a run's model as the demo is, name its heads, and measure the bundle."""
+    pairs = out / ("pairs_tunes" if run.tunes else "pairs")
     if not pairs.exists():
         partial = pairs.with_suffix(".partial")
         shutil.rmtree(partial, ignore_errors=True)
-        wanted = ["--seen", "--clips", str(PAIRS), "--out", str(partial)]
+        kinds = ["--seen", "--tunes"] if run.tunes else ["--seen"]
+        wanted = [*kinds, "--clips", str(PAIRS * (9 if run.tunes else 7)), "--out", str(partial)]
         _call(["denseav-data", "world", "negatives", *wanted], log)
         partial.rename(pairs)
     bundle, report = folder / "bundle", folder / "world.json"
@@ -163,7 +193,7 @@ def _measured(folder: Path, pairs: Path, clips: int, log: Any) -> Row:
         (row["data"], row["metric"], row["head"]): row["value"]
         for row in json.loads(report.read_text())["results"]
     }
-    return {label: round(values[key], 1) for label, key in MEASURES.items()}
+    return {label: round(values[key], 1) for label, key in run.measures.items()}
 
 
 def _call(command: Sequence[str], log: Any) -> None:
@@ -214,14 +244,14 @@ def plot_curves(folders: Mapping[str, Path], path: Path) -> None:
     figure.savefig(path)
 
 
-def _table(title: str, rows: Mapping[str, Row]) -> Table:
+def _table(title: str, rows: Mapping[str, Row], measures: Mapping[str, Any]) -> Table:
     table = Table(title=title, padding=(0, 0))
-    for column in ("run", *MEASURES):
+    for column in ("run", *measures):
         table.add_column(column, justify="left" if column == "run" else "right")
     for name, row in rows.items():
-        table.add_row(name, *(f"{row[label]:.1f}" for label in MEASURES))
+        table.add_row(name, *(f"{row[label]:.1f}" for label in measures))
     if len(seeds := _seeds(rows)) > 1:
-        spread = {label: [float(row[label]) for row in seeds] for label in MEASURES}
+        spread = {label: [float(row[label]) for row in seeds] for label in measures}
         table.add_section()
         for what, of in (("mean of the seeds", mean), ("their deviation", stdev)):
             table.add_row(what, *(f"{of(values):.1f}" for values in spread.values()))
