@@ -100,7 +100,8 @@ def runs(steps: int) -> dict[str, Run]:
         for times in (0, 1, 5, 20)
     }
     found |= {name: Run(own, 0, "seed 0") for name, own in ablations.items()}
-    three = ["--network.heads", "[first, second, third]", "--world.kinds", f"[{', '.join(KINDS)}]"]
+    three = ["--network.heads", "[first, second, third]", "--network.code_dim", "192"]
+    three += ["--world.kinds", f"[{', '.join(KINDS)}]"]
     return found | {"three kinds": Run(three, 0, tunes=True)}
 
 
