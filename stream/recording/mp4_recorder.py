@@ -16,9 +16,9 @@ from typing import Any
 import av
 
 from denseav.export.process_limits import patiently
-from denseav.stream.display.drawing import Canvas
 from denseav.stream.errors import OutputError
 from denseav.stream.recording.film_encoder import FilmEncoder
+from denseav.stream.recording.film_recorder import FilmRecorder
 from denseav.stream.recording.places import (
     cannot_record,
     reason,
@@ -26,13 +26,12 @@ from denseav.stream.recording.places import (
     require_kind,
     take_name,
 )
-from denseav.stream.types import AudioBlock
 
 FRAGMENT_S = 1.0  # what a kill or a power cut costs, at most
 _BOX = struct.Struct(">I4s")  # what every part of an MP4 begins with: its length and kind
 
 
-class Recorder:
+class Recorder(FilmRecorder):
     """One recording. Call everything from one thread.
 
     Parameters
@@ -60,31 +59,6 @@ class Recorder:
             self._discard()
             raise cannot_record(path, error) from None
 
-    def frame(self, canvas: Canvas, capture_s: float) -> None:
-        """Write a picture. One of another size is fitted into the recording's, between bars."""
-        with self._or_keep():
-            self._film.frame(canvas, capture_s)
-
-    def audio(self, block: AudioBlock) -> None:
-        """Write some sound. What comes before the first picture waits for it, at most 20 s."""
-        with self._or_keep():
-            self._film.audio(block)
-
-    def close(self) -> Path | None:
-        """Complete the file and return its path; None when there was no picture to record."""
-        if not self._open:
-            return None
-        if self._film.is_empty:
-            self._discard()
-            return None
-        with self._or_keep():
-            self._film.finish()
-            self._container.close()
-            self._file.close()
-            self._open = False
-            take_name(self._file.path, self._path)
-        return self._path
-
     @contextmanager
     def _or_keep(self) -> Iterator[None]:
         """Let go of a file that takes no more, without another byte, so that it stays whole."""
@@ -98,6 +72,11 @@ class Recorder:
                 f"cannot write the recording {self._path} ({reason(error)}); what was recorded "
                 f"until then is kept in {self._file.path}"
             ) from None
+
+    def _complete(self) -> None:
+        self._file.close()
+        self._open = False
+        take_name(self._file.path, self._path)
 
     def _keep_what_plays(self) -> bool:
         if self._open:

@@ -16,17 +16,16 @@ import av
 
 from denseav.export.outside_files import ffmpeg_name
 from denseav.export.process_limits import patiently
-from denseav.stream.display.drawing import Canvas
 from denseav.stream.errors import OutputError
 from denseav.stream.recording.film_encoder import FilmEncoder
+from denseav.stream.recording.film_recorder import FilmRecorder
 from denseav.stream.recording.places import cannot_record, reason, refuse_taken
-from denseav.stream.types import AudioBlock
 
 SEGMENT, SEGMENT_S = ".ts", 2.0
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
-class PlaylistRecorder:
+class PlaylistRecorder(FilmRecorder):
     """One recording. Call everything from one thread.
 
     Parameters
@@ -57,29 +56,6 @@ class PlaylistRecorder:
             self._container = _container(path.absolute(), self._files)
             self._film = FilmEncoder(self._container, width, height, key_s=SEGMENT_S)
 
-    def frame(self, canvas: Canvas, capture_s: float) -> None:
-        """Write a picture. One of another size is fitted into the recording's, between bars."""
-        with self._or_keep():
-            self._film.frame(canvas, capture_s)
-
-    def audio(self, block: AudioBlock) -> None:
-        """Write some sound. What comes before the first picture waits for it, at most 20 s."""
-        with self._or_keep():
-            self._film.audio(block)
-
-    def close(self) -> Path | None:
-        """Complete the playlist and return its path; None when there was no picture to record."""
-        if not self._open:
-            return None
-        if self._film.is_empty:
-            self._leave()
-            return None
-        with self._or_keep():
-            self._film.finish()
-            self._container.close()
-        self._open = False
-        return self._path
-
     @contextmanager
     def _or_keep(self) -> Iterator[None]:
         """Let go of a playlist that takes no more; what it names is whole."""
@@ -96,6 +72,12 @@ class PlaylistRecorder:
                 f"cannot write the recording {self._path} ({reason(why)}); what was recorded "
                 "until then is kept there"
             ) from None
+
+    def _complete(self) -> None:
+        self._open = False
+
+    def _discard(self) -> None:
+        self._leave()
 
     def _leave(self) -> bool:
         """Let it be as it is; return whether anything of it plays, else nothing of it stays."""
