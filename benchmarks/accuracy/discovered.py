@@ -1,11 +1,13 @@
 r"""Heads separated without labels, by a start from clusters: seeds, and what each part brings.
 
 Each seed is `configs/train/discovered.yaml` with its own untold pretraining of both encoders. What
-differs from it begins with the encoders of seed 0: no gate (the paper's objective alone); clusters
-by a coin, of an encoder with random weights, and by loudness; a gate of 1/6 and of 1/2 of all
-steps; the disentanglement of the paper 0, 1, 5 and 20 times. Three kinds of audio with three heads,
-for which PredDis and ActDis are not defined, have encoders of their own. Every run is exported, its
-heads named from labelled clips, and measured on held-out clips of the world, as the card has it.
+differs from it begins with the encoders of seed 0: no gate and no clusters (the paper's objective
+alone); the gate alone, without mixtures or a price for the wrong head; each of these two alone;
+clusters by a coin, of an encoder with random weights, and by loudness; a gate of 1/6 and of 1/2 of
+all steps; the disentanglement of the paper 0, 1, 5 and 20 times. Three kinds of audio with three
+heads, for which PredDis and ActDis are not defined, have encoders of their own. Every run is
+exported, its heads named from labelled clips, and measured on held-out clips of the world, as the
+card has it.
 
     python -m benchmarks.accuracy.discovered --out DIR
     python -m benchmarks.accuracy.discovered --out DIR --only "seed 0" "no gate" --steps 800
@@ -71,6 +73,10 @@ LEAST_MEAN = {
 MOST_MEAN = {"silence": 1, "noise": 3, "offscreen sound": 10, "offscreen speech": 10}
 
 
+_NO_MIXTURES = ["--cluster_start.mixtures", "false"]
+_NO_PRICE = ["--loss.wrong_head", "0"]
+
+
 class Run(NamedTuple):
     """What a run is told beside the configuration, and whose encoders it begins with."""
 
@@ -89,7 +95,10 @@ def runs(steps: int) -> dict[str, Run]:
     """Return every run by its name, those that others begin with before them."""
     found = {f"seed {seed}": Run([], seed) for seed in range(SEEDS)}
     ablations = {
-        "no gate": ["--cluster_start", "null"],
+        "no gate": ["--cluster_start", "null", *_NO_PRICE],
+        "gate alone": [*_NO_MIXTURES, *_NO_PRICE],
+        "no mixtures": _NO_MIXTURES,
+        "no price": _NO_PRICE,
         "a coin": ["--cluster_start.by", "coin"],
         "random encoder": ["--cluster_start.by", "random_encoder"],
         "loudness": ["--cluster_start.by", "loudness"],
