@@ -31,6 +31,7 @@ import yaml
 from rich.table import Table
 
 from benchmarks.support.common import ROOT, Check, at_least, at_most, finish, program, say
+from denseav.train.clusters.cluster_start import ClusterStart
 
 CONFIG = ROOT / "configs" / "train" / "discovered.yaml"
 PAPER = 0.05  # the weight of the paper's disentanglement
@@ -168,7 +169,7 @@ def _recipe(steps: int) -> list[str]:
         return []
     told = ["--optimization.steps", str(steps)]
     told += ["--world.single_batches", str(settings["world"]["single_batches"] * steps // whole)]
-    gate = settings["cluster_start"]["gate_steps"] * steps // whole
+    gate = ClusterStart(**settings["cluster_start"]).gate_steps * steps // whole
     told += ["--cluster_start.gate_steps", str(gate)]
     for turn in ("aligner_steps", "cooldown_steps", "contrast_steps", "ramp_steps"):
         told += [f"--optimization.{turn}", str(settings["optimization"][turn] * steps // whole)]
