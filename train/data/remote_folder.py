@@ -106,6 +106,8 @@ class RemoteFolder:
                     return False
                 self._make_room(name, size)
                 self._download(name, self.path)
+                with suppress(FileNotFoundError):  # another process made room of it already
+                    _note_use(self.path / name)
         except OSError as error:
             raise _unwritable(self.path, error) from None
         return True
@@ -114,7 +116,7 @@ class RemoteFolder:
         """Note that a file is used; tell whether it is there."""
         try:
             if time.time() - (self.path / name).stat().st_mtime > USED_S:
-                os.utime(self.path / name)
+                _note_use(self.path / name)
         except FileNotFoundError:
             return False
         return True
@@ -165,6 +167,12 @@ class RemoteFolder:
     def __getstate__(self) -> dict[str, Any]:
         """Leave connections behind."""
         return self.__dict__ | {"_downloader": None}
+
+
+def _note_use(path: Path) -> None:
+    """Note when a file was used, finer than the system's own stamps."""
+    now_ns = time.time_ns()
+    os.utime(path, ns=(now_ns, now_ns))
 
 
 def _unwritable(folder: Path, error: OSError) -> DataError:
