@@ -20,6 +20,7 @@ from rich.table import Table
 
 from benchmarks.support.adversaries import (
     ADVERSARIES,
+    SETTLED_S,
     Siege,
     besiege,
     siege_checks,
@@ -31,6 +32,7 @@ from tests.support.faults import break_and_mend
 from tests.support.servers import PulseServer
 
 BACK_S = 3.0
+LEAST_S = 2 * SETTLED_S
 
 
 def main() -> int:
@@ -38,9 +40,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--times", type=int, default=20, help="of each; default: %(default)s")
     parser.add_argument(
-        "--seconds", type=float, default=60.0, help="of each adversary; default: %(default)s"
+        "--seconds",
+        type=float,
+        default=60.0,
+        help=f"of each adversary, 0 or at least {LEAST_S:g}; default: %(default)s",
     )
     options = parser.parse_args()
+    if 0 < options.seconds < LEAST_S:
+        parser.error(f"--seconds is 0, or at least {LEAST_S:g}: memory and a full disk come late")
     tables, record, checks = _attacked(options.seconds) if options.seconds else ([], {}, [])
     if options.times:
         table, back_s, found = _broken(options.times)
