@@ -400,6 +400,11 @@ class Settings:
                 "cluster_start goes with DenseAV's objective: leave separation and "
                 "streaming.teacher out, and --pooling dense"
             )
+        source = self.data or self.made or self.world
+        if self.cluster_start.mixtures and source is not None and source.batch_size < 2:
+            raise SettingsError(
+                "cluster_start.mixtures are of two clips of a process: set batch_size to 2 or more"
+            )
         told = {"speech", "sound"}.intersection(self.network.heads)
         if told or len(self.network.heads) < 2:
             raise SettingsError(

@@ -134,6 +134,13 @@ def test_what_does_not_go_with_it_is_said() -> None:
         replace(APART, network=NETWORK)
     with pytest.raises(SettingsError, match="leave separation"):
         replace(APART, separation=Separation())
+    assert SMALL.made is not None
+    with pytest.raises(SettingsError, match="batch_size to 2 or more"):
+        replace(
+            APART,
+            cluster_start=replace(START, mixtures=True),
+            made=replace(SMALL.made, batch_size=1),
+        )
     with pytest.raises(SettingsError, match="--pooling dense"):
         replace(APART, pooling="average")
     with pytest.raises(SettingsError, match="gate_steps"):

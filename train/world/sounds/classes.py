@@ -44,7 +44,7 @@ def sound(name: str, rng: Generator, duration_s: float, *, held_out: bool) -> ND
     Parameters
     ----------
     name : str
-        One of `world_classes.CLASSES`.
+        One of `denseav.train.world.classes.CLASSES`.
     rng : Generator
         Source of everything random.
     duration_s : float

@@ -68,7 +68,7 @@ def tune(name: str, rng: Generator, duration_s: float, *, held_out: bool) -> NDA
     Parameters
     ----------
     name : str
-        One of `world_classes.CLASSES`.
+        One of `denseav.train.world.classes.CLASSES`.
     rng : Generator
         Source of everything random.
     duration_s : float
