@@ -209,6 +209,7 @@ def pretrained_backbones(
                 seed=settings.seed,
                 out=audio,
                 report=report,
+                muon=settings.optimization.muon,
                 heard=world.kinds,
             )
         if not image.exists():
@@ -221,6 +222,7 @@ def pretrained_backbones(
                 out=image,
                 report=report,
                 tell=lambda text: console.print(text, highlight=False),
+                muon=settings.optimization.muon,
                 labelled=world.told,
                 heard=world.kinds,
             )

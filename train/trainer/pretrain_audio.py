@@ -29,6 +29,7 @@ from denseav.train.distributed.fabric import use_eager_attention
 from denseav.train.distributed.rank0_files import replacing
 from denseav.train.errors import PreemptedError
 from denseav.train.trainer.checkpointer import random_states, restore_random
+from denseav.train.trainer.optimizer import optimizer_of
 from denseav.train.trainer.settings import Pretraining
 from denseav.train.world.classes import CLASSES
 from denseav.train.world.clips import TWO_HEADS, Head, place_event, room
@@ -48,6 +49,8 @@ def pretrain_audio(
     seed: int,
     out: Path,
     report: Callable[[int, float], None],
+    *,
+    muon: bool,
     heard: Sequence[Head] = TWO_HEADS,
 ) -> None:
     """Prepare an audio encoder on the CPU, and write it once it is done.
@@ -63,6 +66,8 @@ def pretrain_audio(
     report
         Hears of every step and its loss, the mean error in deviations of the spectrogram; where it
         raises `PreemptedError`, the same call goes on later.
+    muon
+        Whether the encoder's matrices move by Muon.
     heard
         The kinds of audio there are.
 
@@ -89,7 +94,8 @@ def pretrain_audio(
         said_BFL = bands(hidden_BLD.float()).transpose(1, 2)
         return functional.l1_loss(said_BFL, target(wave_BS))
 
-    learn(nn.ModuleList((hubert, bands)), loss_of, settings.rates(), report, unfinished(out))
+    learning = nn.ModuleDict({"audio": hubert, "bands": bands})
+    learn(learning, loss_of, settings.rates(), report, unfinished(out), muon=muon)
     keep(hubert, out)
 
 
@@ -99,18 +105,22 @@ def unfinished(out: Path) -> Path:
 
 
 def learn(
-    module: nn.Module,
+    module: nn.ModuleDict,
     loss_of: Callable[[int], Tensor],
     rates: Sequence[float],
     report: Callable[[int, float], None],
     stopped: Path,
+    *,
+    muon: bool,
 ) -> None:
     """Let all weights of a module learn, one step of each rate; `loss_of` is asked for each.
 
+    Its parts have the names of the optimizer's groups.
+
     When `report` raises `PreemptedError`, all that is needed to go on is written to `stopped`.
     """
-    weights = list(module.parameters())
-    optimizer = torch.optim.Adam(weights)
+    named = ((name.partition(".")[0], weight) for name, weight in module.named_parameters())
+    optimizer = optimizer_of(named, muon=muon, eps=1e-8, fused=False)
     step = _resume(stopped, module, optimizer) if stopped.exists() else 0
     while step < len(rates):
         for group in optimizer.param_groups:
@@ -118,7 +128,7 @@ def learn(
         loss = loss_of(step)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
-        nn.utils.clip_grad_norm_(weights, CLIP_NORM)
+        nn.utils.clip_grad_norm_(module.parameters(), CLIP_NORM)
         optimizer.step()
         step += 1
         try:

@@ -94,6 +94,7 @@ def pretrain_image(
     report: Callable[[int, float], None],
     tell: Callable[[str], None],
     *,
+    muon: bool,
     labelled: bool,
     heard: Sequence[Head] = TWO_HEADS,
 ) -> None:
@@ -114,6 +115,8 @@ def pretrain_image(
         where it raises `PreemptedError`, the same call goes on later.
     tell
         Hears which kinds stay.
+    muon
+        Whether the encoder's matrices move by Muon.
     labelled
         Whether it is known which clips are speech; then only other sounds are used.
     heard
@@ -151,8 +154,9 @@ def pretrain_image(
             told.add(kind_B, error_B)
         return error_B.mean()
 
-    learning = nn.ModuleList((model.image_encoder, model.image_aligner, says, told))
-    learn(learning, loss_of, settings.image_rates(), report, unfinished(out))
+    parts = {"image": model.image_encoder, "aligner": model.image_aligner}
+    learning = nn.ModuleDict(parts | {"says": says, "told": told})
+    learn(learning, loss_of, settings.image_rates(), report, unfinished(out), muon=muon)
     keep(model.image_encoder.vit, out)
 
 

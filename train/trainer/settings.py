@@ -186,6 +186,10 @@ class Optimization:
     fused
         Adam's step in one pass over the weights; not with precision 16-mixed, where gradients are
         unscaled before they are clipped.
+    muon
+        Whether matrices of both encoders, of their pretraining too, move by Muon and all else by
+        Adam, at the same rate; for encoders that begin at random weights, which learn in half the
+        steps by it. Not with FSDP.
     clip_norm
         The largest norm of the whole gradient.
     accumulate
@@ -213,6 +217,7 @@ class Optimization:
     warmup_steps: int = 1_000
     epsilon: float = 1e-7
     fused: bool = True
+    muon: bool = False
     clip_norm: float = 10.0
     accumulate: int = 1
     cooldown_steps: int = 0
@@ -361,6 +366,10 @@ class Settings:
         self._check_pooling()
         self._check_streaming()
         self._check_cluster_start()
+        if self.optimization.muon and self.machine.strategy == "fsdp":
+            raise SettingsError(
+                "optimization.muon needs whole matrices: leave it out, or set machine.strategy ddp"
+            )
         begun = self.initial or self.backbones.audio or self.backbones.image
         if self.pretraining is not None and (self.world is None or begun):
             raise SettingsError(

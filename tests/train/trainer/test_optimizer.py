@@ -65,6 +65,45 @@ def test_a_group_without_a_rate_stays_as_it_is(tmp_path: Path) -> None:
     assert not torch.equal(still["model.audio_cls"], first["model.audio_cls"])
 
 
+def test_muon_moves_the_matrices_of_encoders_and_adam_all_else() -> None:
+    made, alone = learner(), learner()
+    settings = changed(muon=True, fused=False)
+    both = new_optimizer(settings, made)
+    learning = [(group, p) for group, p in grouped(alone) if group != "frozen"]
+    matrices = [p for group, p in learning if group in ("image", "audio") and p.ndim == 2]
+    rest = [p for _, p in learning if not any(p is matrix for matrix in matrices)]
+    assert len(matrices) > 10
+    assert len(rest) > 10
+    oracles = (
+        torch.optim.Muon(matrices, weight_decay=0, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.Adam(rest, eps=settings.optimization.epsilon),
+    )
+    for step in range(3):
+        rate = set_rates(both, settings.optimization, step)
+        for oracle in oracles:
+            oracle.param_groups[0]["lr"] = rate
+        for seed, network in ((step, made), (step, alone)):
+            generator = torch.Generator().manual_seed(seed)
+            for p in network.parameters():
+                p.grad = torch.randn(p.shape, generator=generator)
+        for optimizer in (both, *oracles):
+            optimizer.step()
+    for one, other in zip(made.parameters(), alone.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_resumed_run_with_muon_is_the_uninterrupted_one(tmp_path: Path) -> None:
+    whole, first = changed(muon=True), changed(muon=True, steps=5)
+    train(whole, make(tmp_path / "whole"), quiet())
+    for settings in (first, whole):
+        train(settings, make(tmp_path / "resumed"), quiet())
+    assert losses(tmp_path / "resumed") == losses(tmp_path / "whole")
+    with pytest.raises(CheckpointError, match="other groups of weights"):
+        train(SMALL, tmp_path / "whole", quiet())
+    with pytest.raises(SettingsError, match=r"optimization\.muon"):
+        replace(whole, machine=replace(whole.machine, strategy="fsdp"))
+
+
 def test_a_fused_step_is_the_plain_one(tmp_path: Path) -> None:
     train(SMALL, make(tmp_path / "fused"), quiet())
     train(changed(fused=False), make(tmp_path / "plain"), quiet())

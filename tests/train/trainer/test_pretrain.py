@@ -61,7 +61,8 @@ PLAN = Pretraining(
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[float]]:
     folder = tmp_path_factory.mktemp("pretrained")
     losses: list[float] = []
-    pretrain_audio(NETWORK, PLAN, 0, folder / "audio", lambda _, loss: losses.append(loss))
+    audio = folder / "audio"
+    pretrain_audio(NETWORK, PLAN, 0, audio, lambda _, loss: losses.append(loss), muon=False)
     return folder, losses
 
 
@@ -75,9 +76,11 @@ def test_pretrained_encoders_are_backbones(prepared: tuple[Path, list[float]]) -
     folder = prepared[0]
     steps: list[int] = []
     audio, image = folder / "audio", folder / "image"
-    pretrain_image(
-        NETWORK, PLAN, audio, 0, image, lambda step, _: steps.append(step), print, labelled=True
-    )
+
+    def count(step: int, _: float) -> None:
+        steps.append(step)
+
+    pretrain_image(NETWORK, PLAN, audio, 0, image, count, print, muon=False, labelled=True)
     assert steps == list(range(1, PLAN.image_steps + 1))
     begun = Backbones(image=str(folder / "image"), audio=str(folder / "audio"))
     one, other = new_network(NETWORK, begun, 1), new_network(NETWORK, begun, 2)
@@ -95,8 +98,8 @@ def test_an_encoder_that_was_stopped_becomes_what_it_would_have(tmp_path: Path) 
         folder.mkdir(exist_ok=True)
         audio, image = folder / "audio", folder / "image"
         if not audio.exists():
-            pretrain_audio(NETWORK, plan, 0, audio, report)
-        pretrain_image(NETWORK, plan, audio, 0, image, report, print, labelled=False)
+            pretrain_audio(NETWORK, plan, 0, audio, report, muon=True)
+        pretrain_image(NETWORK, plan, audio, 0, image, report, print, muon=True, labelled=False)
 
     def stop(step: int, _: float) -> None:
         if step == 2:
@@ -117,7 +120,7 @@ def test_an_encoder_that_was_stopped_becomes_what_it_would_have(tmp_path: Path) 
 def test_what_was_stopped_with_another_configuration_is_refused(tmp_path: Path) -> None:
     (tmp_path / "audio.ckpt").write_bytes(b"no checkpoint")
     with pytest.raises(CheckpointError, match=r"audio\.ckpt is damaged or of another"):
-        pretrain_audio(NETWORK, PLAN, 0, tmp_path / "audio", lambda _, loss: None)
+        pretrain_audio(NETWORK, PLAN, 0, tmp_path / "audio", lambda _, loss: None, muon=False)
 
 
 def test_clusters_know_more_of_a_sound_than_chance(prepared: tuple[Path, list[float]]) -> None:
