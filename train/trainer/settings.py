@@ -167,7 +167,7 @@ class Averaging:
 
 @dataclass(frozen=True, kw_only=True)
 class Optimization:
-    """How weights move: Adam, a linear warm-up, then a constant rate.
+    """How weights move: Adam, with Muon or without, a linear warm-up, then a constant rate.
 
     Attributes
     ----------
@@ -188,8 +188,8 @@ class Optimization:
         unscaled before they are clipped.
     muon
         Whether matrices of both encoders, of their pretraining too, move by Muon and all else by
-        Adam, at the same rate; for encoders that begin at random weights, which learn in half the
-        steps by it. Not with FSDP.
+        Adam, at the same rate; for encoders that begin at random weights, which learn as much in
+        two thirds of the steps by it (benchmarks/RESULTS.md). Not with FSDP.
     clip_norm
         The largest norm of the whole gradient.
     accumulate
