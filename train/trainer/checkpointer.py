@@ -119,7 +119,7 @@ class Checkpointer:
         on_rank_zero(self._make_folder)
 
     def save(self, run: RunState, progress: Progress, *, best: bool) -> None:
-        """Write `last.ckpt`, and `best.ckpt` and `model/` where it is the best; all call it."""
+        """Write `last.ckpt`, and `best.ckpt` and `model/` where it is to be them; all call it."""
         own = {"loader": run.loader.state_dict(), "random": random_states()}
         state = {
             "network": self.settings.network.to_json(),

@@ -155,7 +155,7 @@ def _train(settings: Settings, out: Path, console: Console, preemption: Preempti
                 kept = last or not progress.skipped_in_row
                 preempted = not last and preemption.wanted(fabric.device)
                 if kept and (due or preempted or is_due(settings.rhythm, progress.step)):
-                    best = due and progress.improves(recall)
+                    best = due and (progress.improves(recall) or settings.rhythm.model == "last")
                     with log.paused():
                         checkpointer.save(run, progress, best=best)
                 if preempted:
@@ -245,16 +245,17 @@ def cluster_gate(
     """Return what keeps each clip in one head at first, where that is wanted."""
     if settings.cluster_start is None or settings.cluster_start.gate_steps == 0:
         return None
-    return open_gate(
-        settings=settings.cluster_start,
-        encoder=network.audio_encoder.hubert,
-        heads=len(settings.network.heads),
-        bank=lambda: open_bank(settings).endless(),
-        out=out,
-        seed=settings.seed,
-        device=fabric.device,
-        report=lambda text: console.print(text, highlight=False),
-    )
+    with fabric.autocast():
+        return open_gate(
+            settings=settings.cluster_start,
+            encoder=network.audio_encoder.hubert,
+            heads=len(settings.network.heads),
+            bank=lambda: open_bank(settings).endless(),
+            out=out,
+            seed=settings.seed,
+            device=fabric.device,
+            report=lambda text: console.print(text, highlight=False),
+        )
 
 
 def gradients(
@@ -275,6 +276,8 @@ def gradients(
     for part in range(parts):
         batch = next(batches).to(fabric.device)
         generator = torch.Generator().manual_seed((settings.seed << 32) + step * parts + part)
+        with fabric.autocast():
+            assigned = gate.assigned(step, batch.wave_BS) if gate else None
         with fabric.no_backward_sync(encode, enabled=part + 1 < parts):
             terms = objective(
                 settings=settings,
@@ -284,7 +287,7 @@ def gradients(
                 weights=weights,
                 mixtures=mixtures,
                 teacher=teacher,
-                assigned=gate.assigned(step, batch.wave_BS) if gate else None,
+                assigned=assigned,
             )
             loss = weights.total(terms)
             # Shares add up to the loss, and data parallelism takes the mean of their gradients.

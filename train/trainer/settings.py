@@ -9,6 +9,7 @@ SettingsError        a value is out of range, or two contradict each other
 """
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from denseav.models.config import ImageConfig, LoraConfig, ModelConfig
 from denseav.train.clusters.cluster_start import ClusterStart
@@ -257,6 +258,9 @@ class Intervals:
         So many validations in a row without a better mean recall end the run; 0 for never.
     validation_clips
         At most so many clips are compared.
+    model
+        Of which step `best.ckpt` and `model/` are: of the validation with the best mean recall, or
+        of the last, for runs whose recall tells little and whose rate falls to zero.
     """
 
     log: int = 50
@@ -265,6 +269,7 @@ class Intervals:
     validate: int = 10_000
     patience: int = 0
     validation_clips: int = 1_000
+    model: Literal["best", "last"] = "best"
 
     def __post_init__(self) -> None:
         if min(self.log, self.save, self.validate, self.validation_clips) < 1:

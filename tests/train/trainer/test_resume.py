@@ -185,8 +185,10 @@ def test_a_run_ends_once_nothing_better_is_found(
     assert (progress.step, progress.best, progress.stale) == (4, 50.0, 2)
     assert torch.load(tmp_path / BEST, weights_only=True)["progress"]["step"] == 2
     assert train(settings, tmp_path, quiet()).step == 4  # and stays ended
-    longer = replace(settings, rhythm=replace(settings.rhythm, validate=5, patience=3))
+    rhythm = replace(settings.rhythm, validate=5, patience=3, model="last")
+    longer = replace(settings, rhythm=rhythm)
     assert train(longer, tmp_path, quiet()).best == 60.0
+    assert torch.load(tmp_path / BEST, weights_only=True)["progress"]["step"] == 8
 
 
 def test_a_kill_in_the_first_stage_or_at_its_end_changes_nothing(tmp_path: Path) -> None:
