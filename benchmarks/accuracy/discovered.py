@@ -3,8 +3,9 @@ r"""Heads separated without labels, by a start from clusters: seeds, and what ea
 Each seed is `configs/train/discovered.yaml` with its own untold pretraining of both encoders. What
 differs from it begins with the encoders of seed 0: no gate and no clusters (the paper's objective
 alone); the gate alone, without mixtures or a price for the wrong head; each of these two alone;
-clusters by a coin, of an encoder with random weights, and by loudness; a gate of 1/6 and of 1/2 of
-all steps; the disentanglement of the paper 0, 1, 5 and 20 times. Three kinds of audio with three
+clusters of audio alone, which do not ask what pictures tell, of the audio encoder, by a coin, of an
+encoder with random weights, and by loudness; a gate of 1/6 and of 1/2 of all steps; the
+disentanglement of the paper 0, 1, 5 and 20 times. Three kinds of audio with three
 heads, for which PredDis and ActDis are not defined, have encoders of their own. Every run is
 exported, its heads named from labelled clips, and measured on held-out clips of the world, as the
 card has it.
@@ -76,6 +77,7 @@ MOST_MEAN = {"silence": 1, "noise": 3, "offscreen sound": 10, "offscreen speech"
 
 _NO_MIXTURES = ["--cluster_start.mixtures", "false"]
 _NO_PRICE = ["--loss.wrong_head", "0"]
+_AUDIO_ALONE = ["--cluster_start.pictures", "false"]
 
 
 class Run(NamedTuple):
@@ -100,9 +102,10 @@ def runs(steps: int) -> dict[str, Run]:
         "gate alone": [*_NO_MIXTURES, *_NO_PRICE],
         "no mixtures": _NO_MIXTURES,
         "no price": _NO_PRICE,
-        "a coin": ["--cluster_start.by", "coin"],
-        "random encoder": ["--cluster_start.by", "random_encoder"],
-        "loudness": ["--cluster_start.by", "loudness"],
+        "audio alone": _AUDIO_ALONE,
+        "a coin": [*_AUDIO_ALONE, "--cluster_start.by", "coin"],
+        "random encoder": [*_AUDIO_ALONE, "--cluster_start.by", "random_encoder"],
+        "loudness": [*_AUDIO_ALONE, "--cluster_start.by", "loudness"],
         "gate 1/6": ["--cluster_start.gate_steps", str(steps // 6)],
         "gate 1/2": ["--cluster_start.gate_steps", str(steps // 2)],
     } | {

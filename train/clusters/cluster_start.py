@@ -4,10 +4,11 @@ The plain objective does not part heads where every kind of audio points at the 
 that knows a thing from its sound is the easier one for its name as well, and heads divide things
 instead of kinds. So, in the first steps, a clip is compared in one head alone, that of its cluster;
 the clusters are k-means of a bank of clips by what the audio encoder makes of them before it meets
-any picture. Nobody says what a cluster means. After these steps the objective is the paper's; where
-it is wanted, with mixtures of clips of different clusters. None of this is the papers'.
+any picture, and, where it is wanted, by how much pictures tell of clips that sound alike. Nobody
+says what a cluster means. After these steps the objective is the paper's; where it is wanted, with
+mixtures of clips of different clusters. None of this is the papers'.
 
-B clips, D coordinates, K heads and clusters, S samples at 16 kHz.
+B clips, D coordinates, E of a picture, K heads and clusters, S samples at 16 kHz.
 """
 
 import copy
@@ -24,9 +25,11 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor
 from transformers import HubertModel
 
-from denseav.models import CheckpointError
+from denseav.models import CheckpointError, DenseAV
+from denseav.models.image_encoder import ImageEncoder
 from denseav.train.clusters.audio_summary import summarize
 from denseav.train.clusters.kmeans import Clusters, fit_clusters
+from denseav.train.clusters.seen_clusters import SeenClusters, fit_seen_clusters
 from denseav.train.data.batch import Batch
 from denseav.train.distributed.rank0_files import on_rank_zero, replacing, writing
 from denseav.train.errors import SettingsError
@@ -50,6 +53,9 @@ class ClusterStart:
     components
         So many principal components of their features count. Whitened, all weigh alike: with many,
         clusters divide what they happen to (benchmarks/RESULTS.md).
+    pictures
+        Whether it counts as well, as much as all these components, how alike the pictures are of
+        clips that sound alike, to the image encoder as training begins; where that is pretrained.
     mixtures
         Whether, once the gate is open, clips of different clusters are also heard at once, and the
         head of each has to find its picture.
@@ -62,6 +68,7 @@ class ClusterStart:
     gate_steps: int = 1_000
     bank_clips: int = 1_024
     components: int = 2
+    pictures: bool = False
     mixtures: bool = False
     by: By = "encoder"
 
@@ -72,12 +79,19 @@ class ClusterStart:
             )
         if self.bank_clips < 64:
             raise SettingsError("cluster_start: bank_clips must be at least 64")
+        if self.pictures and self.by != "encoder":
+            raise SettingsError(
+                f"cluster_start: pictures goes with by encoder alone, not {self.by}; "
+                "set pictures to false"
+            )
 
 
 class ClusterGate:
     """Which head each clip of a step is compared in; holds the encoder as it was at first."""
 
-    def __init__(self, settings: ClusterStart, clusters: Clusters, vectors: "Vectors") -> None:
+    def __init__(
+        self, settings: ClusterStart, clusters: Clusters | SeenClusters, vectors: "Vectors"
+    ) -> None:
         self._settings, self._clusters = settings, clusters
         self._vectors: Vectors | None = vectors
 
@@ -98,7 +112,7 @@ Vectors = Callable[[Tensor], Tensor]
 
 def open_gate(
     settings: ClusterStart,
-    encoder: HubertModel,
+    network: DenseAV,
     heads: int,
     bank: Callable[[], Iterator[Batch]],
     out: Path,
@@ -110,8 +124,8 @@ def open_gate(
 
     Parameters
     ----------
-    encoder
-        The audio encoder as training begins; a copy is kept until the gate is open.
+    network
+        As training begins; a copy of its audio encoder is kept until the gate is open.
     heads
         How many clusters.
     bank
@@ -128,22 +142,34 @@ def open_gate(
     DiskError
         When they cannot be written.
     """
-    path, vectors = out / FILE, _vectors(settings.by, encoder, seed, device)
+    path = out / FILE
+    vectors = _vectors(settings.by, network.audio_encoder.hubert, seed, device)
 
     def work() -> None:
         if path.exists():
             return
         with writing(out):
             out.mkdir(parents=True, exist_ok=True)
-        found = [vectors(wave_BS).cpu().numpy() for wave_BS in _waves(bank(), settings, device)]
-        vector_ND = np.concatenate(found)
-        components = min(settings.components, *vector_ND.shape)
-        clusters, number_N = fit_clusters(vector_ND, heads, components, seed % 2**31)
+        see = _see(network.image_encoder, device) if settings.pictures else None
+        heard, seen = [], []
+        for batch in _first(bank(), settings.bank_clips):
+            heard.append(vectors(batch.wave_BS.to(device)).cpu().numpy())
+            if see:
+                seen.append(see(batch.image_B3HW.to(device)).cpu().numpy())
+        vector_ND, kmeans_seed = np.concatenate(heard)[: settings.bank_clips], seed % 2**31
+        common = heads, min(settings.components, *vector_ND.shape), kmeans_seed
+        clusters: Clusters | SeenClusters
+        if seen:
+            seen_NE = np.concatenate(seen)[: settings.bank_clips]
+            clusters, number_N = fit_seen_clusters(vector_ND, seen_NE, *common)
+        else:
+            clusters, number_N = fit_clusters(vector_ND, *common)
         with replacing(path) as partial:
             save_file(clusters._asdict(), partial)
         shares = ", ".join(f"{share:.0%}" for share in np.bincount(number_N) / len(number_N))
         report(
-            f"clusters of {len(number_N)} clips by their audio: {shares}; until step "
+            f"clusters of {len(number_N)} clips by their audio"
+            f"{' and what pictures tell of it' if seen else ''}: {shares}; until step "
             f"{settings.gate_steps} a clip is compared in the head of its cluster alone"
         )
 
@@ -151,19 +177,33 @@ def open_gate(
     return ClusterGate(settings, _read(path, heads), vectors)
 
 
-def _waves(bank: Iterator[Batch], settings: ClusterStart, device: torch.device) -> Iterator[Tensor]:
-    left = settings.bank_clips
-    while left > 0:
-        wave_BS = next(bank).wave_BS[:left]
-        left -= len(wave_BS)
-        yield wave_BS.to(device)
+def _first(bank: Iterator[Batch], clips: int) -> Iterator[Batch]:
+    """Yield batches until there are so many clips, the last batch whole."""
+    given = 0
+    while given < clips:
+        batch = next(bank)
+        given += len(batch)
+        yield batch
 
 
-def _read(path: Path, heads: int) -> Clusters:
+def _see(encoder: ImageEncoder, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """Return what makes vectors [B, E] of pictures: maxima and means over their patches."""
+    frozen = copy.deepcopy(encoder).train(mode=False).requires_grad_(requires_grad=False).to(device)
+
+    def see(image_B3HW: Tensor) -> Tensor:
+        patches_BDhw = frozen(image_B3HW)[0].float()
+        return torch.cat((patches_BDhw.amax((2, 3)), patches_BDhw.mean((2, 3))), dim=1)
+
+    return see
+
+
+def _read(path: Path, heads: int) -> Clusters | SeenClusters:
     if not path.exists():
         raise CheckpointError(f"{path} is not on every node; give an --out that all nodes share")
     try:
-        clusters = Clusters(**load_file(path))
+        parts = load_file(path)
+        kind = SeenClusters if "told_N" in parts else Clusters
+        clusters: Clusters | SeenClusters = kind(**parts)
     except (OSError, SafetensorError, TypeError) as error:
         raise CheckpointError(
             f"{path} is damaged ({str(error).splitlines()[0]}); remove it, and it is made again"

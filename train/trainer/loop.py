@@ -248,7 +248,7 @@ def cluster_gate(
     with fabric.autocast():
         return open_gate(
             settings=settings.cluster_start,
-            encoder=network.audio_encoder.hubert,
+            network=network,
             heads=len(settings.network.heads),
             bank=lambda: open_bank(settings).endless(),
             out=out,

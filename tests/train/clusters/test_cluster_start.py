@@ -31,14 +31,16 @@ APART = replace(
 CPU = torch.device("cpu")
 
 
-def gate(out: Path, by: By = "encoder", heads: int = 2, said: list[str] | None = None) -> Any:
+def gate(
+    out: Path, by: By = "encoder", heads: int = 2, said: list[str] | None = None, **told: Any
+) -> Any:
     assert APART.made is not None
     loader = ToyLoader(APART.made, rank=0, world_size=1, seed=0, mixtures=False)
     torch.manual_seed(7)
-    encoder = DenseAV(APART.network).audio_encoder.hubert
+    network = DenseAV(APART.network)
     report = (said if said is not None else []).append
-    settings = replace(START, by=by)
-    return open_gate(settings, encoder, heads, loader.endless, out, 0, CPU, report)
+    settings = replace(START, by=by, **told)
+    return open_gate(settings, network, heads, loader.endless, out, 0, CPU, report)
 
 
 def heads(made: ClusterGate, step: int, wave_BS: torch.Tensor) -> torch.Tensor:
@@ -54,19 +56,31 @@ def waves() -> torch.Tensor:
     return torch.cat([next(loader.endless()).wave_BS for _ in range(4)])
 
 
-@pytest.mark.parametrize("by", ["encoder", "random_encoder", "loudness", "coin"])
-def test_a_clip_has_its_head_whatever_batch_it_is_in(tmp_path: Path, by: By) -> None:
+@pytest.mark.parametrize(
+    ("by", "pictures"),
+    [
+        ("encoder", False),
+        ("encoder", True),
+        ("random_encoder", False),
+        ("loudness", False),
+        ("coin", False),
+    ],
+)
+def test_a_clip_has_its_head_whatever_batch_it_is_in(
+    tmp_path: Path, by: By, pictures: bool
+) -> None:
     said: list[str] = []
-    made: ClusterGate = gate(tmp_path, by, said=said)
+    made: ClusterGate = gate(tmp_path, by, said=said, pictures=pictures)
     wave_BS = waves()
     together = heads(made, 0, wave_BS)
     assert together.dtype == torch.int64
     assert set(together.tolist()) == {0, 1}
-    again: ClusterGate = gate(tmp_path, by, said=said)  # from the folder
+    again: ClusterGate = gate(tmp_path, by, said=said, pictures=pictures)  # from the folder
     alone = [heads(again, GATE - 1, wave_S[None]) for wave_S in wave_BS]
     assert torch.equal(torch.cat(alone), together)
     assert len(said) == 1
-    assert said[0].startswith("clusters of 64 clips by their audio: ")
+    by_what = "their audio and what pictures tell of it" if pictures else "their audio"
+    assert said[0].startswith(f"clusters of 64 clips by {by_what}: ")
 
 
 def test_the_gate_opens_and_stays_open(tmp_path: Path) -> None:
@@ -132,6 +146,8 @@ def test_many_processes_have_the_bank_of_one(monkeypatch: pytest.MonkeyPatch) ->
 def test_what_does_not_go_with_it_is_said() -> None:
     with pytest.raises(SettingsError, match=r"--network.heads '\[first, second\]'"):
         replace(APART, network=NETWORK)
+    with pytest.raises(SettingsError, match="set pictures to false"):
+        replace(START, by="coin", pictures=True)
     with pytest.raises(SettingsError, match="leave separation"):
         replace(APART, separation=Separation())
     assert SMALL.made is not None
