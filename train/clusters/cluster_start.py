@@ -54,8 +54,9 @@ class ClusterStart:
         So many principal components of their features count. Whitened, all weigh alike: with many,
         clusters divide what they happen to (benchmarks/RESULTS.md).
     pictures
-        Whether it counts as well, as much as all these components, how alike the pictures are of
-        clips that sound alike, to the image encoder as training begins; where that is pretrained.
+        Whether it counts as well, twice as much as all these components, how alike the pictures
+        are of clips that sound alike, to the image encoder as training begins; where that is
+        pretrained.
     mixtures
         Whether, once the gate is open, clips of different clusters are also heard at once, and the
         head of each has to find its picture.

@@ -3,8 +3,9 @@
 Two sounds that are alike come with pictures that are alike, for it is the thing that sounds. Two
 spoken names that are alike are so by the voice, of which a picture says nothing. So of each clip it
 is asked whether those that sound like it come with pictures like each other's more than any two
-do, and the answer is one more coordinate of k-means, which weighs as much as all of its audio's.
-A sound that is made like a voice is in the cluster of sounds then. Nothing of this is the papers'.
+do, and the answer is one more coordinate of k-means, which weighs twice as much as all of its
+audio's where pictures tell of some clips and not of others. A sound that is made like a voice is
+with the sounds then. Nothing of this is the papers'.
 
 N clips of the bank, B of any, D and E coordinates of audio and pictures, Q components, K clusters.
 """
@@ -77,7 +78,9 @@ def fit_seen_clusters(
     smooth_N = told_N[_alike(bank_NQ, bank_NQ, _count(told_N) + 1)].mean(1)
     log_N = np.log(np.maximum(smooth_N, LEAST))
     own = min(components, most)
-    scale_2 = np.array((log_N.mean(), np.sqrt(own) / max(log_N.std(), LEAST_SPREAD)), np.float32)
+    scale_2 = np.array(
+        (log_N.mean(), np.sqrt(2 * own) / max(log_N.std(), LEAST_SPREAD)), np.float32
+    )
     blank_KP = np.zeros((count, own + 1), np.float32)
     clusters = SeenClusters(*whitening, bank_NQ, told_N, scale_2, blank_KP)
     centre_KP, number_N = kmeans(clusters.points(vector_ND), count, seed)
@@ -95,7 +98,8 @@ def _told(bank_NQ: Floats, seen_NE: Floats) -> Floats:
     near_Nn = _alike(bank_NQ, bank_NQ, _count(bank_NQ) + 1)
     # Itself is always among them, and its picture counts nothing.
     told_N = alike_NN[itself_N1, near_Nn].sum(1) / _count(bank_NQ)
-    return (told_N - alike_NN.sum() / (clips * (clips - 1))).astype(np.float32)
+    more_N: Floats = (told_N - alike_NN.sum() / (clips * (clips - 1))).astype(np.float32)
+    return more_N
 
 
 def _alike(point_BQ: Floats, bank_NQ: Floats, count: int) -> NDArray[np.intp]:
