@@ -145,7 +145,10 @@ def test_overflow_in_half_precision_is_refused(copied: Bundle) -> None:
     onnx.save(model, copied.graph("image"))
     overflowing = signed(copied)
     prove(OnnxSession(overflowing), overflowing)
-    with pytest.raises(ProofError, match=r"in fp16 does not compute"):
+    # A CPU without such products refuses them before there is anything to prove.
+    half = "FP16" in load_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    refusal = (ProofError, "in fp16 does not compute") if half else (BundleError, "in fp16 here")
+    with pytest.raises(refusal[0], match=refusal[1]):
         open_session(overflowing, "openvino:CPU:fp16")
 
 
