@@ -29,7 +29,7 @@ from denseav.models import CheckpointError, DenseAV
 from denseav.models.image_encoder import ImageEncoder
 from denseav.train.clusters.audio_summary import summarize
 from denseav.train.clusters.kmeans import Clusters, fit_clusters
-from denseav.train.clusters.seen_clusters import SeenClusters, fit_seen_clusters
+from denseav.train.clusters.seen_clusters import COMPONENTS, SeenClusters, fit_seen_clusters
 from denseav.train.data.batch import Batch
 from denseav.train.distributed.rank0_files import on_rank_zero, replacing, writing
 from denseav.train.errors import SettingsError
@@ -52,7 +52,7 @@ class ClusterStart:
         So many clips, the first that a single process would learn from, are put into clusters.
     components
         So many principal components of their features count. Whitened, all weigh alike: with many,
-        clusters divide what they happen to (benchmarks/RESULTS.md).
+        clusters divide what they happen to (benchmarks/RESULTS.md); with `pictures` at most 12.
     pictures
         Whether it counts as well, twice as much as all these components, how alike the pictures
         are of clips that sound alike, to the image encoder as training begins; where that is
@@ -84,6 +84,11 @@ class ClusterStart:
             raise SettingsError(
                 f"cluster_start: pictures goes with by encoder alone, not {self.by}; "
                 "set pictures to false"
+            )
+        if self.pictures and self.components > COMPONENTS:
+            raise SettingsError(
+                f"cluster_start: with pictures, components is at most {COMPONENTS}, not "
+                f"{self.components}"
             )
 
 

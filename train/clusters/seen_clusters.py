@@ -64,7 +64,7 @@ def fit_seen_clusters(
     ----------
     vector_ND, seen_NE : of each clip's audio and of its picture; at least as many as clusters.
     count : of clusters, K.
-    components : how many principal components of the audio count; no more than there are.
+    components : how many principal components of the audio count; at most `COMPONENTS`.
     seed : of the first centres; below 2**31.
 
     Returns

@@ -148,6 +148,8 @@ def test_what_does_not_go_with_it_is_said() -> None:
         replace(APART, network=NETWORK)
     with pytest.raises(SettingsError, match="set pictures to false"):
         replace(START, by="coin", pictures=True)
+    with pytest.raises(SettingsError, match="at most 12, not 13"):
+        replace(START, components=13, pictures=True)
     with pytest.raises(SettingsError, match="leave separation"):
         replace(APART, separation=Separation())
     assert SMALL.made is not None
