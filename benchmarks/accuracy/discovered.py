@@ -246,8 +246,8 @@ def plot_curves(folders: Mapping[str, Path], path: Path) -> None:
     """Draw how far heads are apart over steps, of each run in its colour, its gate dotted."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 4.5), layout="constrained")
-    panels = figure.subplots(1, 2, sharex=True)
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    panels = figure.subplots(1, 2, sharex=True, sharey=True)
     for panel, measure in zip(panels, ("PredDis", "ActDis"), strict=True):
         for number, (name, folder) in enumerate(folders.items()):
             points = curve(folder)[measure]
@@ -258,8 +258,9 @@ def plot_curves(folders: Mapping[str, Path], path: Path) -> None:
             )
             if gate := gate_of(folder):
                 panel.axvline(gate, color=colour, linestyle=":", linewidth=0.8)
-        panel.set(title=f"{measure} of validation clips", xlabel="step", ylabel="percent")
-    panels[-1].legend(fontsize="small", loc="lower right")
+        panel.set(title=f"{measure} of validation clips", xlabel="step (dotted: the gate opens)")
+    panels[0].set_ylabel("percent")
+    figure.legend(*panels[0].get_legend_handles_labels(), fontsize="small", loc="outside right")
     figure.savefig(path)
 
 
