@@ -2,7 +2,7 @@ r"""Heads separated without labels, by a start from clusters: seeds, and what ea
 
 Each seed is `configs/train/discovered.yaml` with its own untold pretraining of both encoders. What
 differs from it begins with the encoders of seed 0: no gate and no clusters (the paper's objective
-alone); the gate alone, without mixtures or a price for the wrong head; each of these two alone;
+alone); the gate alone, without mixtures or a price for the wrong head; mixtures without the price;
 clusters of audio alone, which do not ask what pictures tell, of the audio encoder, by a coin, of an
 encoder with random weights, and by loudness; a gate of 1/6 and of 1/2 of all steps; the
 disentanglement of the paper 0, 1, 5 and 20 times. With fewer steps there is the recipe itself too,
@@ -75,7 +75,6 @@ LEAST_MEAN = {
 MOST_MEAN = {"silence": 1, "noise": 3, "offscreen sound": 10, "offscreen speech": 10}
 
 
-_NO_MIXTURES = ["--cluster_start.mixtures", "false"]
 _NO_PRICE = ["--loss.wrong_head", "0"]
 _AUDIO_ALONE = ["--cluster_start.pictures", "false"]
 
@@ -100,8 +99,7 @@ def runs(steps: int) -> dict[str, Run]:
     ablations = {"the recipe": list[str]()} if steps < _whole() else {}
     ablations |= {
         "no gate": ["--cluster_start", "null", *_NO_PRICE],
-        "gate alone": [*_NO_MIXTURES, *_NO_PRICE],
-        "no mixtures": _NO_MIXTURES,
+        "gate alone": ["--cluster_start.mixtures", "false", *_NO_PRICE],
         "no price": _NO_PRICE,
         "audio alone": _AUDIO_ALONE,
         "a coin": [*_AUDIO_ALONE, "--cluster_start.by", "coin"],

@@ -419,6 +419,11 @@ class Settings:
             raise SettingsError(
                 "cluster_start.mixtures are of two clips of a process: set batch_size to 2 or more"
             )
+        if self.loss.wrong_head and not self.cluster_start.mixtures:
+            raise SettingsError(
+                "once the gate is open, loss.wrong_head is of clusters' mixtures alone: set "
+                "cluster_start.mixtures to true, or loss.wrong_head to 0"
+            )
         told = {"speech", "sound"}.intersection(self.network.heads)
         if told or len(self.network.heads) < 2:
             raise SettingsError(

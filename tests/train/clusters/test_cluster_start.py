@@ -159,6 +159,8 @@ def test_what_does_not_go_with_it_is_said() -> None:
             cluster_start=replace(START, mixtures=True),
             made=replace(SMALL.made, batch_size=1),
         )
+    with pytest.raises(SettingsError, match=r"or loss\.wrong_head to 0"):
+        replace(APART, loss=replace(APART.loss, wrong_head=0.1))
     with pytest.raises(SettingsError, match="--pooling dense"):
         replace(APART, pooling="average")
     with pytest.raises(SettingsError, match="gate_steps"):
