@@ -140,7 +140,7 @@ def main() -> int:
     )
     shown = [_table(title, two, MEASURES)] if two else []
     shown += [_table(title, three, THREE)] if three else []
-    plot_curves({name: options.out / _slug(name) for name in names}, options.out / "curves.png")
+    plot_curves({name: options.out / _slug(name) for name in two}, options.out / "curves.png")
     record = {"benchmark": "discovered", "steps": steps, "clips": options.clips, "rows": rows}
     return finish(shown, record, _checks(rows))
 

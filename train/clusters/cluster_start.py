@@ -80,6 +80,11 @@ class ClusterStart:
             )
         if self.bank_clips < 64:
             raise SettingsError("cluster_start: bank_clips must be at least 64")
+        if self.mixtures and self.gate_steps == 0:
+            raise SettingsError(
+                "cluster_start: mixtures begin where the gate opens; set gate_steps to 1 or more, "
+                "or mixtures to false"
+            )
         if self.pictures and self.by != "encoder":
             raise SettingsError(
                 f"cluster_start: pictures goes with by encoder alone, not {self.by}; "

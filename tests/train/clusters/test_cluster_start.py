@@ -165,5 +165,7 @@ def test_what_does_not_go_with_it_is_said() -> None:
         replace(APART, pooling="average")
     with pytest.raises(SettingsError, match="gate_steps"):
         ClusterStart(gate_steps=-1)
+    with pytest.raises(SettingsError, match="mixtures to false"):
+        ClusterStart(gate_steps=0, mixtures=True)
     with pytest.raises(SettingsError, match="bank_clips"):
         ClusterStart(bank_clips=2)
